@@ -1,0 +1,4 @@
+// The one place where the version stands; the wheel, the CMake package and the inline namespace read it from here.
+#pragma once
+
+#define ADAFACTOR_VERSION "0.1.0"

@@ -110,8 +110,8 @@ def update(
         learning_rate: as for `step`.
 
     Returns:
-        (new parameters in a tree like `params`, new state, `StepReport`). The numbers are those of `step`, bit
-        for bit.
+        (new parameters in a tree like `params`, new state, `StepReport`). The numbers are those of `step`,
+        bit for bit.
 
     Raises:
         The same as `step`.

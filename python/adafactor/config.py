@@ -203,12 +203,12 @@ def refuse_unknown(names: Iterable[str], known: list[str], what: str) -> None:
 
 
 def real_number(name: str, value: Any) -> float:
-    """The value as a float, if it is a real number and no bool; raises TypeError, or ValueError if too large."""
+    """The value as a float; TypeError unless it is a real number and no bool, ValueError if too large."""
     refused = isinstance(value, bool | str | bytes | complex) or type(value).__name__ in ("bool", "bool_")
     if (
         refused
         or not (hasattr(value, "__float__") or hasattr(value, "__index__"))
-        or getattr(value, "ndim", 0)
+        or getattr(value, "ndim", 0) != 0
     ):
         raise TypeError(f"{name}: {_shown(value)}, expected a number")
     try:
@@ -220,7 +220,7 @@ def real_number(name: str, value: Any) -> float:
 
 
 def _whole_number(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0):
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
         raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
     number = value.__index__()
     if abs(number) > 2**53:

@@ -25,16 +25,16 @@ def keras(
     ema_overwrite_frequency: int | None = None,
     loss_scale_factor: float | None = None,
     gradient_accumulation_steps: int | None = None,
-    name: str = "adafactor",
+    name: str | None = "adafactor",
     **knobs: Any,
 ) -> Config:
     """Return the config that does what the code of `keras.optimizers.Adafactor` 3.15.1 does.
 
-    The arguments are Keras' own, under its names and with its defaults; the learning rate may be a number, one
-    of `adafactor.schedules`, or a callable without arguments. Where Keras' code and its documentation part,
-    this follows the code: the cap of the learning rate at 1/sqrt(t) applies whatever `relative_step` says, and
-    the moving average moves on every call, an accumulating one too. Limits of Keras that are not reproduced:
-    its full-size velocity, NaN for zero rows and columns, and statistics in 16 bits.
+    The arguments are Keras' own, under its names and with its defaults; the learning rate may be a number,
+    one of `adafactor.schedules`, or a callable without arguments. Where Keras' code and its documentation
+    part, this follows the code: the cap of the learning rate at 1/sqrt(t) applies whatever `relative_step`
+    says, and the moving average moves on every call, an accumulating one too. Limits of Keras that are not
+    reproduced: its full-size velocity, NaN for zero rows and columns, and statistics in 16 bits.
 
     Args:
         learning_rate: as in Keras.
@@ -63,7 +63,7 @@ def keras(
     """
     if not isinstance(relative_step, bool):
         raise TypeError(f"relative_step: {relative_step!r}, expected True or False")
-    if not isinstance(name, str):
+    if name is not None and not isinstance(name, str):
         raise TypeError(f"name: {name!r}, expected a string")
     refuse_unknown(knobs, sorted(set(Config().to_dict()) - {"ema_on"}), "argument")
     return Config(

@@ -92,9 +92,10 @@ def make_report(
     paths: tuple[str, ...],
 ) -> StepReport:
     """The report of one call of the core: `summary` holds the first six fields, `table` a row per array."""
-    columns = dict(zip(PER_LEAF, table, strict=True))
-    nonfinite = columns.pop("nonfinite") != 0
-    return StepReport(*summary, paths, **columns, nonfinite=nonfinite)
+    grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite = table
+    return StepReport(
+        *summary, paths, grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite=nonfinite != 0
+    )
 
 
 def empty_report() -> StepReport:

@@ -36,7 +36,11 @@ RULES = [
     Rule("threads", r"<(thread|mutex|condition_variable)>", r"include/adafactor/parallel\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
     Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),
-    Rule("intrinsics", r"<(immintrin|x86intrin|arm_neon)\.h>", r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*"),
+    Rule(
+        "intrinsics",
+        r"<(immintrin|x86intrin|arm_neon)\.h>",
+        r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*",
+    ),
 ]
 
 # The folders of the C++ code, and those whose files each may include besides its own.

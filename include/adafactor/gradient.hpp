@@ -27,6 +27,9 @@ class Gradient {
   // Whether runs lie in memory as they are and may be longer than a block.
   bool in_place() const { return slice_.contiguous() && !linked_; }
 
+  // The elements of a row from `first` on, where they are in place.
+  const T* at(std::int64_t row, std::int64_t first) const { return slice_.row(row).data + first; }
+
   // A run of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock elements).
   const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
     return linked_ ? linked(row, first, n, buffer) : read_run(slice_.row(row), first, n, buffer);

@@ -33,7 +33,7 @@ struct OverlappingPair {
   Overlap verdict = Overlap::none;
 };
 
-namespace detail {
+namespace overlap_detail {
 
 // How many partial sums one question may try, and how many all questions of one OverlapFinder::find.
 inline constexpr std::int64_t kPairBudget = 100'000;
@@ -101,11 +101,11 @@ inline Bytes bytes_of(const Sum& sum, std::uint64_t start) {
   return {start, start + static_cast<std::uint64_t>(sum.reach() + sum.width), sum.width, sum.terms(), true};
 }
 
-}  // namespace detail
+}  // namespace overlap_detail
 
 // Whether two different indices of one region name the same byte.
 inline Overlap self_overlap(const StridedRegion& region) {
-  using namespace detail;
+  using namespace overlap_detail;
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
   Sum sum;
   std::uint64_t start = 0;
@@ -138,7 +138,7 @@ inline Overlap self_overlap(const StridedRegion& region) {
 
 // Whether two regions share a byte.
 inline Overlap overlap(const StridedRegion& a, const StridedRegion& b) {
-  using namespace detail;
+  using namespace overlap_detail;
   std::array<Sum, 2> sums;
   std::array<Bytes, 2> bytes;
   bool bounded = true;
@@ -163,7 +163,7 @@ class OverlapFinder {
   // which share a byte or are undecided. Takes n log n and the pairs that no stride can keep apart.
   std::optional<OverlappingPair> find(std::span<const StridedRegion> regions) {
     found_.reset();
-    budget_ = detail::kTotalBudget;
+    budget_ = overlap_detail::kTotalBudget;
     describe(regions);
     lines_.clear();
     for (std::size_t k = 0; k < entries_.size(); ++k) {
@@ -183,7 +183,7 @@ class OverlapFinder {
 
  private:
   struct Entry {
-    detail::Bytes bytes;
+    overlap_detail::Bytes bytes;
     std::size_t index;
     std::size_t first_term;
     std::size_t term_count;
@@ -204,14 +204,14 @@ class OverlapFinder {
     entries_.clear();
     terms_.clear();
     for (std::size_t index = 0; index < regions.size(); ++index) {
-      detail::Sum sum;
+      overlap_detail::Sum sum;
       std::uint64_t start = 0;
-      const detail::Extent extent = detail::measure(regions[index], sum, start);
-      if (extent == detail::Extent::empty) continue;
+      const overlap_detail::Extent extent = overlap_detail::measure(regions[index], sum, start);
+      if (extent == overlap_detail::Extent::empty) continue;
       Entry entry{{}, index, terms_.size(), 0, regions[index].written};
-      if (extent == detail::Extent::bounded) {
+      if (extent == overlap_detail::Extent::bounded) {
         sum.simplify();
-        entry.bytes = detail::bytes_of(sum, start);
+        entry.bytes = overlap_detail::bytes_of(sum, start);
         entry.term_count = sum.size;
         terms_.insert(terms_.end(), sum.terms().begin(), sum.terms().end());
       } else {
@@ -221,7 +221,7 @@ class OverlapFinder {
     }
     // Only now does the vector of terms stay where it is.
     for (Entry& entry : entries_) {
-      entry.bytes.terms = std::span<const detail::Term>(terms_).subspan(entry.first_term, entry.term_count);
+      entry.bytes.terms = std::span<const overlap_detail::Term>(terms_).subspan(entry.first_term, entry.term_count);
     }
   }
 
@@ -261,9 +261,9 @@ class OverlapFinder {
     const auto length = static_cast<std::uint64_t>(stride);
     circle_.clear();
     for (const Interval& interval : line) {
-      const detail::Bytes& bytes = entries_[interval.entry].bytes;
+      const overlap_detail::Bytes& bytes = entries_[interval.entry].bytes;
       auto reach = static_cast<std::uint64_t>(bytes.width);
-      for (const detail::Term& term : bytes.terms) {
+      for (const overlap_detail::Term& term : bytes.terms) {
         if (term.stride % stride != 0) reach += static_cast<std::uint64_t>(term.reach());
       }
       const std::uint64_t start = bytes.start % length;
@@ -337,15 +337,15 @@ class OverlapFinder {
     const std::size_t first = std::min(a.index, b.index);
     const std::size_t second = std::max(a.index, b.index);
     if (found_ && (first != found_->first ? first > found_->first : second >= found_->second)) return;
-    const std::int64_t granted = std::min(detail::kPairBudget, budget_);
+    const std::int64_t granted = std::min(overlap_detail::kPairBudget, budget_);
     std::int64_t left = granted;
-    const Overlap verdict = detail::meet(a.bytes, b.bytes, left);
+    const Overlap verdict = overlap_detail::meet(a.bytes, b.bytes, left);
     budget_ -= granted - std::max<std::int64_t>(left, 0);
     if (verdict != Overlap::none) found_ = OverlappingPair{first, second, verdict};
   }
 
   std::vector<Entry> entries_;
-  std::vector<detail::Term> terms_;
+  std::vector<overlap_detail::Term> terms_;
   std::vector<Interval> lines_;
   std::vector<Interval> circle_;
   std::vector<std::size_t> written_;

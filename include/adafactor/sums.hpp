@@ -16,7 +16,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 // Whether memory is shared; undecided where finding out would take too long, or the numbers are too large.
 enum class Overlap : std::uint8_t { none, some, undecided };
 
-namespace detail {
+namespace overlap_detail {
 
 // Byte counts stay so small that four of them add up within 64 bits.
 inline constexpr std::int64_t kMaxReach = std::int64_t{1} << 60;
@@ -150,6 +150,6 @@ class Search {
   std::array<std::int64_t, 2 * kMaxTerms + 1> divisor_;
 };
 
-}  // namespace detail
+}  // namespace overlap_detail
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -49,7 +49,7 @@ class SliceApply {
   }
 
   void apply_row(std::int64_t row) const {
-    const T* g = gradient_.run(row, tile_.col, tile_.cols, nullptr);
+    const T* g = gradient_.at(row, tile_.col);
     const T* p = parameter_.row(row).data + tile_.col;
     T* out = parameter_out_.row(row).data + tile_.col;
     update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {

@@ -30,7 +30,7 @@ double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, doubl
   T buffer[kBlock];
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     if (gradient.in_place()) {
-      total = add_squares(gradient.unclipped(row, tile.col, tile.cols, buffer), scale, tile.cols, total);
+      total = add_squares(gradient.at(row, tile.col), scale, tile.cols, total);
       continue;
     }
     for_blocks(tile.cols, [&](std::int64_t first, std::int64_t n) {
@@ -75,7 +75,7 @@ class FactoredMoments {
                    : add_squares_by_column<false>(run, scale_, count, column_sums_ + from, sum);
     };
     if (gradient_.in_place()) {
-      add(gradient_.run(row, tile_.col + first, n, nullptr), 0, n);
+      add(gradient_.at(row, tile_.col + first), 0, n);
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
         const std::int64_t col = tile_.col + first + from;

@@ -41,7 +41,7 @@ class SliceSquares {
 
  private:
   Squares add_row(std::int64_t row, Squares sums) const {
-    const T* g = gradient_.run(row, tile_.col, tile_.cols, nullptr);
+    const T* g = gradient_.at(row, tile_.col);
     const T* p = parameter_.row(row).data + tile_.col;
     update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
       sums = add_update_squares(g, p, update, tile_.cols, sums);

@@ -1,6 +1,6 @@
 """The documents keep their word: their Python blocks run and print what the text blocks after them show.
 
-A block has a namespace of its own; one after the line `<!-- continues -->` goes on in that of the block before.
+A block has a namespace of its own; one after the line `<!-- continues -->` goes on in the one before.
 """
 
 import contextlib

@@ -216,7 +216,6 @@ def test_nothing_is_left_to_do():
 def test_importing_the_package_loads_numpy_and_nothing_heavier():
     script = """
 import json, sys
-import numpy
 before = set(sys.modules)
 import adafactor
 after = {name.partition(".")[0] for name in set(sys.modules) - before}
@@ -224,7 +223,7 @@ print(json.dumps(sorted(after - set(sys.stdlib_module_names))))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == ["adafactor"]
+    assert json.loads(result.stdout) == ["adafactor", "numpy"]
 
 
 # A rule that cannot see a breach is no rule: each is shown a file that breaks it and a comment that does not.

@@ -2,3 +2,4 @@
 #pragma once
 
 #define ADAFACTOR_VERSION "0.1.0"
+#define ADAFACTOR_VERSION_TAG v0_1_0

@@ -1,0 +1,31 @@
+// The inline namespace that every header lives in. Two files of one program may be compiled with different flags; their
+// copies of a template must then be two symbols, or the linker keeps one of them and one file runs the other's code.
+#pragma once
+
+#include "adafactor/version.hpp"
+
+#if defined(__FAST_MATH__)
+#error "adafactor promises the same bits for every compiler and CPU: compile this file without -ffast-math."
+#endif
+
+#if defined(__AVX512F__)
+#define ADAFACTOR_ISA_TAG avx512
+#elif defined(__AVX__)
+#define ADAFACTOR_ISA_TAG avx
+#elif defined(__SSE2__)
+#define ADAFACTOR_ISA_TAG sse2
+#elif defined(__ARM_NEON)
+#define ADAFACTOR_ISA_TAG neon
+#else
+#define ADAFACTOR_ISA_TAG generic
+#endif
+
+#if defined(_OPENMP)
+#define ADAFACTOR_THREADS_TAG openmp
+#else
+#define ADAFACTOR_THREADS_TAG serial
+#endif
+
+#define ADAFACTOR_JOIN_TAGS(version, isa, threads) version##_##isa##_##threads
+#define ADAFACTOR_EXPAND_TAGS(version, isa, threads) ADAFACTOR_JOIN_TAGS(version, isa, threads)
+#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG, ADAFACTOR_THREADS_TAG)

@@ -1,0 +1,224 @@
+// Every knob of the optimizer once: its name, default, range and one sentence. Python's Config takes its checks from
+// here.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+#include "adafactor/error.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+enum class RelativeStep : std::uint8_t { off, on, always };
+enum class CountUpdates : std::uint8_t { state, leaf };
+enum class EpsilonMode : std::uint8_t { add, clamp };
+enum class MomentumDType : std::uint8_t { float32, bfloat16 };
+enum class MomentumOn : std::uint8_t { scaled, update };
+enum class MomentumUse : std::uint8_t { stored, exact };
+enum class Factored : std::uint8_t { off, last_two, largest_two, leading_two_or_last_two };
+enum class WeightDecayOn : std::uint8_t { learning_rate, step, none };
+enum class EmaOn : std::uint8_t { update, call };
+enum class OnNonfinite : std::uint8_t { raise, skip, propagate };
+enum class Rounding : std::uint8_t { nearest, stochastic };
+
+// The defaults are those of the documentation of keras.optimizers.Adafactor where it has the knob.
+struct Config {
+  double learning_rate = 0.001;
+  RelativeStep relative_step = RelativeStep::on;
+  bool warmup_init = false;
+  double beta_2_decay = -0.8;
+  std::optional<double> beta_2_cap;
+  std::int64_t step_offset = 0;
+  CountUpdates count_updates = CountUpdates::state;
+  std::optional<double> epsilon_1 = 1e-30;
+  EpsilonMode epsilon_1_mode = EpsilonMode::add;
+  double epsilon_2 = 1e-3;
+  bool scale_parameter = true;
+  std::optional<double> max_parameter_scale;
+  std::optional<double> clip_threshold = 1.0;
+  std::optional<double> beta_1;
+  MomentumDType momentum_dtype = MomentumDType::float32;
+  MomentumOn momentum_on = MomentumOn::scaled;
+  MomentumUse momentum_use = MomentumUse::stored;
+  Factored factored = Factored::last_two;
+  std::int64_t min_dim_size_to_factor = 0;
+  bool maximize = false;
+  std::optional<double> weight_decay;
+  WeightDecayOn weight_decay_on = WeightDecayOn::learning_rate;
+  std::optional<bool> weight_decay_first;
+  std::optional<double> clipnorm;
+  std::optional<double> global_clipnorm;
+  std::optional<double> clipvalue;
+  bool use_ema = false;
+  double ema_momentum = 0.99;
+  std::optional<std::int64_t> ema_overwrite_frequency;
+  EmaOn ema_on = EmaOn::update;
+  std::optional<double> loss_scale_factor;
+  std::optional<std::int64_t> gradient_accumulation_steps;
+  OnNonfinite on_nonfinite = OnNonfinite::raise;
+  Rounding rounding = Rounding::nearest;
+  std::int64_t seed = 0;
+
+  friend bool operator==(const Config&, const Config&) = default;
+
+  // rms(p) is taken of the decayed parameter.
+  bool decays_first() const { return weight_decay_first.value_or(weight_decay_on != WeightDecayOn::step); }
+  bool clips_any() const { return clipnorm || global_clipnorm || clipvalue; }
+};
+
+// An interval of allowed numbers; an open end excludes its bound.
+struct Range {
+  double low;
+  double high;
+  bool low_open = false;
+  bool high_open = false;
+
+  bool contains(double x) const {
+    return std::isfinite(x) && (low_open ? x > low : x >= low) && (high_open ? x < high : x <= high);
+  }
+};
+
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
+inline constexpr Range kAtLeastZero{0, kInfinity};
+inline constexpr Range kAboveZero{0, kInfinity, true};
+inline constexpr Range kAtMostZero{-kInfinity, 0};
+inline constexpr Range kZeroToOne{0, 1};
+inline constexpr Range kZeroToBelowOne{0, 1, false, true};
+inline constexpr Range kCount{0, 0x1p53};
+inline constexpr Range kAtLeastOne{1, 0x1p53};
+inline constexpr Range kAtLeastTwo{2, 0x1p53};
+
+// The words of a knob that chooses, in the order of its enumeration.
+struct Choices {
+  const char* words[4];
+};
+
+// Calls visit(name, member, range or choices, sentence) for every knob. A knob without a range takes true or false.
+template <class Visitor>
+void visit_knobs(Visitor&& visit) {
+  using C = Config;
+  visit("learning_rate", &C::learning_rate, kAtLeastZero, "size of a step, relative to the parameter's scale");
+  visit("relative_step", &C::relative_step, Choices{{"False", "True", "always"}},
+        "caps the learning rate at 1/sqrt(t): when it is a number, never, or always");
+  visit("warmup_init", &C::warmup_init, "the learning rate is 1e-6 * t");
+  visit("beta_2_decay", &C::beta_2_decay, kAtMostZero, "beta2 = 1 - t^beta_2_decay");
+  visit("beta_2_cap", &C::beta_2_cap, kZeroToOne, "beta2 is at most this");
+  visit("step_offset", &C::step_offset, kCount, "in beta2, t is counted from here");
+  visit("count_updates", &C::count_updates, Choices{{"state", "leaf"}}, "whose updates t counts");
+  visit("epsilon_1", &C::epsilon_1, kAtLeastZero, "regularises the squared gradient; None: finfo(dtype).eps");
+  visit("epsilon_1_mode", &C::epsilon_1_mode, Choices{{"add", "clamp"}}, "added to g^2, or a floor of the estimate");
+  visit("epsilon_2", &C::epsilon_2, kAtLeastZero, "floor of the parameter scale");
+  visit("scale_parameter", &C::scale_parameter, "the step is multiplied by max(epsilon_2, rms(p))");
+  visit("max_parameter_scale", &C::max_parameter_scale, kAboveZero, "ceiling of the parameter scale");
+  visit("clip_threshold", &C::clip_threshold, kAboveZero, "u is divided by max(1, rms(u) / clip_threshold)");
+  visit("beta_1", &C::beta_1, kZeroToBelowOne, "momentum; needs a buffer as large as the parameter");
+  visit("momentum_dtype", &C::momentum_dtype, Choices{{"float32", "bfloat16"}}, "how the momentum is stored");
+  visit("momentum_on", &C::momentum_on, Choices{{"scaled", "update"}}, "average of alpha * u, or of u");
+  visit("momentum_use", &C::momentum_use, Choices{{"stored", "exact"}},
+        "step by the momentum after or before rounding");
+  visit("factored", &C::factored, Choices{{"False", "last_two", "largest_two", "leading_two_or_last_two"}},
+        "which two axes of a leaf are factored");
+  visit("min_dim_size_to_factor", &C::min_dim_size_to_factor, kCount, "both factored axes must be at least this long");
+  visit("maximize", &C::maximize, "ascend instead of descend");
+  visit("weight_decay", &C::weight_decay, kAtLeastZero, "decoupled decay of the parameter");
+  visit("weight_decay_on", &C::weight_decay_on, Choices{{"learning_rate", "step", "none"}},
+        "what multiplies the decay");
+  visit("weight_decay_first", &C::weight_decay_first, "rms(p) is that of the decayed parameter");
+  visit("clipnorm", &C::clipnorm, kAboveZero, "largest norm of the gradient of one leaf");
+  visit("global_clipnorm", &C::global_clipnorm, kAboveZero, "largest norm of all gradients together");
+  visit("clipvalue", &C::clipvalue, kAboveZero, "largest absolute value of an element of the gradient");
+  visit("use_ema", &C::use_ema, "keep a moving average of the parameters");
+  visit("ema_momentum", &C::ema_momentum, kZeroToOne, "decay of that average");
+  visit("ema_overwrite_frequency", &C::ema_overwrite_frequency, kAtLeastOne,
+        "every so many updates the average replaces the parameter");
+  visit("ema_on", &C::ema_on, Choices{{"update", "call"}}, "the average moves on updates, or on every call");
+  visit("loss_scale_factor", &C::loss_scale_factor, kAboveZero, "gradients are divided by it");
+  visit("gradient_accumulation_steps", &C::gradient_accumulation_steps, kAtLeastTwo,
+        "this many calls are averaged into one update");
+  visit("on_nonfinite", &C::on_nonfinite, Choices{{"raise", "skip", "propagate"}}, "what a NaN or Inf gradient does");
+  visit("rounding", &C::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded");
+  visit("seed", &C::seed, kCount, "of stochastic rounding");
+}
+
+namespace detail {
+
+inline std::string words(const Range& range) {
+  std::ostringstream text;
+  const bool below = range.low == -kInfinity;
+  const bool above = range.high == kInfinity || range.high == 0x1p53;
+  if (!below && !above) {
+    text << "a number in " << (range.low_open ? '(' : '[') << range.low << ", " << range.high
+         << (range.high_open ? ')' : ']');
+  } else if (above) {
+    text << "a finite number " << (range.low_open ? "> " : ">= ") << range.low;
+  } else {
+    text << "a finite number " << (range.high_open ? "< " : "<= ") << range.high;
+  }
+  return text.str();
+}
+
+inline std::string words(double value) {
+  std::ostringstream text;
+  text << value;
+  return text.str();
+}
+
+struct RangeCheck {
+  const Config& config;
+
+  void check(const char* name, double value, const Range& range) const {
+    if (range.contains(value)) return;
+    // The two knobs whose sign other libraries turn round say which convention is meant.
+    const bool decay = std::string_view(name) == "beta_2_decay";
+    throw Error({.knob = name,
+                 .expected = words(range) + (decay ? " (beta2 = 1 - t**beta_2_decay, so -0.8 and not 0.8)" : ""),
+                 .found = words(value)});
+  }
+  template <class T>
+  void operator()(const char* name, T Config::* knob, const Range& range, const char*) const {
+    check(name, static_cast<double>(config.*knob), range);
+  }
+  template <class T>
+  void operator()(const char* name, std::optional<T> Config::* knob, const Range& range, const char*) const {
+    if (config.*knob) check(name, static_cast<double>(*(config.*knob)), range);
+  }
+  template <class T>
+  void operator()(const char*, T Config::*, const Choices&, const char*) const {}
+  template <class T>
+  void operator()(const char*, T Config::*, const char*) const {}
+};
+
+inline void refuse_together(bool both, const char* first, const char* second, const char* why) {
+  if (both) throw Error({.knob = first, .found = std::string("contradicts ") + second + ": " + why});
+}
+
+}  // namespace detail
+
+// Throws Error{knob, expected, found} at the first knob that is out of its range or contradicts another.
+inline void validate(const Config& config) {
+  visit_knobs(detail::RangeCheck{config});
+  using detail::refuse_together;
+  refuse_together(config.warmup_init && config.relative_step == RelativeStep::off, "warmup_init", "relative_step=False",
+                  "the warm-up is a relative step");
+  if (!config.beta_1) {
+    const char* why = "without beta_1 there is no momentum";
+    refuse_together(config.momentum_dtype != MomentumDType::float32, "momentum_dtype", "beta_1=None", why);
+    refuse_together(config.momentum_on != MomentumOn::scaled, "momentum_on", "beta_1=None", why);
+    refuse_together(config.momentum_use != MomentumUse::stored, "momentum_use", "beta_1=None", why);
+  }
+  refuse_together(config.clipnorm && config.global_clipnorm, "clipnorm", "global_clipnorm", "give one of the two");
+  refuse_together(config.clipnorm && config.clipvalue, "clipnorm", "clipvalue", "give one of the two");
+  refuse_together(config.global_clipnorm && config.clipvalue, "global_clipnorm", "clipvalue", "give one of the two");
+  refuse_together(config.weight_decay_first.value_or(false) && config.weight_decay_on == WeightDecayOn::step,
+                  "weight_decay_first=True", "weight_decay_on='step'",
+                  "the step's size needs rms(p) before the decay can be known");
+  refuse_together(config.max_parameter_scale && *config.max_parameter_scale < config.epsilon_2, "max_parameter_scale",
+                  "epsilon_2", "the ceiling of the parameter scale lies below its floor");
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -1,0 +1,51 @@
+// What the core throws: facts in fields, so that a caller with better names (a path in a tree) can phrase them again.
+#pragma once
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "adafactor/abi.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// Which kind of complaint this is: a wrong value or shape, a wrong kind of object, memory that cannot be used as asked,
+// a gradient that is not finite, or an object that is in use.
+enum class ErrorKind : std::uint8_t { value, type, buffer, nonfinite, busy };
+
+class Error : public std::invalid_argument {
+ public:
+  struct Facts {
+    ErrorKind kind = ErrorKind::value;
+    std::string role = {};  // "params", "grads", "state"; empty where no array is meant
+    std::int64_t leaf = -1;
+    std::string knob = {};
+    std::string expected = {};
+    std::string found = {};
+  };
+
+  explicit Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
+
+  ErrorKind kind() const { return facts_.kind; }
+  const std::string& role() const { return facts_.role; }
+  std::int64_t leaf() const { return facts_.leaf; }
+  const std::string& knob() const { return facts_.knob; }
+  const std::string& expected() const { return facts_.expected; }
+  const std::string& found() const { return facts_.found; }
+
+ private:
+  static std::string phrase(const Facts& facts) {
+    std::string text = facts.role;
+    if (facts.leaf >= 0) text += (text.empty() ? "leaf " : " leaf ") + std::to_string(facts.leaf);
+    if (!facts.knob.empty()) text += (text.empty() ? "" : " ") + facts.knob;
+    if (!text.empty()) text += ": ";
+    text += facts.found;
+    if (!facts.expected.empty()) text += (facts.found.empty() ? "expected " : ", expected ") + facts.expected;
+    return text;
+  }
+
+  Facts facts_;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

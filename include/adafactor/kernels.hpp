@@ -1,0 +1,229 @@
+// The loops over one run: a contiguous piece of one row, either the array itself or a buffer in L1 filled from it.
+// They know numbers and nothing else. T is the arithmetic, float or double; lane = column mod 16, and the sixteen sums
+// are folded in double at the end of each block of 512 columns.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/lanes.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+inline constexpr std::int64_t kBlock = 512;
+
+// Calls body(first, count) for each block of a run of n.
+template <class Body>
+ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
+  for (std::int64_t first = 0; first < n; first += kBlock) body(first, n - first < kBlock ? n - first : kBlock);
+}
+
+// sum + the squares of scale * g.
+template <class T>
+double add_squares(const T* g, T scale, std::int64_t n, double sum) {
+  const Lanes<T> factor = fill(scale);
+  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    Lanes<T> squares = fill(T{});
+    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = load<T>(g + first + i, extent) * factor;
+      squares = squares + x * x;
+    });
+    sum += fold(squares);
+  });
+  return sum;
+}
+
+// The same, and each square is added to its column's sum (or begins it).
+template <bool begins, class T>
+double add_squares_by_column(const T* g, T scale, std::int64_t n, T* column_sums, double sum) {
+  const Lanes<T> factor = fill(scale);
+  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    Lanes<T> squares = fill(T{});
+    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = load<T>(g + first + i, extent) * factor;
+      const Lanes<T> square = x * x;
+      squares = squares + square;
+      T* column = column_sums + first + i;
+      store(column, begins ? square : load<T>(column, extent) + square, extent);
+    });
+    sum += fold(squares);
+  });
+  return sum;
+}
+
+// totals += values, or totals = values, widening to double.
+template <class T>
+void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
+  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const Lanes<double> wide = load<double>(values + i, extent);
+    store(totals + i, begins ? wide : load<double>(totals + i, extent) + wide, extent);
+  });
+}
+
+// The sum of n numbers, in double.
+template <class T>
+double sum_of(const T* values, std::int64_t n) {
+  double sum = 0;
+  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    Lanes<double> lanes = fill(0.0);
+    for_lanes(count, [&](std::int64_t i, auto extent)
+                         ADAFACTOR_INLINE_LAMBDA { lanes = lanes + load<double>(values + first + i, extent); });
+    sum += fold(lanes);
+  });
+  return sum;
+}
+
+// sums[i] / count, rounded to T.
+template <class T>
+void store_means(const double* sums, double count, T* means, std::int64_t n) {
+  const Lanes<double> divisor = fill(count);
+  for_lanes(n, [&](std::int64_t i, auto extent)
+                   ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, extent) / divisor, extent); });
+}
+
+// What turns the means of g^2 into new moments.
+struct MomentRule {
+  double beta_2;
+  double one_minus_beta_2;
+  double square_scale;  // of the mean of g^2: the square of the factor of clipping by norm
+  double epsilon;       // added to it
+};
+
+// moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means.
+template <class T>
+void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
+  const Lanes<double> decay = fill(rule.beta_2);
+  const Lanes<double> gain = fill(rule.one_minus_beta_2);
+  const Lanes<double> scale = fill(rule.square_scale);
+  const Lanes<double> epsilon = fill(rule.epsilon);
+  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const Lanes<double> mean = scale * load<double>(moments + i, extent) + epsilon;
+    store(moments + i, decay * load<double>(old + i, extent) + gain * mean, extent);
+  });
+}
+
+// factors <- sqrt(numerator / moment), 0 where the moment is 0. Returns the largest factor.
+template <class T>
+double store_factors(const T* moments, double numerator, T* factors, std::int64_t n) {
+  const Lanes<double> top = fill(numerator);
+  Lanes<double> largest = fill(0.0);
+  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const Lanes<double> moment = load<double>(moments + i, extent);
+    const Lanes<double> factor = where_nonzero(square_root(top / moment), moment);
+    largest = larger(largest, factor);
+    store(factors + i, factor, extent);
+  });
+  double lanes[kLanes];
+  store(lanes, largest, Full{});
+  double most = 0;
+  for (const double lane : lanes) most = lane > most ? lane : most;
+  return most;
+}
+
+// Sums of squares of two quantities of one run.
+struct Squares {
+  double update = 0;
+  double parameter = 0;
+};
+
+// The update of one run, u = (g * row) * col, of a factored leaf.
+template <class T>
+struct FactoredUpdate {
+  Lanes<T> row;
+  const T* cols;
+
+  FactoredUpdate(T row_factor, const T* col_factors) : row(fill(row_factor)), cols(col_factors) {}
+
+  template <class Extent>
+  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Extent extent) const {
+    return (g * row) * load<T>(cols + i, extent);
+  }
+};
+
+// The same with the product of the two factors kept at or below `limit` (torch, which clamps the estimate from below).
+// `row_factor` may carry a scale, `bare_row_factor` does not, and `scaled_limit` is the limit times that scale. Where
+// the clamp does not bind, the bits are those of FactoredUpdate.
+template <class T>
+struct ClampedUpdate {
+  Lanes<T> row, bare_row, limit, scaled_limit;
+  const T* cols;
+
+  ClampedUpdate(T row_factor, T bare_row_factor, const T* col_factors, T largest, T scaled_largest)
+      : row(fill(row_factor)),
+        bare_row(fill(bare_row_factor)),
+        limit(fill(largest)),
+        scaled_limit(fill(scaled_largest)),
+        cols(col_factors) {}
+
+  template <class Extent>
+  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Extent extent) const {
+    const Lanes<T> col = load<T>(cols + i, extent);
+    return select_less(limit, bare_row * col, g * scaled_limit, (g * row) * col);
+  }
+};
+
+// Adds the squares of u and of p over one run.
+template <class T, class Update>
+Squares add_update_squares(const T* g, const T* p, const Update& update, std::int64_t n, Squares sums) {
+  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    Lanes<T> of_update = fill(T{});
+    Lanes<T> of_parameter = fill(T{});
+    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> u = update(load<T>(g + first + i, extent), first + i, extent);
+      const Lanes<T> p_lanes = load<T>(p + first + i, extent);
+      of_update = of_update + u * u;
+      of_parameter = of_parameter + p_lanes * p_lanes;
+    });
+    sums.update += fold(of_update);
+    sums.parameter += fold(of_parameter);
+  });
+  return sums;
+}
+
+// out <- p - u, the whole of `apply` where there are no links.
+template <class T, class Update>
+void subtract_update(const T* g, const T* p, T* out, const Update& update, std::int64_t n) {
+  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    store(out + i, load<T>(p + i, extent) - update(load<T>(g + i, extent), i, extent), extent);
+  });
+}
+
+// out <- u, for the links to go on with.
+template <class T, class Update>
+void store_update(const T* g, T* out, const Update& update, std::int64_t n) {
+  for_lanes(n, [&](std::int64_t i, auto extent)
+                   ADAFACTOR_INLINE_LAMBDA { store(out + i, update(load<T>(g + i, extent), i, extent), extent); });
+}
+
+// The rule of an unfactored leaf.
+template <class T>
+struct FullRule {
+  T gradient_scale;
+  T beta_2;
+  T one_minus_beta_2;
+  T epsilon;  // added to g^2
+  T floor;    // of the estimate under the root
+};
+
+// v_out <- beta2 v + (1 - beta2) (g^2 + epsilon); u <- scale * g / sqrt(max(v_out, floor)), 0 where that is 0.
+// v_out may be null (`rms` needs u alone) and may be v.
+template <class T>
+void update_full(const T* g, const T* v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
+  const Lanes<T> gradient_scale = fill(rule.gradient_scale);
+  const Lanes<T> decay = fill(rule.beta_2);
+  const Lanes<T> gain = fill(rule.one_minus_beta_2);
+  const Lanes<T> epsilon = fill(rule.epsilon);
+  const Lanes<T> floor = fill(rule.floor);
+  const Lanes<T> outer = fill(scale);
+  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const Lanes<T> x = load<T>(g + i, extent) * gradient_scale;
+    const Lanes<T> moment = decay * load<T>(v + i, extent) + gain * (x * x + epsilon);
+    if (v_out) store(v_out + i, moment, extent);
+    const Lanes<T> estimate = larger(moment, floor);
+    store(u + i, where_nonzero(x / square_root(estimate), estimate) * outer, extent);
+  });
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

@@ -1,0 +1,102 @@
+// How a leaf is factored: its shape becomes slices x rows x cols, or one long row that is not factored.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "adafactor/config.hpp"
+#include "adafactor/tensor.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// `row` moments are means over the column axis, `col` moments means over the row axis; every other axis is a slice
+// axis. An unfactored leaf is one row of all its elements in C order.
+struct Layout {
+  bool factored = false;
+  int row_axis = -1;
+  int col_axis = -1;
+  std::int64_t slices = 1;
+  std::int64_t rows = 1;
+  std::int64_t cols = 1;
+
+  std::int64_t size() const { return slices * rows * cols; }
+};
+
+// The number of elements; throws Error where it, or its bytes, leave 64 bits.
+inline std::int64_t checked_size(const std::vector<std::int64_t>& shape, DType dtype) {
+  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+  std::int64_t size = 1;
+  bool empty = false;
+  for (const std::int64_t extent : shape) {
+    if (extent < 0) throw Error({.expected = "extents >= 0", .found = "extent " + std::to_string(extent)});
+    empty = empty || extent == 0;
+  }
+  if (empty) return 0;
+  for (const std::int64_t extent : shape) {
+    if (size > most / 8 / extent) {
+      throw Error({.expected = "at most 2**63 - 1 bytes", .found = std::string("a shape of more ") + name(dtype)});
+    }
+    size *= extent;
+  }
+  return size;
+}
+
+namespace detail {
+
+struct FactoredAxes {
+  int row = -1;
+  int col = -1;
+};
+
+// The two largest axes: sorted by (size, index) the largest is the column axis, so of equal ones the later is.
+inline FactoredAxes largest_two(const std::vector<std::int64_t>& shape) {
+  FactoredAxes axes{-1, 0};
+  const auto at = [&](int axis) { return shape[static_cast<std::size_t>(axis)]; };
+  for (int axis = 1; axis < static_cast<int>(shape.size()); ++axis) {
+    if (at(axis) >= at(axes.col)) {
+      axes = {axes.col, axis};
+    } else if (axes.row < 0 || at(axis) >= at(axes.row)) {
+      axes.row = axis;
+    }
+  }
+  return axes;
+}
+
+inline FactoredAxes choose_axes(const std::vector<std::int64_t>& shape, Factored rule, std::int64_t min_size) {
+  const int rank = static_cast<int>(shape.size());
+  if (rank < 2 || rule == Factored::off) return {};
+  const auto long_enough = [&](FactoredAxes axes) {
+    return shape[static_cast<std::size_t>(axes.row)] >= min_size &&
+           shape[static_cast<std::size_t>(axes.col)] >= min_size;
+  };
+  const FactoredAxes last_two{rank - 2, rank - 1};
+  if (rule == Factored::leading_two_or_last_two && long_enough({0, 1})) return {0, 1};
+  const FactoredAxes axes = rule == Factored::largest_two ? largest_two(shape) : last_two;
+  return long_enough(axes) ? axes : FactoredAxes{};
+}
+
+}  // namespace detail
+
+inline Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
+  Layout layout;
+  const auto axes = detail::choose_axes(shape, config.factored, config.min_dim_size_to_factor);
+  layout.factored = axes.row >= 0;
+  layout.row_axis = axes.row;
+  layout.col_axis = axes.col;
+  for (int axis = 0; axis < static_cast<int>(shape.size()); ++axis) {
+    const std::int64_t extent = shape[static_cast<std::size_t>(axis)];
+    if (axis == axes.row) {
+      layout.rows = extent;
+    } else if (!layout.factored || axis == axes.col) {
+      layout.cols *= extent;
+    } else {
+      layout.slices *= extent;
+    }
+  }
+  return layout;
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -1,0 +1,143 @@
+// One leaf during one step: where its arrays, its state and its scratch lie, which links it has, and the numbers that
+// the phases find. Plain data, so that every instruction set and every device sees the same.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "adafactor/dtype.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+struct Axis {
+  std::int64_t extent;
+  std::int64_t stride;  // in elements
+};
+
+// An array of the caller's in the order of the leaf's layout. Slices and columns may each run over several axes, the
+// last the fastest: an unfactored leaf of any rank is one row, and its memory need not be contiguous.
+struct Walk {
+  std::byte* data = nullptr;
+  DType dtype = DType::float32;
+  std::int64_t row_stride = 0;
+  const Axis* slice_axes = nullptr;
+  const Axis* col_axes = nullptr;
+  int slice_rank = 0;
+  int col_rank = 0;
+  bool contiguous = false;  // the columns of a row lie side by side
+};
+
+// The state of one leaf, each array in the layout's order: [slice][row], [slice][col] or [slice][row][col].
+struct StateArrays {
+  void* row = nullptr;
+  void* col = nullptr;
+  void* full = nullptr;
+  void* momentum = nullptr;
+  void* average = nullptr;
+  void* accumulator = nullptr;
+};
+
+// What a leaf writes in this call.
+enum class Action : std::uint8_t {
+  update,      // the whole rule
+  keep,        // the parameter stays (it is copied where the output is another array); the average may still move
+  accumulate,  // the gradient is added to the accumulator
+};
+
+struct Leaf {
+  // Layout and tiling.
+  bool factored = false;
+  std::int64_t slices = 1;
+  std::int64_t rows = 1;
+  std::int64_t cols = 1;
+  std::int64_t row_blocks = 1;  // tiles that one column of a slice passes through
+  std::int64_t col_blocks = 1;  // tiles that one row of a slice passes through
+  std::int64_t first_tile = 0;
+  std::int64_t tile_count = 0;
+
+  // The caller's arrays. A gradient without data is absent and reads as zero.
+  Walk gradient;
+  Walk parameter;
+  Walk parameter_out;
+
+  StateArrays before;
+  StateArrays after;
+  bool momentum_is_bfloat16 = false;
+
+  // Scratch. `row_moment` and `col_moment` hold means of g^2 after `moments` and the new moments after `factors`.
+  void* row_moment = nullptr;
+  void* col_moment = nullptr;
+  void* row_factor = nullptr;
+  void* col_factor = nullptr;
+  double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
+  double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
+
+  // Gradient links.
+  Action action = Action::keep;
+  double multiplier = 1;     // of g where it is loaded
+  bool accumulates = false;  // g <- (accumulator + multiplier g) mean_factor
+  double mean_factor = 1;    // 1 / gradient_accumulation_steps
+  double clip_value = 0;     // 0: no clipping by value
+
+  // The rule.
+  double beta_2 = 0;
+  double one_minus_beta_2 = 1;
+  double epsilon_1 = 0;
+  bool clamps = false;  // epsilon_1_mode = clamp
+  double rho = 0;
+  double epsilon_2 = 0;
+  double max_parameter_scale = 0;  // infinity: none
+  double clip_threshold = 0;       // infinity: none
+  bool scales_parameter = false;
+  double clipnorm = 0;  // infinity: none
+
+  // Update links.
+  double beta_1 = 0;
+  bool has_momentum = false;
+  bool momentum_of_scaled = true;
+  bool uses_exact_momentum = false;
+  double weight_decay = 0;      // what multiplies p, known once alpha is
+  bool decays_by_step = false;  // weight_decay still has to be multiplied by alpha
+  bool decays_first = true;
+  double ema_momentum = 0;
+  bool averages = false;
+  bool starts_average = false;  // the first update: the average becomes the parameter
+  bool overwrites = false;      // the parameter becomes the average
+
+  // Found by the phases.
+  bool judged = false;           // there is a gradient, or what is left of one, in this call
+  double gradient_squares = 0;   // sum of G^2
+  double norm_factor = 1;        // what clipping by norm multiplies G by
+  double update_squares = 0;     // sum of U^2
+  double parameter_squares = 0;  // sum of P^2
+  double largest_factor = 0;     // of row factor times column factor
+  bool wide = false;             // U or U^2 leaves the arithmetic's range: `rms` and `apply` work in double
+  double clip_factor = 1;        // what clipping by rms multiplies U by
+  double step_size = 0;          // alpha
+
+  std::int64_t size() const { return slices * rows * cols; }
+  bool links_gradient() const { return accumulates || clip_value > 0; }
+};
+
+// A part of a leaf: rows and columns of one slice, or whole slices. Its shape depends on the leaf's shape alone.
+struct Tile {
+  std::int64_t leaf;
+  std::int64_t slice, slices;
+  std::int64_t row, rows;
+  std::int64_t col, cols;
+  std::int64_t row_block, col_block;
+
+  std::int64_t size() const { return slices * rows * cols; }
+};
+
+// What the phases find in one tile.
+struct TileSums {
+  double gradient_squares = 0;
+  double update_squares = 0;
+  double parameter_squares = 0;
+  double row_moments = 0;  // sum of the new row moments of the tile
+  double largest_row_factor = 0;
+  double largest_col_factor = 0;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -1,0 +1,169 @@
+// Phase `moments`: reads g once; per tile the row and column sums of G^2, and from their total the norm and whether all
+// of it is finite. A second, small pass adds up the tiles of a leaf, in their order, to the means that `factors` needs.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/gradient.hpp"
+#include "adafactor/kernels.hpp"
+#include "adafactor/leaf.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// Columns whose float sums stay in L1 while the rows pass by. Tiles wider than this have fewer than kFewRows rows.
+inline constexpr std::int64_t kPanel = 4096;
+inline constexpr std::int64_t kFewRows = 64;
+// Column sums are kept in T over this many rows, then added up in double.
+inline constexpr std::int64_t kRowGroup = 64;
+
+namespace detail {
+
+// The total of squares above which some column's sum may have left T although no row's has.
+template <class T>
+inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
+
+template <class T>
+double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
+  const T scale = static_cast<T>(GradientRow<T>::scale(leaf));
+  T buffer[kBlock];
+  for (std::int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
+    const GradientRow<T> gradient(leaf, slice, r);
+    if (gradient.in_place()) {
+      total = add_squares(gradient.unclipped(tile.col, tile.cols, buffer), scale, tile.cols, total);
+      continue;
+    }
+    for_blocks(tile.cols, [&](std::int64_t first, std::int64_t n) {
+      total = add_squares(gradient.unclipped(tile.col + first, n, buffer), scale, n, total);
+    });
+  }
+  return total;
+}
+
+// A slice's part of a factored tile.
+template <class T>
+class FactoredMoments {
+ public:
+  FactoredMoments(const Leaf& leaf, const Tile& tile, std::int64_t slice)
+      : leaf_(leaf), tile_(tile), slice_(slice), scale_(static_cast<T>(GradientRow<T>::scale(leaf))) {}
+
+  // total + the squares of the slice's part; writes its row and column sums.
+  double operator()(double total) {
+    total_ = total;
+    for (std::int64_t first = 0; first < tile_.cols; first += kPanel) {
+      const std::int64_t n = tile_.cols - first < kPanel ? tile_.cols - first : kPanel;
+      for (std::int64_t group = 0; group < tile_.rows; group += kRowGroup) {
+        const std::int64_t end = group + kRowGroup < tile_.rows ? group + kRowGroup : tile_.rows;
+        for (std::int64_t r = group; r < end; ++r) add_row(r, r == group, first, n);
+        add_wide(column_sums_, column_totals_, group == 0, n);
+      }
+      finish_columns(tile_.col + first, n);
+    }
+    return total_;
+  }
+
+ private:
+  void add_row(std::int64_t r, bool begins, std::int64_t first, std::int64_t n) {
+    const GradientRow<T> gradient(leaf_, slice_, tile_.row + r);
+    double sum = first == 0 ? 0 : row_sums_[r];
+    const auto add = [&](const T* run, std::int64_t from, std::int64_t count) {
+      sum = begins ? add_squares_by_column<true>(run, scale_, count, column_sums_ + from, sum)
+                   : add_squares_by_column<false>(run, scale_, count, column_sums_ + from, sum);
+    };
+    if (gradient.in_place()) {
+      add(gradient(tile_.col + first, n, buffer_), 0, n);
+    } else {
+      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+        const std::int64_t col = tile_.col + first + from;
+        if (leaf_.clip_value > 0) {
+          // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
+          total_ = add_squares(gradient.unclipped(col, count, buffer_), T{1}, count, total_);
+        }
+        add(gradient(col, count, buffer_), from, count);
+      });
+    }
+    if (first + n < tile_.cols) {
+      row_sums_[r] = sum;
+    } else {
+      finish_row(tile_.row + r, sum);
+    }
+  }
+
+  void finish_row(std::int64_t row, double sum) {
+    if (leaf_.clip_value == 0) total_ += sum;
+    if (leaf_.col_blocks == 1) {
+      static_cast<T*>(leaf_.row_moment)[slice_ * leaf_.rows + row] =
+          static_cast<T>(sum / static_cast<double>(leaf_.cols));
+    } else {
+      leaf_.row_partial[(slice_ * leaf_.col_blocks + tile_.col_block) * leaf_.rows + row] = sum;
+    }
+  }
+
+  void finish_columns(std::int64_t col, std::int64_t n) {
+    if (!(total_ < kSafeTotal<T>)) total_ += 0 * sum_of(column_totals_, n);
+    if (leaf_.row_blocks == 1) {
+      T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + col;
+      store_means(column_totals_, static_cast<double>(leaf_.rows), means, n);
+    } else {
+      double* partial = leaf_.col_partial + (slice_ * leaf_.row_blocks + tile_.row_block) * leaf_.cols + col;
+      std::memcpy(partial, column_totals_, static_cast<std::size_t>(n) * sizeof(double));
+    }
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  std::int64_t slice_;
+  T scale_;
+  double total_ = 0;
+  double row_sums_[kFewRows];
+  double column_totals_[kPanel];
+  T column_sums_[kPanel];
+  T buffer_[kBlock];
+};
+
+// means <- the sum of `parts` vectors, each `stride` after the last, in their order, over `count`.
+template <class T>
+void reduce_partials(const double* partial, std::int64_t parts, std::int64_t stride, double count, T* means,
+                     std::int64_t n) {
+  double sums[kBlock];
+  for_blocks(n, [&](std::int64_t first, std::int64_t width) {
+    for (std::int64_t part = 0; part < parts; ++part) {
+      add_wide(partial + part * stride + first, sums, part == 0, width);
+    }
+    store_means(sums, count, means + first, width);
+  });
+}
+
+}  // namespace detail
+
+template <class T>
+void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  double total = 0;
+  const bool factored = leaf.factored && leaf.action == Action::update;
+  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+    total = factored ? detail::FactoredMoments<T>(leaf, tile, slice)(total)
+                     : detail::sum_squares<T>(leaf, tile, slice, total);
+  }
+  sums.gradient_squares = total;
+}
+
+// Adds up what the tiles of a slice left in parts: rows by the tiles of the first column block, columns by those of the
+// first row block.
+template <class T>
+void means_of_tile(const Leaf& leaf, const Tile& tile) {
+  if (!leaf.factored || leaf.action != Action::update) return;
+  if (leaf.col_blocks > 1 && tile.col_block == 0) {
+    const double* partial = leaf.row_partial + tile.slice * leaf.col_blocks * leaf.rows + tile.row;
+    T* means = static_cast<T*>(leaf.row_moment) + tile.slice * leaf.rows + tile.row;
+    detail::reduce_partials(partial, leaf.col_blocks, leaf.rows, static_cast<double>(leaf.cols), means, tile.rows);
+  }
+  if (leaf.row_blocks > 1 && tile.row_block == 0) {
+    const double* partial = leaf.col_partial + tile.slice * leaf.row_blocks * leaf.cols + tile.col;
+    T* means = static_cast<T*>(leaf.col_moment) + tile.slice * leaf.cols + tile.col;
+    detail::reduce_partials(partial, leaf.row_blocks, leaf.cols, static_cast<double>(leaf.rows), means, tile.cols);
+  }
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

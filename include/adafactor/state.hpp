@@ -1,0 +1,143 @@
+// The state of an optimizer: moments and the like, counters, and the scratch that its steps use. One step at a time.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "adafactor/plan.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
+struct Free {
+  void operator()(void* memory) const { std::free(memory); }
+};
+using Bytes = std::unique_ptr<std::byte, Free>;
+
+// Zeroed by calloc, which leaves large pages untouched until somebody writes them.
+inline Bytes allocate_zeros(std::int64_t nbytes) {
+  if (nbytes == 0) return {};
+  auto* memory = static_cast<std::byte*>(std::calloc(static_cast<std::size_t>(nbytes), 1));
+  if (!memory) throw std::bad_alloc();
+  return Bytes(memory);
+}
+
+}  // namespace detail
+
+// Scratch of a step; owned by a state, made at its first step, of a size that depends on the plan alone.
+class Workspace {
+ public:
+  explicit Workspace(const Plan& plan)
+      : leaves(plan.leaves().size()),
+        sums(plan.tiles().size()),
+        axes(static_cast<std::size_t>(plan.axis_count())),
+        moments_(detail::allocate_zeros(plan.moment_scratch_nbytes())),
+        partials_(static_cast<std::size_t>(plan.partial_count())) {
+    for (std::size_t i = 0; i < leaves.size(); ++i) place(leaves[i], plan.leaves()[i]);
+  }
+
+  static std::int64_t nbytes(const Plan& plan) {
+    return static_cast<std::int64_t>(plan.leaves().size() * sizeof(Leaf) + plan.tiles().size() * sizeof(TileSums)) +
+           plan.axis_count() * static_cast<std::int64_t>(sizeof(Axis)) + plan.moment_scratch_nbytes() +
+           plan.partial_count() * static_cast<std::int64_t>(sizeof(double));
+  }
+
+  std::vector<Leaf> leaves;
+  std::vector<TileSums> sums;
+  std::vector<Axis> axes;
+  bool finite = true;           // every gradient seen in this call, and the sums of their squares
+  double gradient_squares = 0;  // of all leaves
+  int threads = 0;              // the most that a region of this call has had
+
+ private:
+  // What of a leaf does not change from call to call.
+  void place(Leaf& leaf, const LeafPlan& plan) {
+    leaf.factored = plan.layout.factored;
+    leaf.slices = plan.layout.slices;
+    leaf.rows = plan.layout.rows;
+    leaf.cols = plan.layout.cols;
+    leaf.row_blocks = plan.row_blocks;
+    leaf.col_blocks = plan.col_blocks;
+    leaf.first_tile = plan.first_tile;
+    leaf.tile_count = plan.tile_count;
+    if (!leaf.factored) return;
+    leaf.row_moment = moments_.get() + plan.row_moment;
+    leaf.row_factor = moments_.get() + plan.row_factor;
+    leaf.col_moment = moments_.get() + plan.col_moment;
+    leaf.col_factor = moments_.get() + plan.col_factor;
+    leaf.row_partial = partials_.data() + plan.row_partial;
+    leaf.col_partial = partials_.data() + plan.col_partial;
+  }
+
+  detail::Bytes moments_;
+  std::vector<double> partials_;
+};
+
+// Counters of one leaf.
+struct LeafCount {
+  std::int64_t updates = 0;
+  bool accumulated = false;  // got a gradient in the running window of accumulation
+};
+
+class State {
+ public:
+  explicit State(std::shared_ptr<const Plan> plan)
+      : counts(plan->leaves().size()), plan_(std::move(plan)), memory_(detail::allocate_zeros(plan_->state_nbytes())) {}
+
+  // Copies all but the plan, which is shared, and the scratch, which the copy makes when it steps.
+  State(const State& other)
+      : updates(other.updates),
+        calls(other.calls),
+        counts(other.counts),
+        plan_(other.plan_),
+        memory_(detail::allocate_zeros(plan_->state_nbytes())) {
+    if (memory_) std::memcpy(memory_.get(), other.memory_.get(), static_cast<std::size_t>(plan_->state_nbytes()));
+  }
+  State& operator=(const State&) = delete;
+
+  const Plan& plan() const { return *plan_; }
+  const std::shared_ptr<const Plan>& shared_plan() const { return plan_; }
+  std::byte* memory() { return memory_.get(); }
+  const std::byte* memory() const { return memory_.get(); }
+
+  StateArrays arrays(const LeafPlan& leaf) {
+    const auto at = [&](StateKind kind) -> void* {
+      const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
+      return array.exists() ? memory_.get() + array.offset : nullptr;
+    };
+    return {at(StateKind::row),      at(StateKind::col),     at(StateKind::full),
+            at(StateKind::momentum), at(StateKind::average), at(StateKind::accumulator)};
+  }
+
+  Workspace& workspace() {
+    if (!workspace_) workspace_ = std::make_unique<Workspace>(*plan_);
+    return *workspace_;
+  }
+
+  // The scratch of the last step; only after one.
+  const Workspace& last_workspace() const { return *workspace_; }
+
+  // Whoever gets true may step or copy, and has to release.
+  bool try_acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
+  void release() { busy_.store(false, std::memory_order_release); }
+
+  std::int64_t updates = 0;       // made
+  std::int64_t calls = 0;         // that counted
+  std::vector<LeafCount> counts;  // of each leaf
+
+ private:
+  std::shared_ptr<const Plan> plan_;
+  detail::Bytes memory_;
+  std::unique_ptr<Workspace> workspace_;
+  std::atomic<bool> busy_{false};
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

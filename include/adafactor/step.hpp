@@ -1,0 +1,266 @@
+// The one orchestration of a step: the four phases over a plan. It serves the headers, every instruction set, Python
+// and every device; it prepares the leaves, calls the phases in their order, and counts.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "adafactor/backend.hpp"
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/inputs.hpp"
+#include "adafactor/plan.hpp"
+#include "adafactor/scalars.hpp"
+#include "adafactor/state.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// What one call hands in. The arrays are in the plan's order of leaves and were checked; a gradient without data is
+// absent. `outputs` may be `parameters`: then the step is in place.
+struct Call {
+  const TensorView* parameters = nullptr;
+  const TensorView* gradients = nullptr;
+  const TensorView* outputs = nullptr;
+  const LearningRate* rates = nullptr;  // one for each row of knobs
+  double grad_multiplier = 1;
+};
+
+// What one call found out about a leaf; NaN where it had no reason to compute it.
+struct LeafReport {
+  double grad_norm;    // of G after multiplier, loss scale and mean, before clipping
+  double param_rms;    // of P before decay
+  double update_rms;   // of U before clipping
+  double clip_factor;  // what U was multiplied by
+  double step_size;    // alpha
+  bool nonfinite;      // G, or the sum of its squares, is not finite
+};
+
+// What one call did. The numbers of each leaf are in the state's workspace until the next call.
+struct Outcome {
+  bool updated = false;
+  bool skipped = false;
+  std::int64_t nonfinite_leaf = -1;  // the first
+  double global_gradient_squares = 0;
+  int threads = 0;
+};
+
+namespace detail {
+
+class StepRun {
+ public:
+  StepRun(State& state, const Call& call)
+      : state_(state), plan_(state.plan()), workspace_(state.workspace()), call_(call) {
+    const auto every = plan_.call().gradient_accumulation_steps;
+    updates_ = !every || (state.calls + 1) % *every == 0;
+    const auto overwrite = plan_.call().ema_overwrite_frequency;
+    averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
+    overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
+  }
+
+  bool updates() const { return updates_; }
+
+  void prepare_leaves() {
+    workspace_.finite = true;
+    workspace_.threads = 0;
+    workspace_.gradient_squares = 0;
+    Axis* axes = workspace_.axes.data();
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      const LeafPlan& plan = plan_.leaves()[i];
+      Leaf& leaf = workspace_.leaves[i];
+      const auto room = static_cast<std::int64_t>(std::max<std::size_t>(plan.spec.shape.size(), 1));
+      leaf.parameter = make_walk(call_.parameters[i], plan.layout, axes);
+      leaf.parameter_out = make_walk(call_.outputs[i], plan.layout, axes + room);
+      const bool present = call_.gradients[i].data != nullptr;
+      leaf.gradient = present ? make_walk(call_.gradients[i], plan.layout, axes + 2 * room) : Walk{};
+      axes += 3 * room;
+      leaf.before = leaf.after = state_.arrays(plan);
+      choose_action(leaf, plan, i, present);
+      set_rule(leaf, plan, i);
+      set_links(leaf, plan);
+    }
+  }
+
+  // Nothing of the caller's is written before `rms` of the first wave, and after `factors` nothing fails.
+  void update(Backend& backend) const {
+    if (plan_.looks_first()) {
+      for (const Wave& wave : plan_.moment_waves()) backend.moments(wave);
+      backend.factors(plan_.everything());
+      for (const Wave& wave : plan_.waves()) {
+        backend.rms(wave);
+        backend.apply(wave);
+      }
+      return;
+    }
+    for (const Wave& wave : plan_.waves()) {
+      backend.moments(wave);
+      backend.factors(wave);
+      backend.rms(wave);
+      backend.apply(wave);
+    }
+  }
+
+  void accumulate(Backend& backend) {
+    for (const Wave& wave : plan_.looks_first() ? plan_.moment_waves() : plan_.waves()) backend.moments(wave);
+    backend.factors(plan_.everything());
+    backend.accumulate(plan_.everything());
+    // The parameters stay, but their average may move, and the caller may want them in another place.
+    if (!goes()) return;
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      Leaf& leaf = workspace_.leaves[i];
+      state_.counts[i].accumulated = state_.counts[i].accumulated || leaf.action == Action::accumulate;
+      leaf.action = Action::keep;
+    }
+    backend.apply(plan_.everything());
+  }
+
+  bool goes() const { return workspace_.finite || plan_.call().on_nonfinite == OnNonfinite::propagate; }
+
+  void count() {
+    ++state_.calls;
+    if (!updates_) return;
+    ++state_.updates;
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      if (workspace_.leaves[i].action == Action::update) ++state_.counts[i].updates;
+      state_.counts[i].accumulated = false;
+    }
+  }
+
+  // The parameters as they were, where the caller wants them in another place.
+  void pass_through(Backend& backend) {
+    for (Leaf& leaf : workspace_.leaves) {
+      leaf.action = Action::keep;
+      leaf.averages = false;
+    }
+    backend.apply(plan_.everything());
+  }
+
+  std::int64_t first_nonfinite() const {
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      const Leaf& leaf = workspace_.leaves[i];
+      if (leaf.judged && !std::isfinite(leaf.gradient_squares)) return static_cast<std::int64_t>(i);
+    }
+    return -1;
+  }
+
+ private:
+  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index, bool present) const {
+    const bool window = plan_.call().gradient_accumulation_steps.has_value();
+    leaf.action = Action::keep;
+    if (!updates_) {
+      if (present) leaf.action = Action::accumulate;
+    } else if (present || (window && state_.counts[index].accumulated)) {
+      leaf.action = Action::update;
+    }
+    leaf.judged = leaf.action != Action::keep;
+    leaf.gradient_squares = 0;
+    const Config& config = plan_.knobs_of(plan);
+    const double scale = config.loss_scale_factor.value_or(1.0);
+    leaf.multiplier = (config.maximize ? -1 : 1) * call_.grad_multiplier / scale;
+    leaf.accumulates = window && leaf.action != Action::keep;
+    // What has been added up so far is judged as it is; the update is made from its mean.
+    leaf.mean_factor = window && updates_ ? 1 / static_cast<double>(*config.gradient_accumulation_steps) : 1;
+    leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
+  }
+
+  void set_rule(Leaf& leaf, const LeafPlan& plan, std::size_t index) const {
+    constexpr double none = std::numeric_limits<double>::infinity();
+    const Config& config = plan_.knobs_of(plan);
+    const bool own = config.count_updates == CountUpdates::leaf;
+    const std::int64_t t = (own ? state_.counts[index].updates : state_.updates) + 1;
+    const Scalars scalars = make_scalars(config, plan.arithmetic, t, call_.rates[plan.spec.knobs]);
+    leaf.beta_2 = scalars.beta_2;
+    leaf.one_minus_beta_2 = scalars.one_minus_beta_2;
+    leaf.rho = scalars.rho;
+    leaf.epsilon_1 = config.epsilon_1.value_or(machine_epsilon(plan.spec.dtype));
+    leaf.clamps = config.epsilon_1_mode == EpsilonMode::clamp;
+    leaf.epsilon_2 = config.epsilon_2;
+    leaf.max_parameter_scale = config.max_parameter_scale.value_or(none);
+    leaf.scales_parameter = config.scale_parameter;
+    leaf.clip_threshold = config.clip_threshold.value_or(none);
+    leaf.clipnorm = config.clipnorm.value_or(none);
+    leaf.norm_factor = 1;
+    leaf.wide = false;
+    leaf.clip_factor = 1;
+    leaf.weight_decay = config.weight_decay.value_or(0);
+    if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;
+    leaf.decays_by_step = config.weight_decay_on == WeightDecayOn::step;
+    leaf.decays_first = config.decays_first();
+  }
+
+  void set_links(Leaf& leaf, const LeafPlan& plan) const {
+    const Config& config = plan_.knobs_of(plan);
+    leaf.has_momentum = config.beta_1.has_value();
+    leaf.beta_1 = config.beta_1.value_or(0);
+    leaf.momentum_is_bfloat16 = config.momentum_dtype == MomentumDType::bfloat16;
+    leaf.momentum_of_scaled = config.momentum_on == MomentumOn::scaled;
+    leaf.uses_exact_momentum = config.momentum_use == MomentumUse::exact;
+    leaf.averages = averages_;
+    leaf.ema_momentum = config.ema_momentum;
+    leaf.starts_average = state_.updates == 0;
+    leaf.overwrites = overwrites_;
+  }
+
+  State& state_;
+  const Plan& plan_;
+  Workspace& workspace_;
+  const Call& call_;
+  bool updates_;
+  bool averages_;
+  bool overwrites_;
+};
+
+}  // namespace detail
+
+// What the last call found out about a leaf, for as long as the state makes no other. `updated` is that call's outcome.
+inline LeafReport report(const State& state, std::size_t index, bool updated) {
+  constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
+  const Leaf& leaf = state.last_workspace().leaves[index];
+  LeafReport report{nothing, nothing, nothing, nothing, nothing, false};
+  if (leaf.judged) {
+    const auto every = state.plan().call().gradient_accumulation_steps;
+    // An accumulating call has the sum so far; its part of the mean is reported, so that a window reads as one curve.
+    const double mean = every && !updated ? 1 / static_cast<double>(*every) : 1;
+    report.grad_norm = mean * std::sqrt(leaf.gradient_squares);
+    report.nonfinite = !std::isfinite(leaf.gradient_squares);
+  }
+  if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
+  const double size = static_cast<double>(leaf.size());
+  if (measures(leaf)) {
+    report.param_rms = std::sqrt(leaf.parameter_squares / size);
+    report.update_rms = std::sqrt(leaf.update_squares / size);
+  }
+  report.clip_factor = leaf.clip_factor;
+  report.step_size = leaf.step_size;
+  return report;
+}
+
+// One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
+// outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate".
+inline Outcome step(State& state, const Call& call, const KernelTable& kernels) {
+  const detail::DefaultFloatingPoint environment;
+  detail::StepRun run(state, call);
+  run.prepare_leaves();
+  CpuBackend backend(state.plan(), state.workspace(), kernels, get_num_threads());
+  if (run.updates()) {
+    run.update(backend);
+  } else {
+    run.accumulate(backend);
+  }
+  Outcome outcome;
+  outcome.nonfinite_leaf = run.first_nonfinite();
+  outcome.global_gradient_squares = state.workspace().gradient_squares;
+  outcome.threads = state.workspace().threads;
+  outcome.skipped = !run.goes();
+  outcome.updated = run.updates() && !outcome.skipped;
+  if (outcome.skipped) {
+    run.pass_through(backend);
+  } else {
+    run.count();
+  }
+  return outcome;
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

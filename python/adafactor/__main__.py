@@ -1,0 +1,50 @@
+"""The command line: `python -m adafactor demo` trains a network on real data, `info` describes the build."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import adafactor
+from adafactor import demo
+
+
+def info(_options: argparse.Namespace) -> int:
+    """Print what `adafactor.build_info()` says, an entry a line."""
+    entries = adafactor.build_info()
+    width = max(map(len, entries))
+    for name, value in entries.items():
+        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+        print(f"{name:<{width}}  {text}")
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name and return its exit code; without a command, print the help."""
+    parser = argparse.ArgumentParser(prog="python -m adafactor", description=adafactor.__doc__)
+    version = adafactor.build_info()["version"]
+    parser.add_argument("--version", action="version", version=f"adafactor {version}")
+    commands = parser.add_subparsers(title="commands")
+
+    train = commands.add_parser(
+        "demo",
+        help="train a small network on handwritten digits and draw what happened",
+        description="Train a small neural network on scikit-learn's handwritten digits with Adafactor, print "
+        "its accuracy and the size of the optimizer's state beside Adam's, and draw the training. It takes "
+        "some seconds.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    demo.add_arguments(train)
+    train.set_defaults(run=demo.run)
+
+    build = commands.add_parser("info", help="print version, instruction sets and threads of this build")
+    build.set_defaults(run=info)
+
+    options = parser.parse_args(arguments)
+    if "run" not in options:
+        parser.print_help()
+        return 0
+    return int(options.run(options))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+"""Config: every knob of the optimizer, checked once and then immutable."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self
+
+from adafactor import _core, schedules
+from adafactor.errors import phrase
+
+__all__ = ["Config"]
+
+LearningRate = float | schedules.LearningRateSchedule | Callable[[], float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Every knob of Adafactor. Frozen and hashable; `replace` makes a changed copy.
+
+    The defaults are those that the documentation of `keras.optimizers.Adafactor` states. Numbers may be
+    anything with `__float__` (a NumPy scalar, a Fraction) but not a bool or a string.
+
+    Args:
+        learning_rate: at least 0; a number, a `LearningRateSchedule`, or a callable without arguments, which
+            is evaluated once a call.
+        relative_step: True caps a learning rate that is a number at 1/sqrt(t); False never caps; "always"
+            caps schedules too, as the code of Keras and torch does.
+        warmup_init: the learning rate is 1e-6 * t instead. Needs `relative_step`.
+        beta_2_decay: at most 0. beta2 = 1 - t**beta_2_decay.
+        beta_2_cap: in [0, 1]. beta2 is at most this. None: no cap.
+        step_offset: at least 0. In beta2, and only there, t is counted from here and never below 1.
+        count_updates: "state": t counts the updates of the state (Keras, optax); "leaf": those of each leaf
+            (torch, transformers, timm).
+        epsilon_1: at least 0. Regularises the squared gradient. None: `finfo(dtype of the leaf).eps`.
+        epsilon_1_mode: "add": added to g**2; "clamp": a floor of the estimate, twice, as torch does it.
+        epsilon_2: at least 0. Floor of the parameter's scale.
+        scale_parameter: the step is multiplied by max(epsilon_2, rms(p)).
+        max_parameter_scale: above 0 and at least `epsilon_2`. Ceiling of the parameter's scale. None: none.
+        clip_threshold: above 0. The update u is divided by max(1, rms(u) / clip_threshold). None: not
+            clipped.
+        beta_1: in [0, 1). Momentum; costs a buffer as large as the parameter. None: no momentum.
+        momentum_dtype: "float32" (float64 for a float64 leaf) or "bfloat16", how that buffer is stored.
+        momentum_on: "scaled": average of alpha * u; "update": average of u.
+        momentum_use: "stored": the step uses the momentum as it was stored; "exact": before rounding.
+        factored: which two axes are factored: "last_two", "largest_two", "leading_two_or_last_two", or
+            False for none.
+        min_dim_size_to_factor: at least 0. Both factored axes must be at least this long.
+        maximize: ascend instead of descend.
+        weight_decay: at least 0. Decoupled decay. None: none.
+        weight_decay_on: "learning_rate": p shrinks by weight_decay * learning_rate * p; "step": by
+            weight_decay * step size * p; "none": by weight_decay * p.
+        weight_decay_first: whether rms(p) is that of the decayed p. None: True, but False with
+            `weight_decay_on="step"`, where True is not possible.
+        exclude_from_weight_decay: regular expressions; a leaf whose path one of them finds (`re.search`)
+            does not decay.
+        clipnorm: above 0. Largest norm of the gradient of one leaf.
+        global_clipnorm: above 0. Largest norm of all gradients together.
+        clipvalue: above 0. Largest absolute value in a gradient. At most one of the three.
+        use_ema: keep a moving average of the parameters in the state.
+        ema_momentum: in [0, 1]. Decay of that average.
+        ema_overwrite_frequency: at least 1. Every so many updates the average replaces the parameters. None:
+            never.
+        ema_on: "update": the average moves on updates; "call": on every call, also an accumulating one, as
+            Keras' code does.
+        loss_scale_factor: above 0. Gradients are divided by it. None: 1.
+        gradient_accumulation_steps: at least 2. That many calls are averaged into one update. None: every
+            call is one.
+        on_nonfinite: what a gradient with NaN or Inf does: "raise" (nothing is changed), "skip" (nothing is
+            changed and the report says so), "propagate" (it goes through, as in other optimizers).
+        rounding: "nearest" or "stochastic"; of parameters stored in 16 bits.
+        seed: at least 0. Of stochastic rounding.
+
+    Raises:
+        TypeError: an unknown knob (the message names the nearest one) or a value of the wrong kind.
+        ValueError: a value out of its range, or two knobs that contradict each other.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235; `keras.optimizers.Adafactor` 3.15.1.
+
+    >>> config = Config(learning_rate=0.01, weight_decay=0.004)
+    >>> config.replace(clip_threshold=None).clip_threshold is None
+    True
+    """
+
+    learning_rate: LearningRate = 0.001
+    relative_step: bool | Literal["always"] = True
+    warmup_init: bool = False
+    beta_2_decay: float = -0.8
+    beta_2_cap: float | None = None
+    step_offset: int = 0
+    count_updates: Literal["state", "leaf"] = "state"
+    epsilon_1: float | None = 1e-30
+    epsilon_1_mode: Literal["add", "clamp"] = "add"
+    epsilon_2: float = 1e-3
+    scale_parameter: bool = True
+    max_parameter_scale: float | None = None
+    clip_threshold: float | None = 1.0
+    beta_1: float | None = None
+    momentum_dtype: Literal["float32", "bfloat16"] = "float32"
+    momentum_on: Literal["scaled", "update"] = "scaled"
+    momentum_use: Literal["stored", "exact"] = "stored"
+    factored: Literal["last_two", "largest_two", "leading_two_or_last_two", False] = "last_two"
+    min_dim_size_to_factor: int = 0
+    maximize: bool = False
+    weight_decay: float | None = None
+    weight_decay_on: Literal["learning_rate", "step", "none"] = "learning_rate"
+    weight_decay_first: bool | None = None
+    exclude_from_weight_decay: tuple[str, ...] = ()
+    clipnorm: float | None = None
+    global_clipnorm: float | None = None
+    clipvalue: float | None = None
+    use_ema: bool = False
+    ema_momentum: float = 0.99
+    ema_overwrite_frequency: int | None = None
+    ema_on: Literal["update", "call"] = "update"
+    loss_scale_factor: float | None = None
+    gradient_accumulation_steps: int | None = None
+    on_nonfinite: Literal["raise", "skip", "propagate"] = "raise"
+    rounding: Literal["nearest", "stochastic"] = "nearest"
+    seed: int = 0
+
+    def __new__(cls, **knobs: Any) -> Self:
+        """Refuse an unknown knob with the name of the nearest one."""
+        refuse_unknown(knobs, [field.name for field in dataclasses.fields(cls)], "knob")
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        """Bring every value to its kind, and have the core check ranges and contradictions."""
+        for field in dataclasses.fields(self):
+            value = _of_kind(field.name, str(field.type), getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        try:
+            _core.check_config(self.to_core())
+        except _core.Error as error:
+            raise phrase(error) from None
+
+    def replace(self, **knobs: Any) -> Config:
+        """Return a copy with some knobs changed; raises as the constructor does.
+
+        >>> Config().replace(learning_rate=0.5).learning_rate
+        0.5
+        """
+        current = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return type(self)(**(current | knobs))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all knobs as values that JSON can write; `from_dict` takes them back.
+
+        A schedule becomes `{"class_name": ..., "config": ...}`, as Keras writes it.
+
+        Raises:
+            TypeError: `learning_rate` is a callable that is not a schedule, or a schedule of a class of
+                your own, which no dictionary can hold.
+
+        >>> Config().to_dict()["beta_2_decay"]
+        -0.8
+        """
+        knobs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        knobs["exclude_from_weight_decay"] = list(self.exclude_from_weight_decay)
+        rate = self.learning_rate
+        if callable(rate):
+            name = type(rate).__name__
+            if not isinstance(rate, schedules.LearningRateSchedule) or name not in schedules.__all__:
+                raise TypeError(f"learning_rate: {rate!r} cannot be written into a dictionary")
+            knobs["learning_rate"] = {"class_name": name, "config": rate.get_config()}
+        return knobs
+
+    @classmethod
+    def from_dict(cls, knobs: Mapping[str, Any]) -> Self:
+        """Build a config from what `to_dict` returned; knobs that are absent get their defaults.
+
+        >>> Config.from_dict({"learning_rate": 0.1}) == Config(learning_rate=0.1)
+        True
+        """
+        values = dict(knobs)
+        rate = values.get("learning_rate")
+        if isinstance(rate, Mapping):
+            name = rate.get("class_name")
+            if name not in schedules.__all__:
+                raise ValueError(f"learning_rate: class_name {name!r}, expected one of {schedules.__all__}")
+            values["learning_rate"] = getattr(schedules, str(name)).from_config(rate.get("config", {}))
+        return cls(**values)
+
+    def to_core(self) -> dict[str, Any]:
+        """The knobs that the core knows; a rate that changes from call to call is handed over with each."""
+        knobs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del knobs["exclude_from_weight_decay"]
+        if callable(self.learning_rate):
+            knobs["learning_rate"] = 0.0
+        return knobs
+
+
+def refuse_unknown(names: Iterable[str], known: list[str], what: str) -> None:
+    """Raise a TypeError for the first name that is not known, with the nearest one that is."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"unknown {what} {name!r}{hint}")
+
+
+def real_number(name: str, value: Any) -> float:
+    """The value as a float; TypeError unless it is a real number and no bool, ValueError if too large."""
+    refused = isinstance(value, bool | str | bytes | complex) or type(value).__name__ in ("bool", "bool_")
+    if (
+        refused
+        or not (hasattr(value, "__float__") or hasattr(value, "__index__"))
+        or getattr(value, "ndim", 0) != 0
+    ):
+        raise TypeError(f"{name}: {_shown(value)}, expected a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name}: {_shown(value)}, expected a finite number") from None
+    except TypeError:
+        raise TypeError(f"{name}: {_shown(value)}, expected a number") from None
+
+
+def _whole_number(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
+        raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
+    number = value.__index__()
+    if abs(number) > 2**53:
+        raise ValueError(f"{name}: {_shown(value)}, expected a whole number of at most 2**53")
+    return int(number)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _of_kind(name: str, kind: str, value: Any) -> Any:
+    """The value brought to the kind that a field's annotation names; what the core checks is left to it."""
+    if kind == "LearningRate":
+        return value if callable(value) else _rate(value)
+    if kind.startswith("tuple"):
+        return _patterns(name, value)
+    if value is None and kind.endswith("| None"):
+        return None
+    match kind.removesuffix(" | None"):
+        case "float":
+            return real_number(name, value)
+        case "int":
+            return _whole_number(name, value)
+        case "bool":
+            if type(value).__name__ not in ("bool", "bool_"):
+                raise TypeError(f"{name}: {_shown(value)}, expected True or False")
+            return bool(value)
+    # The rest choose among words (and True or False); the core knows which.
+    if type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: {_shown(value)}, expected one of the words that the documentation lists")
+    return str(value)
+
+
+def _rate(value: Any) -> float:
+    try:
+        return real_number("learning_rate", value)
+    except TypeError:
+        expected = "a number, a LearningRateSchedule or a callable without arguments"
+        raise TypeError(f"learning_rate: {_shown(value)}, expected {expected}") from None
+
+
+def _patterns(name: str, value: Any) -> tuple[str, ...]:
+    patterns = (value,) if isinstance(value, str) else value
+    if not isinstance(patterns, Iterable) or isinstance(patterns, Mapping):
+        raise TypeError(f"{name}: {_shown(value)}, expected regular expressions")
+    patterns = tuple(patterns)
+    for pattern in patterns:
+        check_pattern(name, pattern)
+    return patterns
+
+
+def check_pattern(name: str, pattern: Any) -> None:
+    """Raise unless the pattern is a string that `re` can compile."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"{name}: {_shown(pattern)}, expected a regular expression")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{name}: {pattern!r} is not a regular expression: {error}") from None
+
+
+def checked_rate(name: str, value: Any) -> float:
+    """A learning rate that a schedule, a callable or the caller gave: a finite number of at least 0.
+
+    Raises:
+        ValueError: it is something else; a schedule's result is a value of the user's, whatever its kind.
+    """
+    try:
+        rate = real_number(name, value)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"{name}: {_shown(value)}, expected a finite number >= 0")
+    return rate

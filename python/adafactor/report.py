@@ -1,0 +1,104 @@
+"""StepReport: what the phases of one call knew anyway."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["StepReport"]
+
+# The arrays of a report, in the order of the core's table.
+PER_LEAF = ("grad_norm", "param_rms", "update_rms", "clip_factor", "step_size", "nonfinite")
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class StepReport:
+    """What one call did and found; no extra pass over any array is made for it.
+
+    A number that the call had no reason to compute is NaN: all of a leaf without a gradient, `param_rms` and
+    `update_rms` where neither the parameter's scale nor the clipping of the update asks for them, everything
+    but `grad_norm` on a call that made no update.
+
+    Attributes:
+        updated: whether parameters were updated; False on an accumulating or a skipped call.
+        skipped: whether a non-finite gradient made the call do nothing (`on_nonfinite="skip"`).
+        learning_rate: the learning rate of the call (of the config's own row of knobs).
+        beta_2: decay of the moments in this update, in [0, 1).
+        rho: the relative step size: the learning rate, capped at 1/sqrt(t) where the cap applies.
+        global_grad_norm: norm of all gradients together, before clipping.
+        paths: the paths of the leaves, in the order of the arrays below.
+        grad_norm: norm of each gradient G after multiplier, loss scale and mean, before clipping by norm.
+        param_rms: root mean square of each parameter before the call.
+        update_rms: root mean square of each update U before clipping; about 1 in a healthy run.
+        clip_factor: what U was multiplied by, in (0, 1].
+        step_size: alpha, the step relative to U.
+        nonfinite: whether a gradient (or the sum of its squares) was not finite.
+
+    >>> import numpy as np, adafactor
+    >>> params = {"w": np.ones((2, 3))}
+    >>> report = adafactor.step(params, {"w": np.full((2, 3), 0.5)}, adafactor.init(params))
+    >>> report.updated, float(report.update_rms[0].round(6)), report.as_dict()["w"]["step_size"]
+    (True, 1.0, 0.001)
+    """
+
+    updated: bool
+    skipped: bool
+    learning_rate: float
+    beta_2: float
+    rho: float
+    global_grad_norm: float
+    paths: tuple[str, ...]
+    grad_norm: NDArray[np.float64]
+    param_rms: NDArray[np.float64]
+    update_rms: NDArray[np.float64]
+    clip_factor: NDArray[np.float64]
+    step_size: NDArray[np.float64]
+    nonfinite: NDArray[np.bool_]
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the numbers of each leaf by its path, as Python numbers."""
+        columns = {name: getattr(self, name).tolist() for name in PER_LEAF}
+        return {
+            path: {name: column[i] for name, column in columns.items()} for i, path in enumerate(self.paths)
+        }
+
+    def __repr__(self) -> str:
+        """A short table: a line for the call, and one for each of the first leaves."""
+        what = "updated" if self.updated else "skipped" if self.skipped else "no update"
+        head = (
+            f"StepReport({what}, learning_rate={self.learning_rate:.4g}, rho={self.rho:.4g}, "
+            f"beta_2={self.beta_2:.4g}, global_grad_norm={self.global_grad_norm:.4g})"
+        )
+        shown = min(len(self.paths), 20)
+        width = max((len(path) for path in self.paths[:shown]), default=0)
+        width = max(width, len("leaf"))
+        lines = [head, "  ".join(["leaf".ljust(width), *(name.rjust(11) for name in PER_LEAF[:-1])])]
+        for i in range(shown):
+            cells = [f"{getattr(self, name)[i]:11.4g}" for name in PER_LEAF[:-1]]
+            mark = "  non-finite" if self.nonfinite[i] else ""
+            lines.append("  ".join([self.paths[i].ljust(width), *cells]) + mark)
+        if shown < len(self.paths):
+            lines.append(f"... and {len(self.paths) - shown} more leaves")
+        return "\n".join(lines)
+
+
+def make_report(
+    summary: tuple[Any, ...],
+    table: NDArray[np.float64],
+    paths: tuple[str, ...],
+) -> StepReport:
+    """The report of one call of the core: `summary` holds the first six fields, `table` a row per array."""
+    grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite = table
+    return StepReport(
+        *summary, paths, grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite=nonfinite != 0
+    )
+
+
+def empty_report() -> StepReport:
+    """The report of a call on a tree without leaves."""
+    nan = math.nan
+    return make_report((False, False, nan, nan, nan, nan), np.empty((len(PER_LEAF), 0)), ())

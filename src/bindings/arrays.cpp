@@ -1,0 +1,88 @@
+// From Python objects to views. NumPy's arrays come through its C API; where other libraries' arrays will come in is
+// view_of, and nothing behind it knows where an array is from.
+#include <string>
+
+#include "bindings.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+[[noreturn]] void refuse(ErrorKind kind, const char* role, std::int64_t leaf, std::string expected, std::string found) {
+  throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
+}
+
+std::string type_name(py::handle object) {
+  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+  const auto module = type.attr("__module__").cast<std::string>();
+  const auto name = type.attr("__qualname__").cast<std::string>();
+  return module == "builtins" ? name : module + "." + name;
+}
+
+// numpy.ndarray and numpy.memmap: of these the buffer is the array. Other subclasses mean something more by it (a mask,
+// a unit), which a raw write would ignore.
+bool is_plain_array(py::handle object) {
+  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<std::pair<py::object, py::object>> types;
+  const auto& [array, memmap] =
+      types
+          .call_once_and_store_result([] {
+            const auto numpy = py::module_::import("numpy");
+            return std::pair<py::object, py::object>(numpy.attr("ndarray"), numpy.attr("memmap"));
+          })
+          .get_stored();
+  const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+  return type == array.ptr() || type == memmap.ptr();
+}
+
+py::array as_array(py::handle object, const char* role, std::int64_t leaf) {
+  if (!is_plain_array(object)) refuse(ErrorKind::type, role, leaf, "a numpy.ndarray", type_name(object));
+  return py::reinterpret_borrow<py::array>(object);
+}
+
+DType dtype_of(const py::array& array, const char* role, std::int64_t leaf) {
+  const py::dtype dtype = array.dtype();
+  const int number = dtype.num();
+  const bool known = number == py::detail::npy_api::NPY_FLOAT_ || number == py::detail::npy_api::NPY_DOUBLE_;
+  if (!known) {
+    refuse(ErrorKind::type, role, leaf, "float32 or float64", "dtype " + py::str(dtype).cast<std::string>());
+  }
+  if (dtype.byteorder() != '=') {
+    refuse(ErrorKind::type, role, leaf, "the byte order of this machine",
+           "byte order '" + std::string(1, dtype.byteorder()) + "'");
+  }
+  return number == py::detail::npy_api::NPY_FLOAT_ ? DType::float32 : DType::float64;
+}
+
+}  // namespace
+
+int rank_of(py::handle object, const char* role, std::int64_t leaf) {
+  return static_cast<int>(as_array(object, role, leaf).ndim());
+}
+
+TensorView view_of(py::handle object, Access access, const char* role, std::int64_t leaf, std::int64_t* strides) {
+  const py::array array = as_array(object, role, leaf);
+  TensorView view;
+  view.dtype = dtype_of(array, role, leaf);
+  if (access == Access::write && !array.writeable()) {
+    refuse(ErrorKind::buffer, role, leaf, "an array that can be written", "a read-only array");
+  }
+  view.data = const_cast<void*>(array.data());
+  view.rank = static_cast<int>(array.ndim());
+  static_assert(sizeof(py::ssize_t) == sizeof(std::int64_t));
+  view.shape = reinterpret_cast<const std::int64_t*>(array.shape());
+  const std::int64_t item = item_size(view.dtype);
+  const bool empty = array.size() == 0;
+  for (int axis = 0; axis < view.rank; ++axis) {
+    // Where an axis has no second element its stride means nothing, and NumPy leaves anything there.
+    const std::int64_t bytes = view.shape[axis] > 1 && !empty ? array.strides()[axis] : item;
+    if (bytes % item != 0) {
+      refuse(ErrorKind::buffer, role, leaf, "strides that are multiples of " + std::to_string(item) + " bytes",
+             "a stride of " + std::to_string(bytes) + " bytes");
+    }
+    strides[axis] = bytes / item;
+  }
+  view.strides = strides;
+  return view;
+}
+
+}  // namespace adafactor::bindings

@@ -1,0 +1,66 @@
+// What the files of the extension module share: one registration function a topic, and the state as Python holds it.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "adafactor/adafactor.hpp"
+#include "adafactor/overlap.hpp"
+
+namespace adafactor::bindings {
+
+namespace py = pybind11;
+
+void bind_errors(py::module_& m);
+void bind_config(py::module_& m);
+void bind_plan(py::module_& m);
+void bind_state(py::module_& m);
+void bind_step(py::module_& m);
+void bind_build(py::module_& m);
+
+// The knobs of one row, from a dictionary of all knobs that the core knows.
+Config config_from(const py::dict& knobs);
+
+// Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing.
+struct Arrays {
+  std::vector<TensorView> parameters;
+  std::vector<TensorView> gradients;
+  std::vector<TensorView> outputs;
+  std::vector<std::int64_t> strides;
+  std::vector<LearningRate> rates;
+
+  // Throws Error where an array that is written shares memory with itself or with any other that the call touches.
+  void check_memory(State& state);
+
+ private:
+  std::vector<StridedRegion> regions_;
+  OverlapFinder finder_;
+};
+
+// A state and what the binding keeps beside it.
+struct StateObject {
+  explicit StateObject(std::shared_ptr<const Plan> plan) : state(std::move(plan)) {}
+  explicit StateObject(const State& other) : state(other) {}
+
+  State state;
+  Arrays arrays;
+  int threads = 0;  // the most that a region of the last step had
+};
+
+// Whether an array is only read, or written.
+enum class Access { read, write };
+
+// From a Python object to a view, the one place where arrays come in. `strides` takes the strides in elements and has
+// room for the array's rank; the view points into it and into the array, and is valid as long as both.
+TensorView view_of(py::handle object, Access access, const char* role, std::int64_t leaf, std::int64_t* strides);
+
+// How many axes the array has; throws as view_of does where it is none.
+int rank_of(py::handle object, const char* role, std::int64_t leaf);
+
+}  // namespace adafactor::bindings

@@ -1,0 +1,23 @@
+// What was built, and how many threads it uses.
+#include "../cpu/kernels.hpp"
+#include "bindings.hpp"
+
+namespace adafactor::bindings {
+
+void bind_build(py::module_& m) {
+  m.def("build_info", [] {
+    py::dict info;
+    info["version"] = ADAFACTOR_VERSION;
+    info["isa"] = cpu::kernels().isa;
+    info["isas"] = py::make_tuple(cpu::kernels().isa);
+    info["threads"] = kThreadsKind;
+    info["num_threads"] = get_num_threads();
+    info["cuda"] = false;
+    info["compiler"] = __VERSION__;
+    return info;
+  });
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("get_num_threads", &get_num_threads);
+}
+
+}  // namespace adafactor::bindings

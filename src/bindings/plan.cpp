@@ -1,0 +1,59 @@
+// Plans: what a tree of leaves costs and how it is laid out, before any array is touched.
+#include <string>
+
+#include "bindings.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+DType dtype_named(const std::string& text) {
+  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+    if (text == name(dtype)) return dtype;
+  }
+  throw Error({.kind = ErrorKind::type, .expected = "float32 or float64", .found = "dtype " + text});
+}
+
+std::shared_ptr<Plan> make_plan(const std::vector<std::vector<std::int64_t>>& shapes,
+                                const std::vector<std::string>& dtypes, const std::vector<std::size_t>& rows,
+                                const std::vector<py::dict>& knobs) {
+  std::vector<LeafSpec> leaves;
+  for (std::size_t i = 0; i < shapes.size(); ++i) leaves.push_back({shapes[i], dtype_named(dtypes.at(i)), rows.at(i)});
+  std::vector<Config> configs;
+  for (const py::dict& row : knobs) configs.push_back(config_from(row));
+  return std::make_shared<Plan>(std::move(leaves), std::move(configs));
+}
+
+py::dict layout_of(const Plan& plan, std::size_t index) {
+  const LeafPlan& leaf = plan.leaves().at(index);
+  const Layout& layout = leaf.layout;
+  py::dict result;
+  result["factored"] = layout.factored;
+  result["row_axis"] = layout.row_axis;
+  result["col_axis"] = layout.col_axis;
+  result["slices"] = layout.slices;
+  result["rows"] = layout.rows;
+  result["cols"] = layout.cols;
+  result["tiles"] = leaf.tile_count;
+  return result;
+}
+
+}  // namespace
+
+void bind_plan(py::module_& m) {
+  py::classh<Plan>(m, "Plan", "The layouts, tiles, byte counts and knobs of all leaves; immutable.")
+      .def(py::init(&make_plan), py::arg("shapes"), py::arg("dtypes"), py::arg("rows"), py::arg("knobs"))
+      .def_property_readonly("state_nbytes", &Plan::state_nbytes)
+      .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return Workspace::nbytes(plan); })
+      .def("layout", &layout_of, py::arg("leaf"), "How a leaf is factored, and into how many tiles it is cut.");
+  m.def(
+      "inspect_array",
+      [](py::handle array, std::int64_t leaf) {
+        std::vector<std::int64_t> strides(static_cast<std::size_t>(rank_of(array, "params", leaf)));
+        const TensorView view = view_of(array, Access::read, "params", leaf, strides.data());
+        return std::pair(std::vector<std::int64_t>(view.shape, view.shape + view.rank), std::string(name(view.dtype)));
+      },
+      py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");
+}
+
+}  // namespace adafactor::bindings

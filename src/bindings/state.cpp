@@ -1,0 +1,99 @@
+// States: the memory of the moments as NumPy arrays without a copy, the counters, and who may use it.
+#include <algorithm>
+#include <string>
+
+#include "bindings.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+// The axes of the leaf that an array of this kind has, in the leaf's order.
+bool has_axis(StateKind kind, const Layout& layout, int axis) {
+  if (kind == StateKind::row) return axis != layout.col_axis;
+  if (kind == StateKind::col) return axis != layout.row_axis;
+  return true;
+}
+
+// A view of one piece of the state. It has the leaf's own order of axes; in memory the slice axes come first.
+py::object array_of(const py::object& owner, std::size_t leaf_index, const std::string& kind_name) {
+  auto& state = owner.cast<StateObject&>().state;
+  const LeafPlan& leaf = state.plan().leaves().at(leaf_index);
+  const auto found = std::find(kStateKindNames.begin(), kStateKindNames.end(), kind_name);
+  if (found == kStateKindNames.end()) throw py::key_error(kind_name);
+  const auto kind = static_cast<StateKind>(found - kStateKindNames.begin());
+  const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
+  if (!array.exists()) return py::none();
+
+  const int rank = static_cast<int>(leaf.spec.shape.size());
+  std::vector<py::ssize_t> strides(static_cast<std::size_t>(rank));
+  py::ssize_t stride = item_size(array.dtype);
+  const auto place = [&](int axis) {
+    if (axis < 0 || !has_axis(kind, leaf.layout, axis)) return;
+    strides[static_cast<std::size_t>(axis)] = stride;
+    stride *= leaf.spec.shape[static_cast<std::size_t>(axis)];
+  };
+  place(leaf.layout.col_axis);
+  place(leaf.layout.row_axis);
+  for (int axis = rank - 1; axis >= 0; --axis) {
+    if (axis != leaf.layout.col_axis && axis != leaf.layout.row_axis) place(axis);
+  }
+  std::vector<py::ssize_t> shape;
+  std::vector<py::ssize_t> kept;
+  for (int axis = 0; axis < rank; ++axis) {
+    if (!has_axis(kind, leaf.layout, axis)) continue;
+    shape.push_back(leaf.spec.shape[static_cast<std::size_t>(axis)]);
+    kept.push_back(strides[static_cast<std::size_t>(axis)]);
+  }
+  // NumPy has no bfloat16 of its own: its bits are handed out.
+  const py::dtype dtype(array.dtype == DType::bfloat16 ? "uint16" : name(array.dtype));
+  return py::array(dtype, shape, kept, state.memory() + array.offset, owner);
+}
+
+py::array memory_of(const py::object& owner) {
+  auto& state = owner.cast<StateObject&>().state;
+  return py::array(py::dtype("uint8"), {static_cast<py::ssize_t>(state.plan().state_nbytes())}, {py::ssize_t{1}},
+                   state.memory(), owner);
+}
+
+}  // namespace
+
+void bind_state(py::module_& m) {
+  m.attr("state_kinds") = py::cast(kStateKindNames);
+  py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
+      .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
+           py::arg("plan"))
+      .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
+      .def(
+          "acquire", [](StateObject& object) { return object.state.try_acquire(); },
+          "Whether the state was free; it is the caller's now.")
+      .def("release", [](StateObject& object) { object.state.release(); })
+      .def_property_readonly(
+          "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
+      .def_property_readonly(
+          "threads", [](const StateObject& object) { return object.threads; },
+          "The most threads that a region of the last step had.")
+      .def("array", &array_of, py::arg("leaf"), py::arg("kind"), "One array of the state, without a copy, or None.")
+      .def("memory", &memory_of, "All arrays of the state as bytes, without a copy.")
+      .def_property(
+          "updates", [](const StateObject& object) { return object.state.updates; },
+          [](StateObject& object, std::int64_t updates) { object.state.updates = updates; })
+      .def_property(
+          "calls", [](const StateObject& object) { return object.state.calls; },
+          [](StateObject& object, std::int64_t calls) { object.state.calls = calls; })
+      .def_property(
+          "counts",
+          [](const StateObject& object) {
+            std::vector<std::pair<std::int64_t, bool>> counts;
+            for (const LeafCount& count : object.state.counts) counts.emplace_back(count.updates, count.accumulated);
+            return counts;
+          },
+          [](StateObject& object, const std::vector<std::pair<std::int64_t, bool>>& counts) {
+            for (std::size_t i = 0; i < object.state.counts.size(); ++i) {
+              object.state.counts[i] = {counts.at(i).first, counts.at(i).second};
+            }
+          },
+          "(updates, whether a gradient is in the running window) of each leaf.");
+}
+
+}  // namespace adafactor::bindings

@@ -1,0 +1,120 @@
+// One step: the arrays become views and are held against the plan, then the core runs without the GIL.
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "../cpu/kernels.hpp"
+#include "bindings.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+using Rates = std::vector<std::pair<double, bool>>;
+
+// Everything that a step borrows from Python, in the plan's order of leaves.
+struct Borrowed {
+  const py::list& params;
+  const py::list& grads;
+  const py::list& outputs;  // the same list as params where the step is in place
+
+  bool in_place() const { return outputs.is(params); }
+};
+
+std::int64_t stride_room(const Borrowed& borrowed) {
+  std::int64_t room = 0;
+  for (std::size_t i = 0; i < borrowed.params.size(); ++i) {
+    const auto leaf = static_cast<std::int64_t>(i);
+    room += rank_of(borrowed.params[i], "params", leaf);
+    if (!borrowed.in_place()) room += rank_of(borrowed.outputs[i], "params", leaf);
+    if (const py::object gradient = borrowed.grads[i]; !gradient.is_none()) room += rank_of(gradient, "grads", leaf);
+  }
+  return room;
+}
+
+// Fills the views and checks each against the plan.
+void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
+  const std::size_t count = plan.leaves().size();
+  arrays.strides.resize(static_cast<std::size_t>(stride_room(borrowed)));
+  arrays.parameters.resize(count);
+  arrays.gradients.resize(count);
+  arrays.outputs.resize(count);
+  std::int64_t* strides = arrays.strides.data();
+  const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
+    const auto leaf = static_cast<std::int64_t>(i);
+    const TensorView view = view_of(object, access, role, leaf, strides);
+    check_view(view, plan.leaves()[i], role, leaf);
+    strides += view.rank;
+    return view;
+  };
+  const Access access = borrowed.in_place() ? Access::write : Access::read;
+  for (std::size_t i = 0; i < count; ++i) {
+    const py::object param = borrowed.params[i];
+    const py::object gradient = borrowed.grads[i];
+    const py::object output = borrowed.outputs[i];
+    arrays.parameters[i] = take(param, access, "params", i);
+    arrays.outputs[i] = borrowed.in_place() ? arrays.parameters[i] : take(output, Access::write, "params", i);
+    arrays.gradients[i] = gradient.is_none() ? TensorView{} : take(gradient, Access::read, "grads", i);
+  }
+}
+
+py::array_t<double> table_of(const State& state, const Outcome& outcome) {
+  const std::size_t count = state.plan().leaves().size();
+  py::array_t<double> table({py::ssize_t{6}, static_cast<py::ssize_t>(count)});
+  auto cells = table.mutable_unchecked<2>();
+  for (std::size_t i = 0; i < count; ++i) {
+    const LeafReport found = report(state, i, outcome.updated);
+    const double column[] = {found.grad_norm,   found.param_rms, found.update_rms,
+                             found.clip_factor, found.step_size, found.nonfinite ? 1.0 : 0.0};
+    for (py::ssize_t k = 0; k < 6; ++k) cells(k, static_cast<py::ssize_t>(i)) = column[k];
+  }
+  return table;
+}
+
+// (updated, skipped, learning rate, beta_2, rho, global norm): the scalars are those of the config's own row.
+py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate rate) {
+  constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
+  Scalars scalars{rate.value, nothing, nothing, nothing};
+  if (outcome.updated) scalars = make_scalars(state.plan().call(), DType::float64, state.updates, rate);
+  return py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2, scalars.rho,
+                        std::sqrt(outcome.global_gradient_squares));
+}
+
+py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
+                   const Rates& rates, double grad_multiplier) {
+  Arrays& arrays = object.arrays;
+  take_views(object.state.plan(), {params, grads, outputs}, arrays);
+  arrays.check_memory(object.state);
+  arrays.rates.clear();
+  for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
+  const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
+                  grad_multiplier};
+  Outcome outcome;
+  {
+    const py::gil_scoped_release release;
+    outcome = step(object.state, call, cpu::kernels());
+  }
+  object.threads = outcome.threads;
+  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
+                        table_of(object.state, outcome));
+}
+
+// The checks of a step for parameters alone, which somebody else is going to write.
+void check_params(StateObject& object, const py::list& params) {
+  py::list absent;
+  for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
+  take_views(object.state.plan(), {params, absent, params}, object.arrays);
+  object.arrays.check_memory(object.state);
+}
+
+}  // namespace
+
+void bind_step(py::module_& m) {
+  auto type = py::reinterpret_borrow<py::classh<StateObject>>(m.attr("State"));
+  type.def("step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
+           py::arg("grad_multiplier"),
+           "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of six rows).");
+  type.def("check_params", &check_params, py::arg("params"), "The checks of a step, for parameters alone.");
+}
+
+}  // namespace adafactor::bindings

@@ -1,0 +1,28 @@
+"""Other libraries that the tests compare with, imported on demand.
+
+A test that needs one calls `require(name)`. Where the library is missing the test is skipped with a reason;
+with ADAFACTOR_REQUIRE_PEERS=1, as continuous integration sets it, the test fails, so that no comparison can
+vanish unseen. Keras' NumPy backend imports jax, so where keras runs jax has to be installed too.
+"""
+
+import importlib
+import os
+from types import ModuleType
+
+import pytest
+
+
+def require(name: str) -> ModuleType:
+    """Import the peer `name` (keras runs on NumPy alone), or skip or fail the calling test."""
+    if name.partition(".")[0] == "keras":
+        os.environ["KERAS_BACKEND"] = "numpy"  # read once, when keras is first imported
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        reason = f"{name} cannot be imported: {error}"
+        if os.environ.get("ADAFACTOR_REQUIRE_PEERS") == "1":
+            pytest.fail(f"{reason} (ADAFACTOR_REQUIRE_PEERS=1)")
+        pytest.skip(reason)
+    if name == "keras" and module.backend.backend() != "numpy":
+        pytest.fail(f"keras runs on {module.backend.backend()}: something imported it before peers.require")
+    return module

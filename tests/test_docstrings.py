@@ -1,4 +1,4 @@
-"""What the public docstrings show is true: each public name has one, with an example, and every example is run."""
+"""What the public docstrings show is true: each public name has an example, and every example is run."""
 
 import doctest
 import importlib

@@ -10,10 +10,11 @@ import adafactor
 
 def memory(arrays: Iterable[Any]) -> tuple[bytes, ...]:
     """All of the buffer that each array is a view of, so also what lies between its elements."""
-    return tuple(_buffer(array).tobytes() for array in arrays if array is not None)
+    return tuple(buffer_of(array).tobytes() for array in arrays if array is not None)
 
 
-def _buffer(array: np.ndarray) -> np.ndarray:
+def buffer_of(array: np.ndarray) -> np.ndarray:
+    """The array whose memory this one is a view of, itself if it is none."""
     while isinstance(array.base, np.ndarray):
         array = array.base
     return array

@@ -80,7 +80,7 @@ def started(shapes, knobs, calls):
 def poisonings(tree, case):
     """(leaf, flat index, name of the value, value): the first and last leaf, at both ends and in the middle.
 
-    Every value at every place for leaves of one tile; for those of many one of the four, another in each case.
+    Every value at every place for leaves of one tile; for others one of the four, in turn.
     """
     shapes = TREES[tree]
     turn = list(CASES).index(case)

@@ -42,7 +42,7 @@ class Case:
     """A call that is refused.
 
     `build` gets a model and returns what the call gets: for `step` and `update` (params, grads) or (params,
-    grads, keywords), for `init` (params, keywords).
+    grads, keywords), for `init` (params, keywords). `knobs` makes the knobs of the model.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Case:
     error: type[BaseException]
     message: str
     calls: tuple[str, ...] = ("step", "update")
+    knobs: Callable[[], dict[str, Any]] = dict
 
     @property
     def hazard(self) -> str:
@@ -97,7 +98,7 @@ def make(call: str, given: tuple[Any, ...], state: adafactor.State) -> Any:
 
 def check(case: Case, call: str) -> None:
     """The call raises what it should and changes nothing; a good step after it is as if it had not been."""
-    model, twin = Model(), Model()
+    model, twin = Model(**case.knobs()), Model(**case.knobs())
     given = case.build(model)
     before = model.everything(given)
     with pytest.raises(case.error) as caught:

@@ -119,7 +119,7 @@ def train(
     state = adafactor.init(parameters, learning_rate=CosineDecay(learning_rate, epochs * batches))
     losses, reports, train_accuracy, test_accuracy = [], [], [], []
 
-    pause = 0.1 if sys.stderr.isatty() else 60.0  # a log file gets the first and the last state of the bar
+    pause = 0.1 if sys.stderr.isatty() else 60.0  # a log gets a line now and then and the last one
     with tqdm(total=epochs * batches, desc="training", unit=" steps", mininterval=pause) as bar:
         for _ in range(epochs):
             order = generator.permutation(len(digits.train_images))

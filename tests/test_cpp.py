@@ -47,6 +47,11 @@ def test_every_cpp_file_is_a_program_of_the_suite(build):
     assert sorted(test["name"] for test in json.loads(shown.stdout)["tests"]) == PROGRAMS
 
 
+def test_every_header_compiles_alone(build):
+    result = run(tool("cmake"), "--build", str(build.folder), "--target", "headers_alone")
+    assert result.returncode == 0, result.stdout
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_cpp(build, program):
     names = (program, f"{program}.exe")

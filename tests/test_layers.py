@@ -36,7 +36,11 @@ RULES = [
     Rule("threads", r"<(thread|mutex|condition_variable)>", r"include/adafactor/parallel\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
     Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),
-    Rule("intrinsics", r"<(immintrin|x86intrin|arm_neon)\.h>", r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*"),
+    Rule(
+        "intrinsics",
+        r"<(immintrin|x86intrin|arm_neon)\.h>",
+        r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*",
+    ),
 ]
 
 # The folders of the C++ code, and those whose files each may include besides its own.
@@ -83,14 +87,17 @@ def layer_breaches(root: Path) -> list[str]:
 
 
 def header_graph(root: Path) -> dict[str, set[str]]:
-    """Which header of the core includes which, by stem."""
-    headers = sorted((root / "include/adafactor").glob("*.hpp"))
-    return {
-        path.stem: {
-            target.stem for target in sources.included_files(path, root).values() if target is not None
-        }
-        for path in headers
-    }
+    """Which header of the core includes which, named as under include/adafactor, without the ending."""
+    folder = root / "include/adafactor"
+
+    def name(path: Path) -> str:
+        return path.relative_to(folder).with_suffix("").as_posix()
+
+    graph = {}
+    for path in sorted(folder.rglob("*.hpp")):
+        targets = sources.included_files(path, root).values()
+        graph[name(path)] = {name(target) for target in targets if target and target.is_relative_to(folder)}
+    return graph
 
 
 def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
@@ -140,8 +147,12 @@ def test_no_file_includes_a_higher_layer():
 
 
 def test_the_headers_of_the_core_use_the_standard_library_alone():
-    exceptions = {"parallel": {"omp.h"}, "lanes": {"immintrin.h", "arm_neon.h"}}
-    for path in (ROOT / "include/adafactor").glob("*.hpp"):
+    exceptions = {
+        "parallel": {"omp.h"},
+        "lanes": {"immintrin.h", "arm_neon.h"},
+        "floating_point": {"immintrin.h"},
+    }
+    for path in (ROOT / "include/adafactor").rglob("*.hpp"):
         names = {include[1:] for include in sources.includes(path) if include.startswith("<")}
         foreign = {name for name in names if not re.fullmatch(r"[a-z_]+|Eigen/\w+", name)}
         assert foreign <= exceptions.get(path.stem, set()), path.name
@@ -156,7 +167,7 @@ def test_headers_include_each_other_without_a_cycle():
 
 def test_the_umbrella_brings_in_every_header_but_the_opt_in_ones():
     graph = header_graph(ROOT)
-    assert set(graph) - reachable(graph, "adafactor") - {"adafactor"} <= {"eigen"}
+    assert set(graph) - reachable(graph, "adafactor") - {"adafactor"} <= {"eigen", "overlap"}
 
 
 def test_exact_arithmetic_is_switched_on_and_off_in_pairs():
@@ -209,7 +220,6 @@ def test_nothing_is_left_to_do():
 def test_importing_the_package_loads_numpy_and_nothing_heavier():
     script = """
 import json, sys
-import numpy
 before = set(sys.modules)
 import adafactor
 after = {name.partition(".")[0] for name in set(sys.modules) - before}
@@ -217,10 +227,10 @@ print(json.dumps(sorted(after - set(sys.stdlib_module_names))))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout) == ["adafactor"]
+    assert json.loads(result.stdout) == ["adafactor", "numpy"]
 
 
-# A rule that cannot see a breach is no rule: each is shown a file that breaks it, and a comment that does not.
+# A rule that cannot see a breach is no rule: each is shown a file that breaks it and a comment that does not.
 BREACHES = [
     ("pybind11", "src/cpu/a.cpp", "#include <pybind11/pybind11.h>", "// <pybind11/pybind11.h>"),
     ("OpenMP", "include/adafactor/step.hpp", "#pragma omp parallel for", "/* #pragma omp */"),

@@ -1,10 +1,11 @@
 """The documents keep their word: their Python blocks run and print what the text blocks after them show.
 
-A block has a namespace of its own; one after the line `<!-- continues -->` goes on in that of the block before.
+A block has a namespace of its own; one after the line `<!-- continues -->` goes on in the one before.
 """
 
 import contextlib
 import io
+import itertools
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ def programs(file: Path) -> list[Program]:
     found: list[Program] = []
     text = file.read_text(encoding="utf-8")
     matches = list(BLOCK.finditer(text))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
+    for match, following in itertools.zip_longest(matches, matches[1:]):
         if match["language"] != "python":
             continue
         shown = None

@@ -23,6 +23,8 @@ class Error : public std::invalid_argument {
     std::string knob = {};
     std::string expected = {};
     std::string found = {};
+    std::string other_role = {};  // the second array, where two are meant
+    std::int64_t other_leaf = -1;
   };
 
   explicit Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
@@ -33,6 +35,8 @@ class Error : public std::invalid_argument {
   const std::string& knob() const { return facts_.knob; }
   const std::string& expected() const { return facts_.expected; }
   const std::string& found() const { return facts_.found; }
+  const std::string& other_role() const { return facts_.other_role; }
+  std::int64_t other_leaf() const { return facts_.other_leaf; }
 
  private:
   static std::string phrase(const Facts& facts) {
@@ -41,6 +45,8 @@ class Error : public std::invalid_argument {
     if (!facts.knob.empty()) text += (text.empty() ? "" : " ") + facts.knob;
     if (!text.empty()) text += ": ";
     text += facts.found;
+    if (!facts.other_role.empty()) text += " " + facts.other_role;
+    if (facts.other_leaf >= 0) text += " leaf " + std::to_string(facts.other_leaf);
     if (!facts.expected.empty()) text += (facts.found.empty() ? "expected " : ", expected ") + facts.expected;
     return text;
   }

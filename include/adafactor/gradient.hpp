@@ -10,13 +10,14 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// The gradient of one slice of a leaf.
 template <class T>
-class GradientRow {
+class Gradient {
  public:
-  GradientRow(const Leaf& leaf, std::int64_t slice, std::int64_t row)
-      : leaf_(leaf), row_(row_of<const T>(leaf.gradient, slice, row)), linked_(leaf.links_gradient()) {
+  Gradient(const Leaf& leaf, std::int64_t slice)
+      : leaf_(leaf), slice_(leaf.gradient, slice), linked_(leaf.links_gradient()) {
     if (leaf.accumulates) {
-      accumulator_ = static_cast<const T*>(leaf.before.accumulator) + (slice * leaf.rows + row) * leaf.cols;
+      accumulator_ = static_cast<const T*>(leaf.before.accumulator) + slice * leaf.rows * leaf.cols;
     }
   }
 
@@ -24,35 +25,42 @@ class GradientRow {
   static double scale(const Leaf& leaf) { return leaf.links_gradient() ? 1 : leaf.multiplier; }
 
   // Whether runs lie in memory as they are and may be longer than a block.
-  bool in_place() const { return row_.contiguous && !linked_; }
+  bool in_place() const { return slice_.contiguous() && !linked_; }
+
+  // The elements of a row from `first` on, where they are in place.
+  const T* at(std::int64_t row, std::int64_t first) const { return slice_.row(row).data + first; }
 
   // A run of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock elements).
-  const T* unclipped(std::int64_t first, std::int64_t n, T* buffer) const {
-    if (!linked_) return read_run(row_, first, n, buffer);
-    if (!row_.data) {
+  const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    return linked_ ? linked(row, first, n, buffer) : read_run(slice_.row(row), first, n, buffer);
+  }
+
+  // A run of G.
+  const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    const T* g = unclipped(row, first, n, buffer);
+    if (leaf_.clip_value > 0) clip_by_value(buffer, static_cast<T>(leaf_.clip_value), n);
+    return g;
+  }
+
+ private:
+  const T* linked(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    if (!slice_.exists()) {
       std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-    } else if (const T* run = read_run(row_, first, n, buffer); run != buffer) {
-      std::memcpy(buffer, run, static_cast<std::size_t>(n) * sizeof(T));
+    } else if (const T* g = read_run(slice_.row(row), first, n, buffer); g != buffer) {
+      std::memcpy(buffer, g, static_cast<std::size_t>(n) * sizeof(T));
     }
     const T multiplier = static_cast<T>(leaf_.multiplier);
     if (leaf_.accumulates) {
-      add_accumulator(buffer, accumulator_ + first, multiplier, static_cast<T>(leaf_.mean_factor), n);
+      const T* accumulator = accumulator_ + row * leaf_.cols + first;
+      add_accumulator(buffer, accumulator, multiplier, static_cast<T>(leaf_.mean_factor), n);
     } else {
       multiply(buffer, multiplier, n);
     }
     return buffer;
   }
 
-  // A run of G.
-  const T* operator()(std::int64_t first, std::int64_t n, T* buffer) const {
-    const T* run = unclipped(first, n, buffer);
-    if (leaf_.clip_value > 0) clip_by_value(buffer, static_cast<T>(leaf_.clip_value), n);
-    return run;
-  }
-
- private:
   const Leaf& leaf_;
-  Row<const T> row_;
+  Slice<const T> slice_;
   const T* accumulator_ = nullptr;
   bool linked_;
 };

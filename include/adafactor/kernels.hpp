@@ -21,11 +21,19 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
 // sum + the squares of scale * g.
 template <class T>
 double add_squares(const T* g, T scale, std::int64_t n, double sum) {
-  const Lanes<T> factor = fill(scale);
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    if (count < kLanes) {
+      double lanes[kLanes];
+      for (std::int64_t i = 0; i < count; ++i) {
+        const T x = load<T>(g + first + i, One{}) * scale;
+        lanes[i] = static_cast<double>(x * x);
+      }
+      sum += fold_few(lanes, static_cast<int>(count));
+      return;
+    }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(g + first + i, extent) * factor;
+      const Lanes<T> x = load<T>(g + first + i, extent) * scale;
       squares = squares + x * x;
     });
     sum += fold(squares);
@@ -36,11 +44,21 @@ double add_squares(const T* g, T scale, std::int64_t n, double sum) {
 // The same, and each square is added to its column's sum (or begins it).
 template <bool begins, class T>
 double add_squares_by_column(const T* g, T scale, std::int64_t n, T* column_sums, double sum) {
-  const Lanes<T> factor = fill(scale);
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    if (count < kLanes) {
+      double lanes[kLanes];
+      for (std::int64_t i = 0; i < count; ++i) {
+        const T x = load<T>(g + first + i, One{}) * scale;
+        const T square = x * x;
+        lanes[i] = static_cast<double>(square);
+        column_sums[first + i] = begins ? square : column_sums[first + i] + square;
+      }
+      sum += fold_few(lanes, static_cast<int>(count));
+      return;
+    }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(g + first + i, extent) * factor;
+      const Lanes<T> x = load<T>(g + first + i, extent) * scale;
       const Lanes<T> square = x * x;
       squares = squares + square;
       T* column = column_sums + first + i;
@@ -54,8 +72,8 @@ double add_squares_by_column(const T* g, T scale, std::int64_t n, T* column_sums
 // totals += values, or totals = values, widening to double.
 template <class T>
 void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
-  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const Lanes<double> wide = load<double>(values + i, extent);
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto wide = load<double>(values + i, extent);
     store(totals + i, begins ? wide : load<double>(totals + i, extent) + wide, extent);
   });
 }
@@ -65,6 +83,12 @@ template <class T>
 double sum_of(const T* values, std::int64_t n) {
   double sum = 0;
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    if (count < kLanes) {
+      double lanes[kLanes];
+      for (std::int64_t i = 0; i < count; ++i) lanes[i] = load<double>(values + first + i, One{});
+      sum += fold_few(lanes, static_cast<int>(count));
+      return;
+    }
     Lanes<double> lanes = fill(0.0);
     for_lanes(count, [&](std::int64_t i, auto extent)
                          ADAFACTOR_INLINE_LAMBDA { lanes = lanes + load<double>(values + first + i, extent); });
@@ -76,9 +100,8 @@ double sum_of(const T* values, std::int64_t n) {
 // sums[i] / count, rounded to T.
 template <class T>
 void store_means(const double* sums, double count, T* means, std::int64_t n) {
-  const Lanes<double> divisor = fill(count);
-  for_lanes(n, [&](std::int64_t i, auto extent)
-                   ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, extent) / divisor, extent); });
+  for_each(n, [&](std::int64_t i, auto extent)
+                  ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, extent) / count, extent); });
 }
 
 // What turns the means of g^2 into new moments.
@@ -92,31 +115,34 @@ struct MomentRule {
 // moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means.
 template <class T>
 void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
-  const Lanes<double> decay = fill(rule.beta_2);
-  const Lanes<double> gain = fill(rule.one_minus_beta_2);
-  const Lanes<double> scale = fill(rule.square_scale);
-  const Lanes<double> epsilon = fill(rule.epsilon);
-  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const Lanes<double> mean = scale * load<double>(moments + i, extent) + epsilon;
-    store(moments + i, decay * load<double>(old + i, extent) + gain * mean, extent);
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto mean = rule.square_scale * load<double>(moments + i, extent) + rule.epsilon;
+    store(moments + i, rule.beta_2 * load<double>(old + i, extent) + rule.one_minus_beta_2 * mean, extent);
   });
 }
 
 // factors <- sqrt(numerator / moment), 0 where the moment is 0. Returns the largest factor.
 template <class T>
 double store_factors(const T* moments, double numerator, T* factors, std::int64_t n) {
-  const Lanes<double> top = fill(numerator);
   Lanes<double> largest = fill(0.0);
-  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const Lanes<double> moment = load<double>(moments + i, extent);
-    const Lanes<double> factor = where_nonzero(square_root(top / moment), moment);
+  double most = 0;
+  const auto factor_of = [&](const auto& moment)
+                             ADAFACTOR_INLINE_LAMBDA { return where_nonzero(square_root(numerator / moment), moment); };
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Lanes<double> factor = factor_of(load<double>(moments + i, Full{}));
     largest = larger(largest, factor);
-    store(factors + i, factor, extent);
-  });
+    store(factors + i, factor, Full{});
+  }
+  for (; i < n; ++i) {
+    const double factor = factor_of(load<double>(moments + i, One{}));
+    most = larger(most, factor);
+    store(factors + i, factor, One{});
+  }
+  if (n < kLanes) return most;
   double lanes[kLanes];
   store(lanes, largest, Full{});
-  double most = 0;
-  for (const double lane : lanes) most = lane > most ? lane : most;
+  for (const double lane : lanes) most = larger(most, lane);
   return most;
 }
 
@@ -129,35 +155,29 @@ struct Squares {
 // The update of one run, u = (g * row) * col, of a factored leaf.
 template <class T>
 struct FactoredUpdate {
-  Lanes<T> row;
+  T row;
   const T* cols;
 
-  FactoredUpdate(T row_factor, const T* col_factors) : row(fill(row_factor)), cols(col_factors) {}
-
-  template <class Extent>
-  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Extent extent) const {
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
     return (g * row) * load<T>(cols + i, extent);
   }
 };
 
 // The same with the product of the two factors kept at or below `limit` (torch, which clamps the estimate from below).
-// `row_factor` may carry a scale, `bare_row_factor` does not, and `scaled_limit` is the limit times that scale. Where
-// the clamp does not bind, the bits are those of FactoredUpdate.
+// `row` may carry a scale, `bare_row` does not, and `scaled_limit` is the limit times that scale. Where the clamp does
+// not bind, the bits are those of FactoredUpdate.
 template <class T>
 struct ClampedUpdate {
-  Lanes<T> row, bare_row, limit, scaled_limit;
+  T row;
   const T* cols;
+  T bare_row;
+  T limit;
+  T scaled_limit;
 
-  ClampedUpdate(T row_factor, T bare_row_factor, const T* col_factors, T largest, T scaled_largest)
-      : row(fill(row_factor)),
-        bare_row(fill(bare_row_factor)),
-        limit(fill(largest)),
-        scaled_limit(fill(scaled_largest)),
-        cols(col_factors) {}
-
-  template <class Extent>
-  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Extent extent) const {
-    const Lanes<T> col = load<T>(cols + i, extent);
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+    const Numbers col = load<T>(cols + i, extent);
     return select_less(limit, bare_row * col, g * scaled_limit, (g * row) * col);
   }
 };
@@ -166,13 +186,26 @@ struct ClampedUpdate {
 template <class T, class Update>
 Squares add_update_squares(const T* g, const T* p, const Update& update, std::int64_t n, Squares sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    if (count < kLanes) {
+      double of_update[kLanes];
+      double of_parameter[kLanes];
+      for (std::int64_t i = 0; i < count; ++i) {
+        const T u = update(load<T>(g + first + i, One{}), first + i, One{});
+        const T x = load<T>(p + first + i, One{});
+        of_update[i] = static_cast<double>(u * u);
+        of_parameter[i] = static_cast<double>(x * x);
+      }
+      sums.update += fold_few(of_update, static_cast<int>(count));
+      sums.parameter += fold_few(of_parameter, static_cast<int>(count));
+      return;
+    }
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> u = update(load<T>(g + first + i, extent), first + i, extent);
-      const Lanes<T> p_lanes = load<T>(p + first + i, extent);
+      const Lanes<T> x = load<T>(p + first + i, extent);
       of_update = of_update + u * u;
-      of_parameter = of_parameter + p_lanes * p_lanes;
+      of_parameter = of_parameter + x * x;
     });
     sums.update += fold(of_update);
     sums.parameter += fold(of_parameter);
@@ -183,7 +216,7 @@ Squares add_update_squares(const T* g, const T* p, const Update& update, std::in
 // out <- p - u, the whole of `apply` where there are no links.
 template <class T, class Update>
 void subtract_update(const T* g, const T* p, T* out, const Update& update, std::int64_t n) {
-  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
     store(out + i, load<T>(p + i, extent) - update(load<T>(g + i, extent), i, extent), extent);
   });
 }
@@ -191,8 +224,8 @@ void subtract_update(const T* g, const T* p, T* out, const Update& update, std::
 // out <- u, for the links to go on with.
 template <class T, class Update>
 void store_update(const T* g, T* out, const Update& update, std::int64_t n) {
-  for_lanes(n, [&](std::int64_t i, auto extent)
-                   ADAFACTOR_INLINE_LAMBDA { store(out + i, update(load<T>(g + i, extent), i, extent), extent); });
+  for_each(n, [&](std::int64_t i, auto extent)
+                  ADAFACTOR_INLINE_LAMBDA { store(out + i, update(load<T>(g + i, extent), i, extent), extent); });
 }
 
 // The rule of an unfactored leaf.
@@ -209,18 +242,12 @@ struct FullRule {
 // v_out may be null (`rms` needs u alone) and may be v.
 template <class T>
 void update_full(const T* g, const T* v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
-  const Lanes<T> gradient_scale = fill(rule.gradient_scale);
-  const Lanes<T> decay = fill(rule.beta_2);
-  const Lanes<T> gain = fill(rule.one_minus_beta_2);
-  const Lanes<T> epsilon = fill(rule.epsilon);
-  const Lanes<T> floor = fill(rule.floor);
-  const Lanes<T> outer = fill(scale);
-  for_lanes(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const Lanes<T> x = load<T>(g + i, extent) * gradient_scale;
-    const Lanes<T> moment = decay * load<T>(v + i, extent) + gain * (x * x + epsilon);
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto x = load<T>(g + i, extent) * rule.gradient_scale;
+    const auto moment = rule.beta_2 * load<T>(v + i, extent) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
     if (v_out) store(v_out + i, moment, extent);
-    const Lanes<T> estimate = larger(moment, floor);
-    store(u + i, where_nonzero(x / square_root(estimate), estimate) * outer, extent);
+    const auto estimate = larger(moment, rule.floor);
+    store(u + i, where_nonzero(x / square_root(estimate), estimate) * scale, extent);
   });
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 
@@ -198,6 +199,14 @@ struct WhereNonzero {
   }
 };
 
+#if defined(__GNUC__)
+ADAFACTOR_INLINE float sqrt_one(float x) { return __builtin_sqrtf(x); }
+ADAFACTOR_INLINE double sqrt_one(double x) { return __builtin_sqrt(x); }
+#else
+inline float sqrt_one(float x) { return std::sqrt(x); }
+inline double sqrt_one(double x) { return std::sqrt(x); }
+#endif
+
 // IEEE square roots, correctly rounded; the compilers' vectors have no operator for it.
 template <class T, int n>
 ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
@@ -230,22 +239,29 @@ ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
     result.value = (decltype(result.value))vsqrtq_f64((float64x2_t)a.value);
 #endif
   } else {
-    for (int i = 0; i < n; ++i) {
-      if constexpr (sizeof(T) == 4) {
-        result.value[i] = __builtin_sqrtf(a.value[i]);
-      } else {
-        result.value[i] = __builtin_sqrt(a.value[i]);
-      }
-    }
+    for (int i = 0; i < n; ++i) result.value[i] = sqrt_one(a.value[i]);
 #else
   } else {
-    result.value = std::sqrt(a.value);
+    result.value = sqrt_one(a.value);
 #endif
   }
   return result;
 }
 
 }  // namespace detail
+
+namespace detail {
+
+template <class T>
+struct SameAs {
+  using type = T;
+};
+
+}  // namespace detail
+
+// T, but a template does not find out T from it.
+template <class T>
+using Same = typename detail::SameAs<T>::type;
 
 // Sixteen numbers. Arithmetic is by element.
 template <class T>
@@ -289,30 +305,98 @@ template <class T>
 ADAFACTOR_INLINE Lanes<T> square_root(const Lanes<T>& a) {
   return {detail::sqrt_group(a.group)};
 }
+ADAFACTOR_INLINE float square_root(float a) { return detail::sqrt_one(a); }
+ADAFACTOR_INLINE double square_root(double a) { return detail::sqrt_one(a); }
 template <class T>
 ADAFACTOR_INLINE Lanes<T> fill(T x) {
   return {detail::fill_group<T, kLanes>(x)};
 }
 
-// How many of sixteen elements are there: all, or the first few at the end of a run. The others read as zero.
+// A number beside lanes stands for sixteen of it.
+template <class T>
+ADAFACTOR_INLINE Lanes<T> operator+(const Lanes<T>& a, Same<T> b) {
+  return a + fill(b);
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> operator*(const Lanes<T>& a, Same<T> b) {
+  return a * fill(b);
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> operator*(Same<T> a, const Lanes<T>& b) {
+  return fill(a) * b;
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> operator/(Same<T> a, const Lanes<T>& b) {
+  return fill(a) / b;
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> operator/(const Lanes<T>& a, Same<T> b) {
+  return a / fill(b);
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> smaller(const Lanes<T>& a, Same<T> b) {
+  return smaller(a, fill(b));
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> larger(const Lanes<T>& a, Same<T> b) {
+  return larger(a, fill(b));
+}
+template <class T>
+ADAFACTOR_INLINE Lanes<T> select_less(Same<T> a, const Lanes<T>& b, const Lanes<T>& c, const Lanes<T>& d) {
+  return select_less(fill(a), b, c, d);
+}
+
+// The same functions of single numbers, so that a loop's body serves sixteen and one.
+template <std::floating_point T>
+ADAFACTOR_INLINE T smaller(T a, T b) {
+  return detail::Smaller::of(a, b);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T larger(T a, T b) {
+  return detail::Larger::of(a, b);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T where_nonzero(T a, T condition) {
+  return detail::WhereNonzero::of(a, condition);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T select_less(T a, T b, T c, T d) {
+  return a < b ? c : d;
+}
+
+// How many of sixteen elements are there: all, one alone, or the first few at the end of a run, where the others read
+// as zero.
 struct Full {};
+struct One {};
 struct Part {
   int count;
 };
 
+// Loads and stores go through memcpy, since nothing promises that an array is aligned.
 template <class T, class S>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Full) {
   return {detail::load_group<T, kLanes>(from)};
 }
 template <class T, class S>
+ADAFACTOR_INLINE T load(const S* from, One) {
+  S one;
+  std::memcpy(&one, from, sizeof one);
+  return static_cast<T>(one);
+}
+template <class T, class S>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
   S whole[kLanes] = {};
-  for (int i = 0; i < part.count; ++i) std::memcpy(whole + i, from + i, sizeof(S));  // nothing promises alignment
+  for (int i = 0; i < part.count; ++i) std::memcpy(whole + i, from + i, sizeof(S));
   return load<T>(whole, Full{});
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Full) {
   detail::store_group(to, lanes.group);
+}
+template <class S, class T>
+ADAFACTOR_INLINE void store(S* to, T x, One) {
+  const S one = static_cast<S>(x);
+  std::memcpy(to, &one, sizeof one);
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
@@ -338,12 +422,30 @@ ADAFACTOR_INLINE double fold(const Lanes<T>& lanes) {
   return (last[0] + last[2]) + (last[1] + last[3]);
 }
 
-// Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end.
+// The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out.
+ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
+  for (int half = kLanes / 2; half >= 1; half /= 2) {
+    for (int i = half; i < count; ++i) lanes[i - half] += lanes[i];
+    if (count > half) count = half;
+  }
+  return lanes[0];
+}
+
+// Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end. For sums.
 template <class Body>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, Full{});
   if (i < n) body(i, Part{static_cast<int>(n - i)});
+}
+
+// Calls body(i, extent) for i = 0, 16, 32, ... below n with Full, and for each of the rest with One. For what is done
+// element by element.
+template <class Body>
+ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) body(i, Full{});
+  for (; i < n; ++i) body(i, One{});
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

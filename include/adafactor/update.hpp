@@ -2,8 +2,8 @@
 // and the wide one in double for a leaf whose U leaves the arithmetic's range.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/gradient.hpp"
@@ -13,76 +13,86 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// What takes a run of the gradient as it is read to `scale` times U.
+// What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>
-class RowUpdate {
+class Update {
  public:
-  RowUpdate(const Leaf& leaf, const TileSums* sums, std::int64_t slice, std::int64_t row, double scale)
-      : leaf_(leaf), gradient_scale_(GradientRow<T>::scale(leaf) * leaf.norm_factor), scale_(scale) {
-    if (leaf.factored) {
-      bare_row_factor_ = static_cast<const T*>(leaf.row_factor)[slice * leaf.rows + row];
-      col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
-      if (leaf.wide) prepare_wide(sums, slice, row);
-    } else {
-      full_ = static_cast<const T*>(leaf.before.full);
-    }
+  Update(const Leaf& leaf, const TileSums* sums, std::int64_t slice, double scale)
+      : leaf_(leaf),
+        gradient_scale_(Gradient<T>::scale(leaf) * leaf.norm_factor),
+        update_scale_(scale),
+        scale_(gradient_scale_ * scale) {
+    if (!leaf.factored) return;
+    row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
+    col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
+    row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
+    col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
+    if (leaf.wide) mean_ = mean_of_row_moments<T>(leaf, sums, slice);
   }
 
-  // Calls body(update) with the update as a function of lanes; only for a factored leaf that is not wide.
-  template <class Body>
-  ADAFACTOR_INLINE void with_lanes(std::int64_t first, const Body& body) const {
-    const double scale = gradient_scale_ * scale_;
-    const T row_factor = static_cast<T>(static_cast<double>(bare_row_factor_) * scale);
-    if (leaf_.clamps) {
-      const double limit = 1 / leaf_.epsilon_1;
-      body(ClampedUpdate<T>(row_factor, bare_row_factor_, col_factors_ + first, static_cast<T>(limit),
-                            static_cast<T>(limit * scale)));
-    } else {
-      body(FactoredUpdate<T>(row_factor, col_factors_ + first));
-    }
-  }
-
+  // Whether the update is a function of lanes: of a factored leaf that is not wide.
   bool has_lanes() const { return leaf_.factored && !leaf_.wide; }
 
-  // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to `full_out`, unless that is null.
-  void store(const T* g, std::int64_t first, std::int64_t n, T* u, T* full_out) const {
-    if (!leaf_.factored) {
-      const T floor = leaf_.clamps ? static_cast<T>(leaf_.epsilon_1 * leaf_.epsilon_1) : T{0};
-      const T epsilon = leaf_.clamps ? T{0} : static_cast<T>(leaf_.epsilon_1);
-      const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.beta_2),
-                             static_cast<T>(leaf_.one_minus_beta_2), epsilon, floor};
-      update_full(g, full_ + first, full_out ? full_out + first : nullptr, rule, static_cast<T>(scale_), u, n);
-    } else if (leaf_.wide) {
-      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(g[i], first + i));
+  // Calls body(update) with that function, for columns from `first` on.
+  template <class Body>
+  ADAFACTOR_INLINE void with_lanes(std::int64_t row, std::int64_t first, const Body& body) const {
+    const T bare = row_factors_[row];
+    const T factor = static_cast<T>(static_cast<double>(bare) * scale_);
+    if (leaf_.clamps) {
+      const double limit = 1 / leaf_.epsilon_1;
+      body(ClampedUpdate<T>{factor, col_factors_ + first, bare, static_cast<T>(limit), static_cast<T>(limit * scale_)});
     } else {
-      with_lanes(first, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, u, update, n); });
+      body(FactoredUpdate<T>{factor, col_factors_ + first});
     }
+  }
+
+  // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
+  // stay; `rms` needs u alone.
+  enum class Moments { drop, keep };
+  void store(const T* g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+    if (!leaf_.factored) {
+      store_full(g, first, n, u, moments);
+    } else if (leaf_.wide) {
+      const double row_factor = wide_row_factor(row);
+      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(g[i], row_factor, first + i));
+    } else {
+      with_lanes(row, first, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, u, update, n); });
+    }
+  }
+
+  double wide_row_factor(std::int64_t row) const {
+    const double moment = static_cast<double>(row_moments_[row]);
+    return moment > 0 ? std::sqrt(mean_ / moment) : 0;
   }
 
   // scale U of one element of a wide leaf, in double.
-  double wide(T g, std::int64_t col) const {
-    const double moment = static_cast<double>(wide_cols_[col]);
-    double factor = moment > 0 ? wide_row_factor_ / std::sqrt(moment) : 0;
+  double wide(T g, double row_factor, std::int64_t col) const {
+    const double moment = static_cast<double>(col_moments_[col]);
+    double factor = moment > 0 ? row_factor / std::sqrt(moment) : 0;
     if (leaf_.clamps && factor > 1 / leaf_.epsilon_1) factor = 1 / leaf_.epsilon_1;
-    return static_cast<double>(g) * (gradient_scale_ * scale_) * factor;
+    return static_cast<double>(g) * scale_ * factor;
   }
 
  private:
-  void prepare_wide(const TileSums* sums, std::int64_t slice, std::int64_t row) {
-    const double moment = static_cast<double>(static_cast<const T*>(leaf_.row_moment)[slice * leaf_.rows + row]);
-    const double mean = mean_of_row_moments<T>(leaf_, sums, slice);
-    wide_row_factor_ = moment > 0 ? std::sqrt(mean / moment) : 0;
-    wide_cols_ = static_cast<const T*>(leaf_.col_moment) + slice * leaf_.cols;
+  void store_full(const T* g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+    const T floor = leaf_.clamps ? static_cast<T>(leaf_.epsilon_1 * leaf_.epsilon_1) : T{0};
+    const T epsilon = leaf_.clamps ? T{0} : static_cast<T>(leaf_.epsilon_1);
+    const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.beta_2),
+                           static_cast<T>(leaf_.one_minus_beta_2), epsilon, floor};
+    const T* before = static_cast<const T*>(leaf_.before.full) + first;
+    T* after = moments == Moments::keep ? static_cast<T*>(leaf_.after.full) + first : nullptr;
+    update_full(g, before, after, rule, static_cast<T>(update_scale_), u, n);
   }
 
   const Leaf& leaf_;
   double gradient_scale_;
-  double scale_;
-  T bare_row_factor_ = 0;
+  double update_scale_;
+  double scale_;  // of both
+  const T* row_factors_ = nullptr;
   const T* col_factors_ = nullptr;
-  const T* full_ = nullptr;
-  double wide_row_factor_ = 0;
-  const T* wide_cols_ = nullptr;
+  const T* row_moments_ = nullptr;
+  const T* col_moments_ = nullptr;
+  double mean_ = 0;
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

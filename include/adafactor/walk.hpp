@@ -28,12 +28,29 @@ struct Row {
   bool contiguous = false;
 };
 
+// One slice of an array, from which its rows are cheap to get.
 template <class T>
-Row<T> row_of(const Walk& walk, std::int64_t slice, std::int64_t row) {
-  if (!walk.data) return {};
-  const std::int64_t offset = offset_along(walk.slice_axes, walk.slice_rank, slice) + row * walk.row_stride;
-  return {reinterpret_cast<T*>(walk.data) + offset, walk.col_axes, walk.col_rank, walk.contiguous};
-}
+class Slice {
+ public:
+  Slice(const Walk& walk, std::int64_t slice)
+      : first_{nullptr, walk.col_axes, walk.col_rank, walk.contiguous}, row_stride_(walk.row_stride) {
+    if (walk.data) {
+      first_.data = reinterpret_cast<T*>(walk.data) + offset_along(walk.slice_axes, walk.slice_rank, slice);
+    }
+  }
+
+  bool exists() const { return first_.data != nullptr; }
+  bool contiguous() const { return first_.contiguous; }
+  Row<T> row(std::int64_t index) const {
+    Row<T> row = first_;
+    row.data += index * row_stride_;
+    return row;
+  }
+
+ private:
+  Row<T> first_;
+  std::int64_t row_stride_;
+};
 
 namespace detail {
 

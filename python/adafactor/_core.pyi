@@ -13,6 +13,8 @@ class Error(ValueError):
     knob: str
     expected: str
     found: str
+    other_role: str
+    other_leaf: int
 
 class Plan:
     def __init__(

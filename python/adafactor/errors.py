@@ -26,10 +26,14 @@ def phrase(error: _core.Error, paths: Sequence[str] = (), context: str = "") -> 
     Returns:
         An exception of the kind that the error asks for, ready to be raised.
     """
-    where = error.role
-    if error.leaf >= 0:
-        where = f"{where} {paths[error.leaf] or 'array'}".strip()
-    where = " ".join(part for part in (context, where, error.knob) if part)
+    where = " ".join(part for part in (context, _array(error.role, error.leaf, paths), error.knob) if part)
+    other = _array(error.other_role, error.other_leaf, paths)
+    found = f"{error.found} {other}".strip()
     expected = f"expected {error.expected}" if error.expected else ""
-    problem = ", ".join(part for part in (error.found, expected) if part)
+    problem = ", ".join(part for part in (found, expected) if part)
     return _EXCEPTIONS[error.kind](f"{where}: {problem}" if where else problem)
+
+
+def _array(role: str, leaf: int, paths: Sequence[str]) -> str:
+    """An array in words: `grads encoder/w`; a tree that is one array has a leaf without a path."""
+    return f"{role} {paths[leaf]}".strip() if leaf >= 0 else role

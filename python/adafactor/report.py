@@ -92,9 +92,22 @@ def make_report(
     paths: tuple[str, ...],
 ) -> StepReport:
     """The report of one call of the core: `summary` holds the first six fields, `table` a row per array."""
+    updated, skipped, learning_rate, beta_2, rho, global_grad_norm = summary
     grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite = table
     return StepReport(
-        *summary, paths, grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite=nonfinite != 0
+        updated=updated,
+        skipped=skipped,
+        learning_rate=learning_rate,
+        beta_2=beta_2,
+        rho=rho,
+        global_grad_norm=global_grad_norm,
+        paths=paths,
+        grad_norm=grad_norm,
+        param_rms=param_rms,
+        update_rms=update_rms,
+        clip_factor=clip_factor,
+        step_size=step_size,
+        nonfinite=nonfinite != 0,
     )
 
 

@@ -36,11 +36,23 @@ struct Arrays {
   std::vector<LearningRate> rates;
 
   // Throws Error where an array that is written shares memory with itself or with any other that the call touches.
-  void check_memory(State& state);
+  void check_memory(State& state, bool in_place);
 
  private:
+  struct Place {
+    const char* role;
+    std::int64_t leaf;
+  };
+
+  void add_regions(const std::vector<TensorView>& views, const char* role, bool written);
+  bool same_as_checked();
+
   std::vector<StridedRegion> regions_;
+  std::vector<Place> places_;  // which array each region is
   OverlapFinder finder_;
+  // What the last check that passed had seen: where nothing moved, there is nothing to find out again.
+  std::vector<const void*> checked_data_;
+  std::vector<std::int64_t> checked_strides_;
 };
 
 // A state and what the binding keeps beside it.

@@ -38,6 +38,8 @@ void bind_errors(py::module_& m) {
       value.attr("knob") = error.knob();
       value.attr("expected") = error.expected();
       value.attr("found") = error.found();
+      value.attr("other_role") = error.other_role();
+      value.attr("other_leaf") = error.other_leaf();
       PyErr_SetObject(exception.ptr(), value.ptr());
     }
   });

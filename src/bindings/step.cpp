@@ -83,8 +83,9 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
                    const Rates& rates, double grad_multiplier) {
   Arrays& arrays = object.arrays;
-  take_views(object.state.plan(), {params, grads, outputs}, arrays);
-  arrays.check_memory(object.state);
+  const Borrowed borrowed{params, grads, outputs};
+  take_views(object.state.plan(), borrowed, arrays);
+  arrays.check_memory(object.state, borrowed.in_place());
   arrays.rates.clear();
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
@@ -104,7 +105,7 @@ void check_params(StateObject& object, const py::list& params) {
   py::list absent;
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
   take_views(object.state.plan(), {params, absent, params}, object.arrays);
-  object.arrays.check_memory(object.state);
+  object.arrays.check_memory(object.state, true);
 }
 
 }  // namespace

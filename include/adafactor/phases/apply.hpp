@@ -13,30 +13,30 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-// One row of a tile on its way through the update links.
+// A slice's part of a tile on its way through the update links.
 template <class T>
-class RowApply {
+class SliceApply {
  public:
-  RowApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice, std::int64_t row)
+  SliceApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice)
       : leaf_(leaf),
         tile_(tile),
-        gradient_(leaf, slice, row),
-        parameter_(row_of<const T>(leaf.parameter, slice, row)),
-        parameter_out_(row_of<T>(leaf.parameter_out, slice, row)),
-        update_(leaf, leaf_sums, slice, row, leaf.clip_factor * (scales_early(leaf) ? leaf.step_size : 1)),
-        state_offset_((slice * leaf.rows + row) * leaf.cols) {}
+        gradient_(leaf, slice),
+        parameter_(leaf.parameter, slice),
+        parameter_out_(leaf.parameter_out, slice),
+        update_(leaf, leaf_sums, slice, leaf.clip_factor * (scales_early(leaf) ? leaf.step_size : 1)),
+        state_offset_(slice * leaf.rows * leaf.cols) {}
 
-  void operator()() {
-    const bool plain = !leaf_.has_momentum && leaf_.weight_decay == 0 && !leaf_.averages && !leaf_.accumulates;
-    if (plain && update_.has_lanes() && gradient_.in_place() && parameter_.contiguous && parameter_out_.contiguous) {
-      T unused[1];
-      const T* g = gradient_(tile_.col, tile_.cols, unused);
-      update_.with_lanes(tile_.col, [&](const auto& lanes) ADAFACTOR_INLINE_LAMBDA {
-        subtract_update(g, parameter_.data + tile_.col, parameter_out_.data + tile_.col, lanes, tile_.cols);
-      });
-      return;
+  void operator()() const {
+    const bool linked = leaf_.has_momentum || leaf_.weight_decay != 0 || leaf_.averages || leaf_.accumulates;
+    const bool in_place = !linked && update_.has_lanes() && gradient_.in_place() && parameter_.contiguous() &&
+                          parameter_out_.contiguous();
+    for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
+      if (in_place) {
+        apply_row(row);
+      } else {
+        for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
+      }
     }
-    for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { run(tile_.col + offset, n); });
   }
 
  private:
@@ -44,53 +44,62 @@ class RowApply {
   static bool scales_early(const Leaf& leaf) { return !leaf.has_momentum || leaf.momentum_of_scaled; }
 
   template <class S>
-  S* state(void* array, std::int64_t first) const {
-    return static_cast<S*>(array) + state_offset_ + first;
+  S* state(void* array, std::int64_t row, std::int64_t first) const {
+    return static_cast<S*>(array) + state_offset_ + row * leaf_.cols + first;
   }
 
-  void run(std::int64_t first, std::int64_t n) {
+  void apply_row(std::int64_t row) const {
+    const T* g = gradient_.at(row, tile_.col);
+    const T* p = parameter_.row(row).data + tile_.col;
+    T* out = parameter_out_.row(row).data + tile_.col;
+    update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+      subtract_update(g, p, out, update, tile_.cols);
+    });
+  }
+
+  void apply_run(std::int64_t row, std::int64_t first, std::int64_t n) const {
     T g_buffer[kBlock];
     T x[kBlock];
-    const T* g = gradient_(first, n, g_buffer);
-    T* full_out = leaf_.factored ? nullptr : static_cast<T*>(leaf_.after.full);
-    update_.store(g, first, n, x, full_out);
-    if (leaf_.has_momentum) momentum(x, first, n);
+    update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
+    if (leaf_.has_momentum) apply_stored_momentum(x, row, first, n);
     if (!scales_early(leaf_)) multiply(x, static_cast<T>(leaf_.step_size), n);
 
     T p_buffer[kBlock];
-    const T* p = read_run(parameter_, first, n, p_buffer);
-    T* out = parameter_out_.contiguous ? parameter_out_.data + first : p_buffer;
+    const T* p = read_run(parameter_.row(row), first, n, p_buffer);
+    const Row<T> out_row = parameter_out_.row(row);
+    T* out = out_row.contiguous ? out_row.data + first : p_buffer;
     if (leaf_.weight_decay != 0) {
       subtract_with_decay(x, p, out, static_cast<T>(leaf_.weight_decay), n);
     } else {
       subtract(x, p, out, n);
     }
     if (leaf_.averages) {
-      apply_average(out, state<const T>(leaf_.before.average, first), state<T>(leaf_.after.average, first), leaf_, n);
+      apply_average(out, state<const T>(leaf_.before.average, row, first), state<T>(leaf_.after.average, row, first),
+                    leaf_, n);
     }
-    if (!parameter_out_.contiguous) write_run(parameter_out_, first, n, p_buffer);
+    if (!out_row.contiguous) write_run(out_row, first, n, p_buffer);
     if (leaf_.accumulates) {
-      std::memset(state<T>(leaf_.after.accumulator, first), 0, static_cast<std::size_t>(n) * sizeof(T));
+      std::memset(state<T>(leaf_.after.accumulator, row, first), 0, static_cast<std::size_t>(n) * sizeof(T));
     }
   }
 
-  void momentum(T* x, std::int64_t first, std::int64_t n) const {
+  void apply_stored_momentum(T* x, std::int64_t row, std::int64_t first, std::int64_t n) const {
     void* before = leaf_.before.momentum;
     void* after = leaf_.after.momentum;
     if (leaf_.momentum_is_bfloat16) {
-      apply_momentum(x, state<const Bfloat16>(before, first), state<Bfloat16>(after, first), leaf_.beta_1,
+      apply_momentum(x, state<const Bfloat16>(before, row, first), state<Bfloat16>(after, row, first), leaf_.beta_1,
                      leaf_.uses_exact_momentum, n);
     } else {
-      apply_momentum(x, state<const T>(before, first), state<T>(after, first), leaf_.beta_1, n);
+      apply_momentum(x, state<const T>(before, row, first), state<T>(after, row, first), leaf_.beta_1, n);
     }
   }
 
   const Leaf& leaf_;
   const Tile& tile_;
-  GradientRow<T> gradient_;
-  Row<const T> parameter_;
-  Row<T> parameter_out_;
-  RowUpdate<T> update_;
+  Gradient<T> gradient_;
+  Slice<const T> parameter_;
+  Slice<T> parameter_out_;
+  Update<T> update_;
   std::int64_t state_offset_;
 };
 
@@ -109,22 +118,24 @@ void commit_moments(const Leaf& leaf, const Tile& tile) {
 
 // The parameter stays; it is copied where the output is another array, and the average moves on.
 template <class T>
-void keep_row(const Leaf& leaf, const Tile& tile, std::int64_t slice, std::int64_t row) {
-  const Row<const T> parameter = row_of<const T>(leaf.parameter, slice, row);
-  const Row<T> out = row_of<T>(leaf.parameter_out, slice, row);
-  const std::int64_t offset = (slice * leaf.rows + row) * leaf.cols;
-  for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
-    T buffer[kBlock];
-    const std::int64_t first = tile.col + from;
-    if (const T* p = read_run(parameter, first, n, buffer); p != buffer) {
-      std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
-    }
-    if (leaf.averages) {
-      apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
-                    static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
-    }
-    write_run(out, first, n, buffer);
-  });
+void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+  const Slice<const T> parameter(leaf.parameter, slice);
+  const Slice<T> out(leaf.parameter_out, slice);
+  for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+    const std::int64_t offset = (slice * leaf.rows + row) * leaf.cols;
+    for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
+      T buffer[kBlock];
+      const std::int64_t first = tile.col + from;
+      if (const T* p = read_run(parameter.row(row), first, n, buffer); p != buffer) {
+        std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
+      }
+      if (leaf.averages) {
+        apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
+                      static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
+      }
+      write_run(out.row(row), first, n, buffer);
+    });
+  }
 }
 
 }  // namespace detail
@@ -134,12 +145,10 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-      if (updates) {
-        detail::RowApply<T>(leaf, tile, leaf_sums, slice, row)();
-      } else {
-        detail::keep_row<T>(leaf, tile, slice, row);
-      }
+    if (updates) {
+      detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
+    } else {
+      detail::keep_slice<T>(leaf, tile, slice);
     }
   }
   if (updates && leaf.factored) detail::commit_moments<T>(leaf, tile);
@@ -151,11 +160,11 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
   if (leaf.action != Action::accumulate) return;
   T buffer[kBlock];
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+    const Gradient<T> gradient(leaf, slice);
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-      const GradientRow<T> gradient(leaf, slice, row);
       T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
-        const T* sum = gradient(tile.col + offset, n, buffer);
+        const T* sum = gradient.run(row, tile.col + offset, n, buffer);
         std::memcpy(accumulator + tile.col + offset, sum, static_cast<std::size_t>(n) * sizeof(T));
       });
     }

@@ -25,16 +25,16 @@ inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
 
 template <class T>
 double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
-  const T scale = static_cast<T>(GradientRow<T>::scale(leaf));
+  const T scale = static_cast<T>(Gradient<T>::scale(leaf));
+  const Gradient<T> gradient(leaf, slice);
   T buffer[kBlock];
-  for (std::int64_t r = tile.row; r < tile.row + tile.rows; ++r) {
-    const GradientRow<T> gradient(leaf, slice, r);
+  for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     if (gradient.in_place()) {
-      total = add_squares(gradient.unclipped(tile.col, tile.cols, buffer), scale, tile.cols, total);
+      total = add_squares(gradient.at(row, tile.col), scale, tile.cols, total);
       continue;
     }
     for_blocks(tile.cols, [&](std::int64_t first, std::int64_t n) {
-      total = add_squares(gradient.unclipped(tile.col + first, n, buffer), scale, n, total);
+      total = add_squares(gradient.unclipped(row, tile.col + first, n, buffer), scale, n, total);
     });
   }
   return total;
@@ -45,7 +45,11 @@ template <class T>
 class FactoredMoments {
  public:
   FactoredMoments(const Leaf& leaf, const Tile& tile, std::int64_t slice)
-      : leaf_(leaf), tile_(tile), slice_(slice), scale_(static_cast<T>(GradientRow<T>::scale(leaf))) {}
+      : leaf_(leaf),
+        tile_(tile),
+        slice_(slice),
+        gradient_(leaf, slice),
+        scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
 
   // total + the squares of the slice's part; writes its row and column sums.
   double operator()(double total) {
@@ -64,28 +68,28 @@ class FactoredMoments {
 
  private:
   void add_row(std::int64_t r, bool begins, std::int64_t first, std::int64_t n) {
-    const GradientRow<T> gradient(leaf_, slice_, tile_.row + r);
+    const std::int64_t row = tile_.row + r;
     double sum = first == 0 ? 0 : row_sums_[r];
     const auto add = [&](const T* run, std::int64_t from, std::int64_t count) {
       sum = begins ? add_squares_by_column<true>(run, scale_, count, column_sums_ + from, sum)
                    : add_squares_by_column<false>(run, scale_, count, column_sums_ + from, sum);
     };
-    if (gradient.in_place()) {
-      add(gradient(tile_.col + first, n, buffer_), 0, n);
+    if (gradient_.in_place()) {
+      add(gradient_.at(row, tile_.col + first), 0, n);
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
         const std::int64_t col = tile_.col + first + from;
         if (leaf_.clip_value > 0) {
           // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
-          total_ = add_squares(gradient.unclipped(col, count, buffer_), T{1}, count, total_);
+          total_ = add_squares(gradient_.unclipped(row, col, count, buffer_), T{1}, count, total_);
         }
-        add(gradient(col, count, buffer_), from, count);
+        add(gradient_.run(row, col, count, buffer_), from, count);
       });
     }
     if (first + n < tile_.cols) {
       row_sums_[r] = sum;
     } else {
-      finish_row(tile_.row + r, sum);
+      finish_row(row, sum);
     }
   }
 
@@ -113,6 +117,7 @@ class FactoredMoments {
   const Leaf& leaf_;
   const Tile& tile_;
   std::int64_t slice_;
+  Gradient<T> gradient_;
   T scale_;
   double total_ = 0;
   double row_sums_[kFewRows];

@@ -10,58 +10,84 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-// A stored update, for the loop that adds up squares.
+// An update that was stored, for the loop that adds up squares.
 template <class T>
 struct StoredUpdate {
-  template <class Extent>
-  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& u, std::int64_t, Extent) const {
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Extent) const {
     return u;
   }
 };
 
+// A slice's part of a tile.
 template <class T>
-Squares wide_squares(const RowUpdate<T>& update, const T* g, const T* p, const T* u, std::int64_t first, std::int64_t n,
-                     Squares sums) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    const double x = u ? static_cast<double>(u[i]) : update.wide(g[i], first + i);
-    const double y = static_cast<double>(p[i]);
-    sums.update += x * x;
-    sums.parameter += y * y;
-  }
-  return sums;
-}
+class SliceSquares {
+ public:
+  SliceSquares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice)
+      : leaf_(leaf),
+        tile_(tile),
+        gradient_(leaf, slice),
+        parameter_(leaf.parameter, slice),
+        update_(leaf, leaf_sums, slice, 1) {}
 
-template <class T>
-Squares row_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice, std::int64_t row,
-                    Squares sums) {
-  const GradientRow<T> gradient(leaf, slice, row);
-  const Row<const T> parameter = row_of<const T>(leaf.parameter, slice, row);
-  const RowUpdate<T> update(leaf, leaf_sums, slice, row, 1.0);
-  T g_buffer[kBlock];
-  T p_buffer[kBlock];
-  if (update.has_lanes() && gradient.in_place() && parameter.contiguous) {
-    const T* g = gradient(tile.col, tile.cols, g_buffer);
-    const T* p = read_run(parameter, tile.col, tile.cols, p_buffer);
-    update.with_lanes(tile.col, [&](const auto& lanes) ADAFACTOR_INLINE_LAMBDA {
-      sums = add_update_squares(g, p, lanes, tile.cols, sums);
+  // sums + the squares of the slice's part.
+  Squares operator()(Squares sums) const {
+    const bool in_place = update_.has_lanes() && gradient_.in_place() && parameter_.contiguous();
+    for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
+      sums = in_place ? add_row(row, sums) : add_row_by_blocks(row, sums);
+    }
+    return sums;
+  }
+
+ private:
+  Squares add_row(std::int64_t row, Squares sums) const {
+    const T* g = gradient_.at(row, tile_.col);
+    const T* p = parameter_.row(row).data + tile_.col;
+    update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+      sums = add_update_squares(g, p, update, tile_.cols, sums);
     });
     return sums;
   }
-  T u_buffer[kBlock];
-  for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
-    const std::int64_t first = tile.col + offset;
-    const T* g = gradient(first, n, g_buffer);
-    const T* p = read_run(parameter, first, n, p_buffer);
-    if (leaf.wide && leaf.factored) {
-      sums = wide_squares(update, g, p, static_cast<const T*>(nullptr), first, n, sums);
-      return;
+
+  Squares add_row_by_blocks(std::int64_t row, Squares sums) const {
+    T g_buffer[kBlock];
+    T p_buffer[kBlock];
+    T u[kBlock];
+    for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) {
+      const std::int64_t first = tile_.col + offset;
+      const T* g = gradient_.run(row, first, n, g_buffer);
+      const T* p = read_run(parameter_.row(row), first, n, p_buffer);
+      if (leaf_.wide) {
+        sums = add_wide_squares(g, p, row, first, n, sums);
+        return;
+      }
+      update_.store(g, row, first, n, u, Update<T>::Moments::drop);
+      sums = add_update_squares(u, p, StoredUpdate<T>{}, n, sums);
+    });
+    return sums;
+  }
+
+  // In double, one element after the other: seldom, and then the data alone decide it.
+  Squares add_wide_squares(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n,
+                           Squares sums) const {
+    T u[kBlock];
+    if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
+    const double row_factor = leaf_.factored ? update_.wide_row_factor(row) : 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double x = leaf_.factored ? update_.wide(g[i], row_factor, first + i) : static_cast<double>(u[i]);
+      const double y = static_cast<double>(p[i]);
+      sums.update += x * x;
+      sums.parameter += y * y;
     }
-    update.store(g, first, n, u_buffer, nullptr);
-    sums = leaf.wide ? wide_squares(update, g, p, u_buffer, first, n, sums)
-                     : add_update_squares(u_buffer, p, StoredUpdate<T>{}, n, sums);
-  });
-  return sums;
-}
+    return sums;
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  Gradient<T> gradient_;
+  Slice<const T> parameter_;
+  Update<T> update_;
+};
 
 }  // namespace detail
 
@@ -69,9 +95,7 @@ template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-      total = detail::row_squares<T>(leaf, tile, leaf_sums, slice, row, total);
-    }
+    total = detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
   }
   sums.update_squares = total.update;
   sums.parameter_squares = total.parameter;

@@ -1,7 +1,6 @@
 """The demo as its user meets it: what it prints and draws, how it fails, and that its network is right."""
 
 import importlib.util
-import os
 import re
 import struct
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 import adafactor
 from adafactor import __main__ as command_line
@@ -19,13 +19,8 @@ LEAVES = [f"layer_{number}/{kind}" for number in (1, 2, 3) for kind in ("weight"
 
 
 def run_module(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    # One thread: some seconds also on a machine whose processors are all taken, where the threads of OpenBLAS
-    # and OpenMP spend minutes waiting for each other.
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "error", "-m", "adafactor", *arguments]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
 def png_size(path: Path) -> tuple[int, int]:
@@ -104,13 +99,9 @@ def test_options_are_obeyed(epochs: int, tmp_path: Path, capsys: pytest.CaptureF
 
 def train(epochs: int, seed: int, learning_rate: float = 0.02) -> demo.History:
     generator = np.random.default_rng(seed)
-    return demo.train(
-        demo.make_network(generator),
-        demo.load_digits(),
-        epochs=epochs,
-        learning_rate=learning_rate,
-        generator=generator,
-    )
+    parameters, digits = demo.make_network(generator), demo.load_digits()
+    with threadpool_limits(1):  # as the command does
+        return demo.train(parameters, digits, epochs=epochs, learning_rate=learning_rate, generator=generator)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:

@@ -289,17 +289,21 @@ def run(options: argparse.Namespace) -> int:
     if problem:
         print(f"adafactor demo: {problem}", file=sys.stderr)
         return 2
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]  # with scikit-learn
+
     digits = load_digits()
     generator = np.random.default_rng(options.seed)
     parameters = make_network(generator)
     try:
-        history = train(
-            parameters,
-            digits,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            generator=generator,
-        )
+        # For matrices this small, threads on busy processors wait for each other more than they work.
+        with threadpool_limits(1):
+            history = train(
+                parameters,
+                digits,
+                epochs=options.epochs,
+                learning_rate=options.learning_rate,
+                generator=generator,
+            )
     except FloatingPointError as error:
         print(
             f"adafactor demo: the training diverged, try a smaller --learning-rate: {error}", file=sys.stderr

@@ -262,3 +262,27 @@ def test_h11_a_step_reads_the_knobs_that_init_was_given():
     adafactor.step(twin, grads, states[1])
     assert snapshots.same_bits(params.values(), twin.values())
     assert params["a"] == pytest.approx(np.full(3, 1 - 0.5 * 0.75 - 0.25))
+
+
+@pytest.mark.parametrize(
+    ("n", "error", "message"),
+    [
+        (-1, ValueError, r"^n: -1, expected a whole number >= 0$"),
+        (1.0, TypeError, r"^n: 1\.0, expected a whole number$"),
+        (True, TypeError, r"^n: True, expected a whole number$"),
+        ("2", TypeError, r"^n: '2', expected a whole number$"),
+        (None, TypeError, r"^n: None, expected a whole number$"),
+    ],
+)
+def test_a_number_of_threads_that_is_none_is_refused(n, error, message):
+    before = adafactor.get_num_threads()
+    with pytest.raises(error, match=message):
+        adafactor.set_num_threads(n)
+    assert adafactor.get_num_threads() == before
+
+
+def test_a_number_of_threads_is_kept_until_zero_takes_it_back():
+    default = adafactor.get_num_threads()
+    for n, expected in ((3, 3), (np.int64(1), 1), (10**6, 1024), (2**100, 1024), (0, default)):
+        adafactor.set_num_threads(n)
+        assert adafactor.get_num_threads() == expected

@@ -83,7 +83,7 @@ CASES = [
         "^params b: missing$",
     ),
     Case(
-        "T2 another model's params, a shape",
+        "S2 another model's params, a shape",
         lambda m: ({"w": zeros(21, 6), "b": zeros(21)}, m.grads),
         ValueError,
         r"^params w: shape \(21, 6\), expected \(6, 21\)$",

@@ -212,8 +212,11 @@ def test_refused(case, call):
 
 
 def test_s14_sizes_that_leave_64_bits_are_refused():
-    """NumPy has no such arrays; a plan may be asked for one all the same."""
-    with pytest.raises(ValueError, match=r"at most 2\*\*63 - 1 bytes"):
+    """As bytes; NumPy has such arrays only where all elements are one."""
+    endless = np.broadcast_to(np.float32(0), (2**60,))
+    with pytest.raises(ValueError, match=r"^params w: .*, expected at most 2\*\*63 - 1 bytes$"):
+        adafactor.init({"w": endless})
+    with pytest.raises(ValueError, match=r"at most 2\*\*63 - 1 bytes$"):
         adafactor._core.Plan([(2**40, 2**40)], ["float32"], [0], [adafactor.Config().to_core()])
 
 

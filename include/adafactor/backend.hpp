@@ -51,11 +51,6 @@ class CpuBackend final : public Backend {
     for_tiles(wave, wave.moments, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (leaf.action == Action::update && leaf.factored) kernels.new_moments(leaf, tile, sums_of(tile));
     });
-    for_tiles(wave, wave.moments, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
-      if (leaf.action == Action::update && leaf.factored) {
-        kernels.row_factors(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
-      }
-    });
   }
 
   void rms(const Wave& wave) override {
@@ -126,6 +121,7 @@ class CpuBackend final : public Backend {
       leaf.gradient_squares = 0;
       const TileSums* sums = sums_of_leaf(leaf);
       for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
+      if (leaf.action == Action::accumulate && !fits(leaf.gradient_squares, i)) leaf.gradient_squares = kInfinity;
       if (!std::isfinite(leaf.gradient_squares)) workspace_.finite = false;
       total += leaf.gradient_squares;
       leaf.norm_factor = norm_factor(leaf.clipnorm, leaf.gradient_squares);
@@ -134,6 +130,12 @@ class CpuBackend final : public Backend {
     if (!plan_.call().global_clipnorm) return;
     const double factor = norm_factor(*plan_.call().global_clipnorm, total);
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) leaf_at(i).norm_factor = factor;
+  }
+
+  // Whether a window of accumulation that holds this much could be completed by zeros: the update's sums stay in range.
+  bool fits(double squares, std::int64_t index) const {
+    const bool narrow = plan_.leaves()[static_cast<std::size_t>(index)].arithmetic == DType::float32;
+    return !narrow || squares <= static_cast<double>(std::numeric_limits<float>::max());
   }
 
   static double norm_factor(double limit, double squares) {
@@ -200,14 +202,18 @@ class CpuBackend final : public Backend {
   bool may_overflow(std::int64_t index) {
     const Leaf& leaf = leaf_at(index);
     if (plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
-    double row = 0;
-    double col = 0;
+    MomentRange rows{std::numeric_limits<double>::infinity(), 0};
+    MomentRange cols = rows;
+    const auto widen = [](MomentRange& range, const MomentRange& more) {
+      range = {std::min(range.smallest, more.smallest), std::max(range.largest, more.largest)};
+    };
     const TileSums* sums = sums_of_leaf(leaf);
     for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
-      row = std::max(row, sums[t].largest_row_factor);
-      col = std::max(col, sums[t].largest_col_factor);
+      widen(rows, sums[t].rows);
+      widen(cols, sums[t].cols);
     }
-    return row * col * leaf.norm_factor * std::sqrt(leaf.gradient_squares) > 1e38;
+    const double factors = std::sqrt(rows.largest / rows.smallest / cols.smallest);
+    return factors * leaf.norm_factor * std::sqrt(leaf.gradient_squares) > 1e38;
   }
 
   const Plan& plan_;

@@ -16,7 +16,6 @@ struct Kernels {
   void (*moments)(const Leaf&, const Tile&, TileSums&);
   void (*means)(const Leaf&, const Tile&);
   void (*new_moments)(const Leaf&, const Tile&, TileSums&);
-  void (*row_factors)(const Leaf&, const Tile&, const TileSums*, TileSums&);
   void (*rms)(const Leaf&, const Tile&, const TileSums*, TileSums&);
   void (*apply)(const Leaf&, const Tile&, const TileSums*);
   void (*accumulate)(const Leaf&, const Tile&);
@@ -32,7 +31,7 @@ struct KernelTable {
 
 template <class T>
 constexpr Kernels make_kernels() {
-  return {moments_of_tile<T>, means_of_tile<T>, new_moments_of_tile<T>, row_factors_of_tile<T>,
+  return {moments_of_tile<T>, means_of_tile<T>, new_moments_of_tile<T>,
           rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
 }
 

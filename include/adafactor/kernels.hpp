@@ -7,6 +7,7 @@
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/lanes.hpp"
+#include "adafactor/leaf.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -121,29 +122,40 @@ void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
   });
 }
 
-// factors <- sqrt(numerator / moment), 0 where the moment is 0. Returns the largest factor.
+// The range of n moments.
 template <class T>
-double store_factors(const T* moments, double numerator, T* factors, std::int64_t n) {
-  Lanes<double> largest = fill(0.0);
-  double most = 0;
-  const auto factor_of = [&](const auto& moment)
-                             ADAFACTOR_INLINE_LAMBDA { return where_nonzero(square_root(numerator / moment), moment); };
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    const Lanes<double> factor = factor_of(load<double>(moments + i, Full{}));
-    largest = larger(largest, factor);
-    store(factors + i, factor, Full{});
+MomentRange range_of(const T* moments, std::int64_t n) {
+  constexpr double none = __builtin_inf();
+  MomentRange range{none, 0};
+  if (n >= kLanes) {
+    Lanes<double> low = fill(none);
+    Lanes<double> high = fill(0.0);
+    for (std::int64_t i = 0; i + kLanes <= n; i += kLanes) {
+      const Lanes<double> moment = load<double>(moments + i, Full{});
+      low = smaller(low, select_less(0.0, moment, moment, low));
+      high = larger(high, moment);
+    }
+    double lows[kLanes];
+    double highs[kLanes];
+    store(lows, low, Full{});
+    store(highs, high, Full{});
+    for (int i = 0; i < kLanes; ++i) range = {smaller(range.smallest, lows[i]), larger(range.largest, highs[i])};
   }
-  for (; i < n; ++i) {
-    const double factor = factor_of(load<double>(moments + i, One{}));
-    most = larger(most, factor);
-    store(factors + i, factor, One{});
+  for (std::int64_t i = n / kLanes * kLanes; i < n; ++i) {
+    const double moment = load<double>(moments + i, One{});
+    if (moment > 0) range.smallest = smaller(range.smallest, moment);
+    range.largest = larger(range.largest, moment);
   }
-  if (n < kLanes) return most;
-  double lanes[kLanes];
-  store(lanes, largest, Full{});
-  for (const double lane : lanes) most = larger(most, lane);
-  return most;
+  return range;
+}
+
+// factors <- moment^-1/2, 0 where the moment is 0.
+template <class T>
+void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto moment = load<double>(moments + i, extent);
+    store(factors + i, where_nonzero(1.0 / square_root(moment), moment), extent);
+  });
 }
 
 // Sums of squares of two quantities of one run.

@@ -25,9 +25,9 @@ struct Layout {
   std::int64_t size() const { return slices * rows * cols; }
 };
 
-// The number of elements; throws Error where it, or its bytes, leave 64 bits.
-inline std::int64_t checked_size(const std::vector<std::int64_t>& shape, DType dtype) {
-  constexpr std::int64_t most = std::numeric_limits<std::int64_t>::max();
+// The number of elements; throws Error where it, or its bytes, could leave 64 bits.
+inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
+  constexpr std::int64_t most = std::int64_t{1} << 60;
   std::int64_t size = 1;
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -36,8 +36,8 @@ inline std::int64_t checked_size(const std::vector<std::int64_t>& shape, DType d
   }
   if (empty) return 0;
   for (const std::int64_t extent : shape) {
-    if (size > most / 8 / extent) {
-      throw Error({.expected = "at most 2**63 - 1 bytes", .found = std::string("a shape of more ") + name(dtype)});
+    if (size > most / extent) {
+      throw Error({.expected = "at most 2**60 elements", .found = "more"});
     }
     size *= extent;
   }

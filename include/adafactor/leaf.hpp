@@ -67,7 +67,6 @@ struct Leaf {
   // Scratch. `row_moment` and `col_moment` hold means of g^2 after `moments` and the new moments after `factors`.
   void* row_moment = nullptr;
   void* col_moment = nullptr;
-  void* row_factor = nullptr;
   void* col_factor = nullptr;
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
@@ -111,7 +110,6 @@ struct Leaf {
   double norm_factor = 1;        // what clipping by norm multiplies G by
   double update_squares = 0;     // sum of U^2
   double parameter_squares = 0;  // sum of P^2
-  double largest_factor = 0;     // of row factor times column factor
   bool wide = false;             // U or U^2 leaves the arithmetic's range: `rms` and `apply` work in double
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
@@ -131,14 +129,20 @@ struct Tile {
   std::int64_t size() const { return slices * rows * cols; }
 };
 
+// The smallest moment above zero and the largest; infinity and zero where there is none.
+struct MomentRange {
+  double smallest = 0;
+  double largest = 0;
+};
+
 // What the phases find in one tile.
 struct TileSums {
   double gradient_squares = 0;
   double update_squares = 0;
   double parameter_squares = 0;
   double row_moments = 0;  // sum of the new row moments of the tile
-  double largest_row_factor = 0;
-  double largest_col_factor = 0;
+  MomentRange rows;        // of the new row moments
+  MomentRange cols;        // of the new column moments
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -52,7 +52,7 @@ struct LeafPlan {
   std::int64_t tile_count = 0;
 
   // Bytes from the beginning of the workspace's moments, and numbers from the beginning of its partial sums.
-  std::int64_t row_moment = 0, row_factor = 0, col_moment = 0, col_factor = 0;
+  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0;
   std::int64_t row_partial = 0, col_partial = 0;
 
   std::int64_t partials() const {
@@ -152,7 +152,7 @@ class Plan {
           {.kind = ErrorKind::type, .leaf = index, .expected = "float32 or float64", .found = name(spec.dtype)});
     }
     try {
-      checked_size(spec.shape, spec.dtype);
+      checked_size(spec.shape);
     } catch (const Error& error) {
       throw Error({.leaf = index, .expected = error.expected(), .found = error.found()});
     }
@@ -241,7 +241,6 @@ class Plan {
           return std::exchange(moment_scratch_nbytes_, moment_scratch_nbytes_ + count * item_size(arithmetic));
         };
         leaf.row_moment = place(leaf.layout.slices * leaf.layout.rows);
-        leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
       }

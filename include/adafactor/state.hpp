@@ -70,7 +70,6 @@ class Workspace {
     leaf.tile_count = plan.tile_count;
     if (!leaf.factored) return;
     leaf.row_moment = moments_.get() + plan.row_moment;
-    leaf.row_factor = moments_.get() + plan.row_factor;
     leaf.col_moment = moments_.get() + plan.col_moment;
     leaf.col_factor = moments_.get() + plan.col_factor;
     leaf.row_partial = partials_.data() + plan.row_partial;

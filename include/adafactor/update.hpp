@@ -2,7 +2,6 @@
 // and the wide one in double for a leaf whose U leaves the arithmetic's range.
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -23,11 +22,10 @@ class Update {
         update_scale_(scale),
         scale_(gradient_scale_ * scale) {
     if (!leaf.factored) return;
-    row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
     col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
     row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
     col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
-    if (leaf.wide) mean_ = mean_of_row_moments<T>(leaf, sums, slice);
+    mean_ = mean_of_row_moments<T>(leaf, sums, slice);
   }
 
   // Whether the update is a function of lanes: of a factored leaf that is not wide.
@@ -36,11 +34,12 @@ class Update {
   // Calls body(update) with that function, for columns from `first` on.
   template <class Body>
   ADAFACTOR_INLINE void with_lanes(std::int64_t row, std::int64_t first, const Body& body) const {
-    const T bare = row_factors_[row];
-    const T factor = static_cast<T>(static_cast<double>(bare) * scale_);
+    const double bare = row_factor(row);
+    const T factor = static_cast<T>(bare * scale_);
     if (leaf_.clamps) {
       const double limit = 1 / leaf_.epsilon_1;
-      body(ClampedUpdate<T>{factor, col_factors_ + first, bare, static_cast<T>(limit), static_cast<T>(limit * scale_)});
+      body(ClampedUpdate<T>{factor, col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
+                            static_cast<T>(limit * scale_)});
     } else {
       body(FactoredUpdate<T>{factor, col_factors_ + first});
     }
@@ -53,22 +52,23 @@ class Update {
     if (!leaf_.factored) {
       store_full(g, first, n, u, moments);
     } else if (leaf_.wide) {
-      const double row_factor = wide_row_factor(row);
-      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(g[i], row_factor, first + i));
+      const double factor = row_factor(row);
+      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(g[i], factor, first + i));
     } else {
       with_lanes(row, first, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, u, update, n); });
     }
   }
 
-  double wide_row_factor(std::int64_t row) const {
+  // (R / M)^-1/2 of a row.
+  double row_factor(std::int64_t row) const {
     const double moment = static_cast<double>(row_moments_[row]);
-    return moment > 0 ? std::sqrt(mean_ / moment) : 0;
+    return moment > 0 ? square_root(mean_ / moment) : 0;
   }
 
   // scale U of one element of a wide leaf, in double.
-  double wide(T g, double row_factor, std::int64_t col) const {
+  double wide(T g, double factor_of_row, std::int64_t col) const {
     const double moment = static_cast<double>(col_moments_[col]);
-    double factor = moment > 0 ? row_factor / std::sqrt(moment) : 0;
+    double factor = moment > 0 ? factor_of_row / square_root(moment) : 0;
     if (leaf_.clamps && factor > 1 / leaf_.epsilon_1) factor = 1 / leaf_.epsilon_1;
     return static_cast<double>(g) * scale_ * factor;
   }
@@ -88,7 +88,6 @@ class Update {
   double gradient_scale_;
   double update_scale_;
   double scale_;  // of both
-  const T* row_factors_ = nullptr;
   const T* col_factors_ = nullptr;
   const T* row_moments_ = nullptr;
   const T* col_moments_ = nullptr;

@@ -42,6 +42,7 @@ struct Arrays {
   struct Place {
     const char* role;
     std::int64_t leaf;
+    friend bool operator==(const Place&, const Place&) = default;
   };
 
   void add_regions(const std::vector<TensorView>& views, const char* role, bool written);
@@ -53,6 +54,7 @@ struct Arrays {
   // What the last check that passed had seen: where nothing moved, there is nothing to find out again.
   std::vector<const void*> checked_data_;
   std::vector<std::int64_t> checked_strides_;
+  std::vector<Place> checked_places_;
 };
 
 // A state and what the binding keeps beside it.

@@ -12,9 +12,10 @@ void Arrays::add_regions(const std::vector<TensorView>& views, const char* role,
   }
 }
 
-// Whether every array lies where it lay when the last check passed; the shapes are the plan's.
+// Whether every array lies where it lay when the last check passed; its shape follows from its place.
 bool Arrays::same_as_checked() {
-  if (checked_data_.size() != regions_.size() || checked_strides_ != strides) return false;
+  if (checked_data_.size() != regions_.size() || checked_strides_ != strides || checked_places_ != places_)
+    return false;
   for (std::size_t i = 0; i < regions_.size(); ++i) {
     if (checked_data_[i] != regions_[i].data) return false;
   }
@@ -53,8 +54,10 @@ void Arrays::check_memory(State& state, bool in_place) {
                  .other_leaf = places_[pair->second].leaf});
   }
   regions_.pop_back();
+  places_.pop_back();
   for (const StridedRegion& region : regions_) checked_data_.push_back(region.data);
   checked_strides_ = strides;
+  checked_places_ = places_;
 }
 
 }  // namespace adafactor::bindings

@@ -72,9 +72,9 @@ py::array_t<double> table_of(const State& state, const Outcome& outcome) {
 
 // (updated, skipped, learning rate, beta_2, rho, global norm): the scalars are those of the config's own row.
 py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate rate) {
-  constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
-  Scalars scalars{rate.value, nothing, nothing, nothing};
-  if (outcome.updated) scalars = make_scalars(state.plan().call(), DType::float64, state.updates, rate);
+  const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
+  Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
+  if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
   return py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2, scalars.rho,
                         outcome.global_grad_norm);
 }

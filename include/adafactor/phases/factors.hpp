@@ -1,5 +1,7 @@
-// Phase `factors`: from the means of G^2 and the old moments the new moments, in the workspace, and their inverse
-// square roots. After it nothing can fail, and until its end nothing of the caller's or of the state has been written.
+// Phase `factors`: from the means of G^2 and the old moments the new moments, in the workspace, and the inverse roots
+// of the column moments. After it nothing can fail, and until its end nothing of the caller's or of the state has been
+// written. The row factors (R / M)^-1/2 are one number a row: whoever walks a row makes its own, from R, in double, so
+// that what it is multiplied by is rounded with it and not after it.
 #pragma once
 
 #include <cstdint>
@@ -11,26 +13,30 @@
 namespace adafactor::inline ADAFACTOR_ABI {
 
 // R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
-// column factors C^-1/2, and the tile's share of the sum of R.
+// column factors C^-1/2, the tile's share of the sum of R, and the range of both moments.
 template <class T>
 void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   const MomentRule rule{leaf.beta_2, leaf.one_minus_beta_2, leaf.norm_factor * leaf.norm_factor,
                         leaf.clamps ? 0 : leaf.epsilon_1};
   sums.row_moments = 0;
-  sums.largest_col_factor = 0;
+  sums.rows = sums.cols = {__builtin_inf(), 0};
+  const auto widen = [](MomentRange& range, MomentRange more) {
+    range = {smaller(range.smallest, more.smallest), larger(range.largest, more.largest)};
+  };
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
     if (tile.col_block == 0) {
       const std::int64_t first = slice * leaf.rows + tile.row;
       T* row = static_cast<T*>(leaf.row_moment) + first;
       update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, tile.rows);
       sums.row_moments += sum_of(row, tile.rows);
+      widen(sums.rows, range_of(row, tile.rows));
     }
     if (tile.row_block == 0) {
       const std::int64_t first = slice * leaf.cols + tile.col;
       T* col = static_cast<T*>(leaf.col_moment) + first;
       update_moments(static_cast<const T*>(leaf.before.col) + first, col, rule, tile.cols);
-      const double largest = store_factors(col, 1.0, static_cast<T*>(leaf.col_factor) + first, tile.cols);
-      if (largest > sums.largest_col_factor) sums.largest_col_factor = largest;
+      store_inverse_roots(col, static_cast<T*>(leaf.col_factor) + first, tile.cols);
+      widen(sums.cols, range_of(col, tile.cols));
     }
   }
 }
@@ -48,20 +54,6 @@ double mean_of_row_moments(const Leaf& leaf, const TileSums* sums, std::int64_t 
   }
   const double mean = total / static_cast<double>(leaf.rows);
   return leaf.clamps && mean < leaf.epsilon_1 ? leaf.epsilon_1 : mean;
-}
-
-// The row factors (R / M)^-1/2 of the tile, once the moments of all tiles are there.
-template <class T>
-void row_factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
-  sums.largest_row_factor = 0;
-  if (tile.col_block != 0) return;
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    const std::int64_t first = slice * leaf.rows + tile.row;
-    const double largest =
-        store_factors(static_cast<const T*>(leaf.row_moment) + first, mean_of_row_moments<T>(leaf, leaf_sums, slice),
-                      static_cast<T*>(leaf.row_factor) + first, tile.rows);
-    if (largest > sums.largest_row_factor) sums.largest_row_factor = largest;
-  }
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -15,7 +15,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 inline constexpr std::int64_t kPanel = 4096;
 inline constexpr std::int64_t kFewRows = 64;
 // Column sums are kept in T over this many rows, then added up in double.
-inline constexpr std::int64_t kRowGroup = 64;
+inline constexpr std::int64_t kRowGroup = 16;
 
 namespace detail {
 

@@ -72,9 +72,9 @@ class SliceSquares {
                            Squares sums) const {
     T u[kBlock];
     if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-    const double row_factor = leaf_.factored ? update_.wide_row_factor(row) : 0;
+    const double factor = leaf_.factored ? update_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
-      const double x = leaf_.factored ? update_.wide(g[i], row_factor, first + i) : static_cast<double>(u[i]);
+      const double x = leaf_.factored ? update_.wide(g[i], factor, first + i) : static_cast<double>(u[i]);
       const double y = static_cast<double>(p[i]);
       sums.update += x * x;
       sums.parameter += y * y;

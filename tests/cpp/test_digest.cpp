@@ -1,0 +1,49 @@
+// The same bits: every case of tests/data/digest.txt gives the digest that stands there, for any number of threads and
+// in place or not. Compiled with other flags the program has to pass too; tests/test_bits.py does that.
+#include <filesystem>
+#include <source_location>
+#include <string>
+
+#include "check.hpp"
+#include "digest.hpp"
+
+// The user's own code, after the headers: fused where the flags ask for it, which shows that the headers are not fused
+// although they could be, and that they leave the rest of the file alone. tests/test_bits.py looks at the machine code.
+extern "C" double multiply_add(double a, double b, double c) { return a * b + c; }
+
+namespace {
+
+std::string data_file() {
+  const std::filesystem::path here = std::source_location::current().file_name();
+  return (here.parent_path().parent_path() / "data" / "digest.txt").string();
+}
+
+void has_its_digest(const digest::Case& what) {
+  const std::string expected = what.name + " " + what.expected;
+  CHECK_EQ(what.name + " " + digest::run(what, 1, true).digest, expected);
+  CHECK_EQ(what.name + " " + digest::run(what, 1, false).digest, expected);
+  for (const int threads : {2, 3, 7}) CHECK_EQ(what.name + " " + digest::run(what, threads, true).digest, expected);
+}
+
+#if defined(_OPENMP)
+void threads_are_really_there(const digest::Case& tall) {
+  const adafactor::Plan plan(tall.leaves, {tall.config});
+  CHECK_EQ(plan.leaves()[0].row_blocks, 14);
+  CHECK_EQ(plan.leaves()[0].col_blocks, 1);
+  for (const int threads : {1, 2, 3, 7}) CHECK_EQ(digest::run(tall, threads, true).threads, threads);
+}
+#endif
+
+}  // namespace
+
+int main() {
+  const auto cases = digest::read_cases(data_file());
+  CHECK(cases.size() > 20);
+  for (const digest::Case& what : cases) {
+    has_its_digest(what);
+#if defined(_OPENMP)
+    if (what.name == "tall") threads_are_really_there(what);
+#endif
+  }
+  return check::report();
+}

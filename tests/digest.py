@@ -59,7 +59,9 @@ def numbers(seed, dtype, shape, spread):
     words = mix(mixed_indices(int(np.prod(shape))) + np.uint64(seed * 0x632BE59BD9B4E019 & 2**64 - 1))
     fraction = FRACTION_BITS[dtype]
     whole = (words >> np.uint64(64 - fraction)).astype(np.int64) - 2 ** (fraction - 1)
-    exponents = spread.low + ((words & np.uint64(0x7FF)) % np.uint64(spread.high - spread.low + 1)).astype(np.int32)
+    exponents = spread.low + ((words & np.uint64(0x7FF)) % np.uint64(spread.high - spread.low + 1)).astype(
+        np.int32
+    )
     values = np.ldexp(whole.astype(dtype), exponents.astype(np.int32) - (fraction - 1))
     if spread.zeros:
         values[mix(words) % np.uint64(spread.zeros) == 0] = 0

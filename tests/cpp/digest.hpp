@@ -46,7 +46,8 @@ T number(std::uint64_t seed, std::size_t index, const Spread& spread) {
   constexpr int fraction = sizeof(T) == 8 ? 53 : 24;
   const std::uint64_t word = mix(mixed_index(index) + seed * 0x632be59bd9b4e019U);
   const auto whole = static_cast<std::int64_t>(word >> (64 - fraction)) - (std::int64_t{1} << (fraction - 1));
-  const int exponent = spread.low + static_cast<int>((word & 0x7ff) % static_cast<unsigned>(spread.high - spread.low + 1));
+  const int exponent =
+      spread.low + static_cast<int>((word & 0x7ff) % static_cast<unsigned>(spread.high - spread.low + 1));
   if (spread.zeros != 0 && mix(word) % spread.zeros == 0) return 0;
   return std::ldexp(static_cast<T>(whole), exponent - (fraction - 1));
 }

@@ -1,15 +1,11 @@
 // The same bits: every case of tests/data/digest.txt gives the digest that stands there, for any number of threads and
-// in place or not. Compiled with other flags the program has to pass too; tests/test_bits.py does that.
+// in place or not. What other flags and compilers make of the headers, print_digests.cpp tells tests/test_bits.py.
 #include <filesystem>
 #include <source_location>
 #include <string>
 
 #include "check.hpp"
 #include "digest.hpp"
-
-// The user's own code, after the headers: fused where the flags ask for it, which shows that the headers are not fused
-// although they could be, and that they leave the rest of the file alone. tests/test_bits.py looks at the machine code.
-extern "C" double multiply_add(double a, double b, double c) { return a * b + c; }
 
 namespace {
 

@@ -1,7 +1,7 @@
-"""The cases of tests/data/digest.txt and the digest of their results; tests/cpp/digest.hpp says the same in C++.
+"""The cases of tests/data/digest.txt and the digest of their results; tests/cpp/digest.hpp has them in C++.
 
-Everything here is arithmetic of integers, so that both languages make the same numbers to the last bit. Run as a
-program it prints the file with the digests of the installed package.
+Everything here is arithmetic of integers, so that both languages make the same numbers to the last bit. Run
+as a program it prints the file with the digests of the installed package.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The same bits everywhere: for any number of threads, memory layout, instruction set and compiler, in place or not.
+"""The same bits everywhere: any number of threads, memory layout, instruction set, compiler, in place or not.
 
 Every case of tests/data/digest.txt has one digest, which stands in that file.
 """
@@ -92,7 +92,7 @@ def padded_rows(array):
 
 
 def first_axis_fastest(array):
-    """The first axis behind the others in memory: for three axes an order that is neither C's nor Fortran's."""
+    """The first axis behind the others in memory: with three axes neither C's order nor Fortran's."""
     return np.moveaxis(np.moveaxis(array, 0, -1).copy(), -1, 0)
 
 

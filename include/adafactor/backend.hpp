@@ -37,20 +37,21 @@ class CpuBackend final : public Backend {
       : plan_(plan), workspace_(workspace), kernels_(kernels), threads_(threads) {}
 
   void moments(const Wave& wave) override {
-    for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+    for_tiles(wave, wave.elements, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (leaf.action != Action::keep) kernels.moments(leaf, tile, sums_of(tile));
     });
     if (!any(wave, [](const Leaf& leaf) { return leaf.row_blocks > 1 || leaf.col_blocks > 1; })) return;
-    for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) { kernels.means(leaf, tile); });
+    for_tiles(wave, wave.moments,
+              [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) { kernels.means(leaf, tile); });
   }
 
   void factors(const Wave& wave) override {
     find_norms(wave);
     if (!goes()) return;
-    for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+    for_tiles(wave, wave.moments, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (leaf.action == Action::update && leaf.factored) kernels.new_moments(leaf, tile, sums_of(tile));
     });
-    for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+    for_tiles(wave, wave.moments, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (leaf.action == Action::update && leaf.factored) {
         kernels.row_factors(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
       }
@@ -60,7 +61,7 @@ class CpuBackend final : public Backend {
   void rms(const Wave& wave) override {
     if (!goes()) return;
     if (any(wave, measures)) {
-      for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+      for_tiles(wave, wave.elements, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
         if (measures(leaf)) kernels.rms(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
       });
     }
@@ -68,14 +69,14 @@ class CpuBackend final : public Backend {
   }
 
   void apply(const Wave& wave) override {
-    for_tiles(wave, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+    for_tiles(wave, wave.elements, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (goes() || leaf.action == Action::keep) kernels.apply(leaf, tile, sums_of_leaf(leaf));
     });
   }
 
   void accumulate(const Wave& wave) override {
     if (!goes()) return;
-    for_tiles(wave,
+    for_tiles(wave, wave.elements,
               [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) { kernels.accumulate(leaf, tile); });
   }
 
@@ -99,10 +100,14 @@ class CpuBackend final : public Backend {
     return false;
   }
 
+  // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
+  static constexpr std::int64_t kWorkOfThread = 65536;
+
   // All tiles of all leaves of the wave are one parallel loop.
   template <class Body>
-  void for_tiles(const Wave& wave, const Body& body) {
-    const int used = parallel_for(wave.tasks.first, wave.tasks.last, threads_, [&](std::int64_t task) {
+  void for_tiles(const Wave& wave, std::int64_t work, const Body& body) {
+    const int threads = static_cast<int>(std::clamp<std::int64_t>(work / kWorkOfThread, 1, threads_));
+    const int used = parallel_for(wave.tasks.first, wave.tasks.last, threads, [&](std::int64_t task) {
       const Span tiles = plan_.tasks()[static_cast<std::size_t>(task)];
       for (std::int64_t t = tiles.first; t < tiles.last; ++t) {
         const Tile& tile = plan_.tiles()[static_cast<std::size_t>(t)];

@@ -88,7 +88,7 @@ inline void check_view(const TensorView& view, const LeafPlan& plan, const char*
   if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");
   if (!view.strides) return;
   const std::int64_t item = item_size(view.dtype);
-  std::int64_t reach = item;
+  std::int64_t reach = 1;  // from the first element to the last, in elements
   for (int axis = 0; axis < view.rank && plan.layout.size() > 0; ++axis) {
     const std::int64_t steps = view.shape[axis] - 1;
     const std::int64_t stride = view.strides[axis] < 0 ? -(view.strides[axis] + 1) : view.strides[axis];

@@ -77,6 +77,7 @@ struct Leaf {
   double multiplier = 1;     // of g where it is loaded
   bool accumulates = false;  // g <- (accumulator + multiplier g) mean_factor
   double mean_factor = 1;    // 1 / gradient_accumulation_steps
+  double rest_of_mean = 1;   // what is left of it for the report, where G is a sum so far
   double clip_value = 0;     // 0: no clipping by value
 
   // The rule.

@@ -57,13 +57,13 @@ int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body&
 #if defined(_OPENMP)
   if (wanted > 1) {
     int used = 1;
+    // Handed out here and not by an `omp for`, which would wait at its own end and then again at the region's.
+    std::atomic<std::int64_t> next{first};
 #pragma omp parallel num_threads(wanted)
     {
       const detail::DefaultFloatingPoint environment;
-#pragma omp master
-      used = omp_get_num_threads();
-#pragma omp for schedule(dynamic, 1)
-      for (std::int64_t i = first; i < last; ++i) body(i);
+      if (omp_get_thread_num() == 0) used = omp_get_num_threads();
+      for (std::int64_t i = next++; i < last; i = next++) body(i);
     }
     return used;
   }

@@ -68,10 +68,13 @@ struct Span {
   std::int64_t last = 0;
 };
 
-// Leaves that go through a phase together, and the tasks (pieces of work of about the same size) of all their tiles.
+// Leaves that go through a phase together, the tasks (pieces of work of about the same size) of all their tiles, and
+// how much work that is.
 struct Wave {
   Span leaves;
   Span tasks;
+  std::int64_t elements = 0;
+  std::int64_t moments = 0;  // of row and col together
 };
 
 class Plan {
@@ -245,8 +248,8 @@ class Plan {
     }
   }
 
-  Span make_tasks(Span leaves) {
-    Span tasks{static_cast<std::int64_t>(tasks_.size()), 0};
+  Wave make_wave(Span leaves) {
+    Wave wave{leaves, {static_cast<std::int64_t>(tasks_.size()), 0}};
     std::int64_t work = kTaskElements;
     for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
       const LeafPlan& leaf = leaves_[static_cast<std::size_t>(i)];
@@ -258,9 +261,11 @@ class Plan {
         tasks_.back().last = t + 1;
         work += tiles_[static_cast<std::size_t>(t)].size();
       }
+      wave.elements += leaf.layout.size();
+      if (leaf.layout.factored) wave.moments += leaf.layout.slices * (leaf.layout.rows + leaf.layout.cols);
     }
-    tasks.last = static_cast<std::int64_t>(tasks_.size());
-    return tasks;
+    wave.tasks.last = static_cast<std::int64_t>(tasks_.size());
+    return wave;
   }
 
   // Consecutive leaves, as many as a limit on some cost allows, at least one.
@@ -291,19 +296,18 @@ class Plan {
     const auto of_cache = [](const LeafPlan& leaf) {
       return static_cast<double>(2 * leaf.layout.size() * item_size(leaf.spec.dtype)) / static_cast<double>(kWaveBytes);
     };
-    everything_ = {{0, static_cast<std::int64_t>(leaves_.size())}, {}};
-    everything_.tasks = make_tasks(everything_.leaves);
+    everything_ = make_wave({0, static_cast<std::int64_t>(leaves_.size())});
     if (looks_first()) {
       group_leaves(of_partials, [&](Span leaves) {
         place_partials(leaves);
-        moment_waves_.push_back({leaves, make_tasks(leaves)});
+        moment_waves_.push_back(make_wave(leaves));
       });
-      group_leaves(of_cache, [&](Span leaves) { waves_.push_back({leaves, make_tasks(leaves)}); });
+      group_leaves(of_cache, [&](Span leaves) { waves_.push_back(make_wave(leaves)); });
     } else {
       const auto of_both = [&](const LeafPlan& leaf) { return std::max(of_partials(leaf), of_cache(leaf)); };
       group_leaves(of_both, [&](Span leaves) {
         place_partials(leaves);
-        waves_.push_back({leaves, make_tasks(leaves)});
+        waves_.push_back(make_wave(leaves));
       });
     }
   }

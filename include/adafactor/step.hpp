@@ -41,7 +41,7 @@ struct Outcome {
   bool updated = false;
   bool skipped = false;
   std::int64_t nonfinite_leaf = -1;  // the first
-  double global_gradient_squares = 0;
+  double global_grad_norm = 0;       // of all G together
   int threads = 0;
 };
 
@@ -53,12 +53,16 @@ class StepRun {
       : state_(state), plan_(state.plan()), workspace_(state.workspace()), call_(call) {
     const auto every = plan_.call().gradient_accumulation_steps;
     updates_ = !every || (state.calls + 1) % *every == 0;
+    mean_ = every ? 1 / static_cast<double>(*every) : 1;
     const auto overwrite = plan_.call().ema_overwrite_frequency;
     averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
     overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
   }
 
   bool updates() const { return updates_; }
+
+  // The norm of all G together; an accumulating call has the sum so far, and reports its part of the mean.
+  double global_grad_norm() const { return (updates_ ? 1 : mean_) * std::sqrt(workspace_.gradient_squares); }
 
   void prepare_leaves() {
     workspace_.finite = true;
@@ -159,7 +163,8 @@ class StepRun {
     leaf.multiplier = (config.maximize ? -1 : 1) * call_.grad_multiplier / scale;
     leaf.accumulates = window && leaf.action != Action::keep;
     // What has been added up so far is judged as it is; the update is made from its mean.
-    leaf.mean_factor = window && updates_ ? 1 / static_cast<double>(*config.gradient_accumulation_steps) : 1;
+    leaf.mean_factor = updates_ ? mean_ : 1;
+    leaf.rest_of_mean = mean_ / leaf.mean_factor;
     leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
   }
 
@@ -205,6 +210,7 @@ class StepRun {
   const Plan& plan_;
   Workspace& workspace_;
   const Call& call_;
+  double mean_;  // what a sum over the window is multiplied by
   bool updates_;
   bool averages_;
   bool overwrites_;
@@ -218,10 +224,7 @@ inline LeafReport report(const State& state, std::size_t index, bool updated) {
   const Leaf& leaf = state.last_workspace().leaves[index];
   LeafReport report{nothing, nothing, nothing, nothing, nothing, false};
   if (leaf.judged) {
-    const auto every = state.plan().call().gradient_accumulation_steps;
-    // An accumulating call has the sum so far; its part of the mean is reported, so that a window reads as one curve.
-    const double mean = every && !updated ? 1 / static_cast<double>(*every) : 1;
-    report.grad_norm = mean * std::sqrt(leaf.gradient_squares);
+    report.grad_norm = leaf.rest_of_mean * std::sqrt(leaf.gradient_squares);
     report.nonfinite = !std::isfinite(leaf.gradient_squares);
   }
   if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
@@ -249,7 +252,7 @@ inline Outcome step(State& state, const Call& call, const KernelTable& kernels) 
   }
   Outcome outcome;
   outcome.nonfinite_leaf = run.first_nonfinite();
-  outcome.global_gradient_squares = state.workspace().gradient_squares;
+  outcome.global_grad_norm = run.global_grad_norm();
   outcome.threads = state.workspace().threads;
   outcome.skipped = !run.goes();
   outcome.updated = run.updates() && !outcome.skipped;

@@ -119,7 +119,7 @@ def train(
     state = adafactor.init(parameters, learning_rate=CosineDecay(learning_rate, epochs * batches))
     losses, reports, train_accuracy, test_accuracy = [], [], [], []
 
-    pause = 0.1 if sys.stderr.isatty() else 60.0  # a log file gets the first and the last state of the bar
+    pause = 0.1 if sys.stderr.isatty() else 60.0  # a log gets a line now and then and the last one
     with tqdm(total=epochs * batches, desc="training", unit=" steps", mininterval=pause) as bar:
         for _ in range(epochs):
             order = generator.permutation(len(digits.train_images))
@@ -289,17 +289,21 @@ def run(options: argparse.Namespace) -> int:
     if problem:
         print(f"adafactor demo: {problem}", file=sys.stderr)
         return 2
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped,unused-ignore]  # with scikit-learn
+
     digits = load_digits()
     generator = np.random.default_rng(options.seed)
     parameters = make_network(generator)
     try:
-        history = train(
-            parameters,
-            digits,
-            epochs=options.epochs,
-            learning_rate=options.learning_rate,
-            generator=generator,
-        )
+        # For matrices this small, threads on busy processors wait for each other more than they work.
+        with threadpool_limits(1):
+            history = train(
+                parameters,
+                digits,
+                epochs=options.epochs,
+                learning_rate=options.learning_rate,
+                generator=generator,
+            )
     except FloatingPointError as error:
         print(
             f"adafactor demo: the training diverged, try a smaller --learning-rate: {error}", file=sys.stderr

@@ -1,5 +1,4 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
-#include <cmath>
 #include <limits>
 #include <string>
 
@@ -77,7 +76,7 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
   Scalars scalars{rate.value, nothing, nothing, nothing};
   if (outcome.updated) scalars = make_scalars(state.plan().call(), DType::float64, state.updates, rate);
   return py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2, scalars.rho,
-                        std::sqrt(outcome.global_gradient_squares));
+                        outcome.global_grad_norm);
 }
 
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,

@@ -54,8 +54,9 @@ def mixed_indices(count):
     return mix(np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
 
 
+@cache
 def numbers(seed, dtype, shape, spread):
-    """An array of numbers that depend on the seed and the index in C order alone."""
+    """A read-only array of numbers that depend on the seed and the index in C order alone."""
     words = mix(mixed_indices(int(np.prod(shape))) + np.uint64(seed * 0x632BE59BD9B4E019 & 2**64 - 1))
     fraction = FRACTION_BITS[dtype]
     whole = (words >> np.uint64(64 - fraction)).astype(np.int64) - 2 ** (fraction - 1)
@@ -65,6 +66,7 @@ def numbers(seed, dtype, shape, spread):
     values = np.ldexp(whole.astype(dtype), exponents.astype(np.int32) - (fraction - 1))
     if spread.zeros:
         values[mix(words) % np.uint64(spread.zeros) == 0] = 0
+    values.flags.writeable = False
     return values.reshape(shape)
 
 

@@ -119,6 +119,17 @@ void covers_its_leaves(const Plan& plan, const Wave& wave) {
     next = tiles.last;
   }
   CHECK_EQ(next, end);
+  std::int64_t elements = 0;
+  std::int64_t moments = 0;
+  for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) {
+    const LeafPlan& leaf = plan.leaves()[static_cast<std::size_t>(i)];
+    elements += leaf.layout.size();
+    for (const adafactor::StateKind kind : {adafactor::StateKind::row, adafactor::StateKind::col}) {
+      moments += leaf.state[static_cast<std::size_t>(kind)].count;
+    }
+  }
+  CHECK_EQ(wave.elements, elements);
+  CHECK_EQ(wave.moments, moments);
 }
 
 void covers_all_leaves(const Plan& plan, const std::vector<Wave>& waves) {

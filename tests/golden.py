@@ -4,6 +4,7 @@ The knobs are spelled out one by one, so that a mistake in a preset cannot hide 
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ DATA = json.loads((Path(__file__).parent / "data" / "trajectories.json").read_te
 TOLERANCE = 1e-6  # the file has seven digits; the libraries that it comes from compute in float32
 
 # Three libraries round more to bfloat16 than the momentum that they store: timm and pytorch_optimizer the
-# update before it is averaged, big_vision beta_1 and its product with the momentum. That is half a unit of eight
-# bits, 2^-10 for a momentum below 0.5, in each of three steps of 0.01.
+# update before it is averaged, big_vision beta_1 and its product with the momentum. That is half a unit of
+# eight bits, 2^-10 for a momentum below 0.5, in each of three steps of 0.01.
 BFLOAT16_TOLERANCE = 3 * 0.01 * 2**-10
 ROUNDED_ELSEWHERE = (
     "timm_big_vision(lr=0.01)",
@@ -108,3 +109,58 @@ def gradients(k, call):
 def tolerance(call):
     """How far the parameters may be from the row of this call."""
     return BFLOAT16_TOLERANCE if call in ROUNDED_ELSEWHERE else TOLERANCE
+
+
+@dataclass(frozen=True)
+class Example:
+    """A test of Keras' own: its arguments and the parameters after each step, None where it does not look."""
+
+    name: str
+    arguments: dict
+    excluded: tuple
+    params: dict
+    gradients: list
+    expected: list
+
+
+def keras_examples():
+    """Keras' test values for its Adafactor; the leaf of every example is called p."""
+    keras = DATA["keras"]
+    one, two, five, decay = (
+        keras[name] for name in ("one_step_1d", "one_step_2d", "five_steps", "weight_decay")
+    )
+    rate = {"learning_rate": one["learning_rate"]}
+    knobs = ("learning_rate", "beta_2_decay", "epsilon_1", "epsilon_2", "clip_threshold")
+    decaying = {name: decay[name] for name in ("learning_rate", "weight_decay")}
+    later = [five["later_gradients"]] * (len(five["after"]) - 1)
+    idle, unseen = [decay["g"]] * decay["steps"], [None] * (decay["steps"] - 1)
+    return [
+        example("one step 1d", rate, (), one["p"], [one["g"]], [one["after"]]),
+        example("one step 2d", rate, (), two["p"], [two["g"]], [two["after"]]),
+        example("five steps", {name: five[name] for name in knobs}, (), five["p"],
+                [five["first_gradient"], *later], five["after"]),
+        example("decays", decaying, (), decay["p"], idle, [*unseen, decay["after"]]),
+        example("excluded", decaying, ("^p$",), decay["p"], idle, [*unseen, decay["excluded"]]),
+    ]  # fmt: skip
+
+
+def example(name, arguments, excluded, params, gradients, expected):
+    def leaf(x):
+        return None if x is None else {"p": np.array(x, np.float32)}
+
+    return Example(name, arguments, excluded, leaf(params), [*map(leaf, gradients)], [*map(leaf, expected)])
+
+
+# t5x' tests start from moments that they write themselves, one update after the first.
+T5X = DATA["t5x_injected_state"]
+T5X_KNOBS = {"learning_rate": T5X["learning_rate"], "relative_step": False,
+             "beta_2_decay": -T5X["decay_rate"], "factored": "largest_two",
+             "min_dim_size_to_factor": T5X["min_dim_size_to_factor"]}  # fmt: skip
+T5X_CASES = [
+    ("factored", {}, {"row": T5X["v_row"], "col": T5X["v_col"]}, T5X["after"]),
+    ("unfactored", {"factored": False, "beta_1": T5X["unfactored"]["beta1"]},
+     {"full": T5X["unfactored"]["v"], "momentum": T5X["unfactored"]["m"]}, T5X["unfactored"]["after"]),
+    ("global norm", {"global_clipnorm": 1.0}, {"row": T5X["v_row"], "col": T5X["v_col"]},
+     T5X["global_norm_clip_1"]["after"]),
+]  # fmt: skip
+T5X_NAMES = {"row": "v_row", "col": "v_col", "full": "v", "momentum": "m"}

@@ -17,8 +17,8 @@ DEFAULTS = SimpleNamespace(
     gradient_accumulation_steps=None)  # fmt: skip
 
 
-def bfloat16(x):  # the nearest number with eight significant bits, ties to even
-    mantissa, exponent = np.frexp(x)
+def bfloat16(x):  # by way of float32, as machines do: eight significant bits, ties to even
+    mantissa, exponent = np.frexp(np.asarray(np.float32(x), np.float64))
     return np.ldexp(np.round(mantissa * 256), exponent - 8)
 
 

@@ -168,12 +168,22 @@ class StepRun {
     leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
   }
 
-  void set_rule(Leaf& leaf, const LeafPlan& plan, std::size_t index) const {
+  // Neighbours mostly share their row of knobs and their count: a power is computed once for them.
+  Scalars scalars_of(const LeafPlan& plan, std::int64_t t) {
+    const Known key{plan.spec.knobs, plan.arithmetic, t};
+    if (!(key == known_)) {
+      known_ = key;
+      known_scalars_ = make_scalars(plan_.knobs_of(plan), plan.arithmetic, t, call_.rates[plan.spec.knobs]);
+    }
+    return known_scalars_;
+  }
+
+  void set_rule(Leaf& leaf, const LeafPlan& plan, std::size_t index) {
     constexpr double none = std::numeric_limits<double>::infinity();
     const Config& config = plan_.knobs_of(plan);
     const bool own = config.count_updates == CountUpdates::leaf;
     const std::int64_t t = (own ? state_.counts[index].updates : state_.updates) + 1;
-    const Scalars scalars = make_scalars(config, plan.arithmetic, t, call_.rates[plan.spec.knobs]);
+    const Scalars scalars = scalars_of(plan, t);
     leaf.beta_2 = scalars.beta_2;
     leaf.one_minus_beta_2 = scalars.one_minus_beta_2;
     leaf.rho = scalars.rho;
@@ -206,10 +216,20 @@ class StepRun {
     leaf.overwrites = overwrites_;
   }
 
+  // What scalars depend on.
+  struct Known {
+    std::size_t row = 0;
+    DType arithmetic = DType::float32;
+    std::int64_t t = 0;  // none
+    friend bool operator==(const Known&, const Known&) = default;
+  };
+
   State& state_;
   const Plan& plan_;
   Workspace& workspace_;
   const Call& call_;
+  Known known_;
+  Scalars known_scalars_{};
   double mean_;  // what a sum over the window is multiplied by
   bool updates_;
   bool averages_;

@@ -10,10 +10,6 @@
 #include "adafactor/parallel.hpp"
 #include "check.hpp"
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
 std::vector<int> visits(std::int64_t first, std::int64_t last, int threads, int& used) {

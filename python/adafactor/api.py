@@ -157,6 +157,9 @@ def _call(
     if len(absent) == len(leaves):
         raise ValueError("grads: every gradient is None")
     rates = state.rates(learning_rate)
+    if absent:
+        # Before anything is written, since a filter may make an exception of it.
+        _warn_of_absent(absent)
     try:
         summary, nonfinite_leaf, table = state._core.step(leaves, gradients, outputs, rates, multiplier)
     except _core.Error as error:
@@ -166,8 +169,6 @@ def _call(
         raise FloatingPointError(
             _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)
         )
-    if absent:
-        _warn_of_absent(absent)
     return report
 
 

@@ -204,9 +204,11 @@ def refuse_unknown(names: Iterable[str], known: list[str], what: str) -> None:
 
 def real_number(name: str, value: Any) -> float:
     """The value as a float; TypeError unless it is a real number and no bool, ValueError if too large."""
-    refused = isinstance(value, bool | str | bytes | complex) or type(value).__name__ in ("bool", "bool_")
+    # NumPy's bools, complex numbers, strings, times and objects, which `float` takes one way or another.
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
     if (
-        refused
+        isinstance(value, bool | str | bytes | complex)
+        or kind in tuple("bcSUmMO")
         or not (hasattr(value, "__float__") or hasattr(value, "__index__"))
         or getattr(value, "ndim", 0) != 0
     ):

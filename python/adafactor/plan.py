@@ -63,7 +63,7 @@ class Description:
         try:
             return _core.Plan(list(self.shapes), list(self.dtypes), list(rows.of_leaf), list(rows.core_knobs))
         except _core.Error as error:
-            raise phrase(error, self.tree.paths) from None
+            raise phrase(error, self.tree.paths, "params" if error.leaf >= 0 else "") from None
 
 
 def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[str, Any]) -> Description:

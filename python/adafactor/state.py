@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
-from adafactor.config import Config, checked_rate
+from adafactor.config import Config, checked_rate, real_number
 from adafactor.errors import phrase
 from adafactor.plan import Description
 from adafactor.schedules import LearningRateSchedule
@@ -161,8 +161,8 @@ class State:
         if isinstance(learning_rate, list | tuple) or getattr(learning_rate, "ndim", 0) == 1:
             if len(learning_rate) != count:
                 raise ValueError(f"learning_rate: {len(learning_rate)} rates, expected one or {count}")
-            return [checked_rate("learning_rate", rate) for rate in learning_rate]
-        return [checked_rate("learning_rate", learning_rate)] * count
+            return [_given_rate(rate) for rate in learning_rate]
+        return [_given_rate(learning_rate)] * count
 
     def _wrap(self, core: _core.State) -> State:
         state = State.__new__(State)
@@ -205,6 +205,10 @@ class State:
         leaves = f"{len(self.paths)} leaf" if len(self.paths) == 1 else f"{len(self.paths)} leaves"
         updates = f"{self.iterations} update" if self.iterations == 1 else f"{self.iterations} updates"
         return f"State({leaves}, {self.nbytes:,} bytes, {updates})"
+
+
+def _given_rate(value: Any) -> float:
+    return checked_rate("learning_rate", real_number("learning_rate", value))
 
 
 def _with_bfloat16(bits: NDArray[Any]) -> NDArray[Any]:

@@ -32,7 +32,11 @@ class Rule:
 
 RULES = [
     Rule("pybind11", r"pybind11|<Python\.h>", r"src/bindings/.*"),
-    Rule("OpenMP", r"<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\(", r"include/adafactor/parallel\.hpp"),
+    Rule(
+        "OpenMP",
+        r"<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\(",
+        r"include/adafactor/parallel\.hpp|tests/cpp/test_parallel\.cpp",
+    ),
     Rule("threads", r"<(thread|mutex|condition_variable)>", r"include/adafactor/parallel\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
     Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),

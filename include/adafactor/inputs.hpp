@@ -51,7 +51,7 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
   Walk walk;
   walk.data = static_cast<std::byte*>(view.data);
   walk.dtype = view.dtype;
-  std::int64_t buffer[kMaxRank];
+  std::int64_t buffer[kMaxRank] = {};
   const std::int64_t* strides = detail::strides_of(view, buffer);
   if (layout.factored) {
     walk.row_stride = strides[layout.row_axis];

@@ -45,7 +45,8 @@ class Workspace {
   }
 
   static std::int64_t nbytes(const Plan& plan) {
-    return static_cast<std::int64_t>(plan.leaves().size() * sizeof(Leaf) + plan.tiles().size() * sizeof(TileSums)) +
+    return static_cast<std::int64_t>(sizeof(Workspace) + plan.leaves().size() * sizeof(Leaf) +
+                                     plan.tiles().size() * sizeof(TileSums)) +
            plan.axis_count() * static_cast<std::int64_t>(sizeof(Axis)) + plan.moment_scratch_nbytes() +
            plan.partial_count() * static_cast<std::int64_t>(sizeof(double));
   }

@@ -1,0 +1,241 @@
+"""The same bits everywhere: any number of threads, memory layout, instruction set, compiler, in place or not.
+
+Every case of tests/data/digest.txt has one digest, which stands in that file.
+"""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import adafactor
+import digest
+from digest import CASES
+from sources import ROOT
+
+PROGRAM = ROOT / "tests" / "cpp" / "print_digests.cpp"
+LARGE = {"tall", "wide", "both", "everything"}
+SMALL = [name for name in CASES if name not in LARGE]
+
+
+@pytest.fixture(autouse=True)
+def _default_threads():
+    yield
+    adafactor.set_num_threads(0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_number_of_threads_gives_the_digest(name):
+    case = CASES[name]
+    for threads in (1, 2, 3, 7):
+        adafactor.set_num_threads(threads)
+        assert digest.run(case)[0] == case.digest, f"{threads} threads"
+    assert digest.run(case, functional=True)[0] == case.digest, "functional"
+
+
+@pytest.mark.skipif(adafactor.build_info()["threads"] == "serial", reason="built without threads")
+def test_the_threads_are_really_there():
+    for threads in (1, 2, 3, 7):
+        adafactor.set_num_threads(threads)
+        _, state = digest.run(CASES["tall"])
+        assert state._core.threads == threads
+
+
+def test_the_cases_have_the_tiles_that_they_are_there_for():
+    def layouts(name):
+        case = CASES[name]
+        state = adafactor.init(digest.inputs(case)[0], **case.knobs)
+        return [state._core.plan.layout(leaf) for leaf in range(len(case.leaves))]
+
+    (tall,) = layouts("tall")
+    assert (tall["rows"], tall["cols"], tall["tiles"]) == (3600, 512, 14)
+    assert [layout["tiles"] for layout in layouts("wide")] == [3, 2, 2]
+    assert layouts("both")[0]["tiles"] == 4
+    inner = layouts("convolution")[0]
+    assert (inner["row_axis"], inner["col_axis"], inner["slices"]) == (1, 0, 9)
+    for name in ("everything", "momentum_bfloat16", "accumulation", "clipvalue", "clamp", "propagate"):
+        assert layouts(name)[0]["tiles"] == 2
+
+
+def test_the_squares_of_an_update_leave_float_in_the_case_for_it():
+    case = CASES["overflow"]
+    params, gradients = digest.inputs(case)
+    state = adafactor.init(params, **case.knobs)
+    largest = []
+    for gradient in gradients:
+        params, state, report = adafactor.update(params, gradient, state)
+        largest.append(report.update_rms.max())
+    assert max(largest) > np.sqrt(np.finfo(np.float32).max)
+
+
+def reversed_axes(array):
+    """The last element first in memory, along every axis."""
+    where = (slice(None, None, -1),) * array.ndim
+    return array[where].copy()[where] if where else array.copy()
+
+
+def with_gaps(array):
+    """Rows longer than the array and every third place of a row, among NaN."""
+    if array.ndim == 0:
+        return array.copy()
+    room = np.full((*array.shape[:-1], 3 * array.shape[-1] + 2), np.nan, array.dtype)
+    view = room[..., 1 : 1 + 3 * array.shape[-1] : 3]
+    view[...] = array
+    return view
+
+
+def padded_rows(array):
+    if array.ndim == 0:
+        return array.copy()
+    room = np.full((*array.shape[:-1], array.shape[-1] + 3), np.nan, array.dtype)
+    room[..., 1:-2] = array
+    return room[..., 1:-2]
+
+
+def first_axis_fastest(array):
+    """The first axis behind the others in memory: with three axes neither C's order nor Fortran's."""
+    return np.moveaxis(np.moveaxis(array, 0, -1).copy(), -1, 0) if array.ndim else array.copy()
+
+
+def at_odd_address(array):
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    view = memory.view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+LAYOUTS = {
+    "fortran": lambda array: array.copy(order="F"),
+    "reversed": reversed_axes,
+    "gaps": with_gaps,
+    "padded": padded_rows,
+    "first_axis_fastest": first_axis_fastest,
+    "odd_address": at_odd_address,
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_memory_layout_gives_the_digest(layout):
+    lay_out = LAYOUTS[layout]
+    for name in (*SMALL, "everything"):
+        case = CASES[name]
+        found = {
+            "both": digest.run(case, params_as=lay_out, grads_as=lay_out)[0],
+            "grads": digest.run(case, grads_as=lay_out)[0],
+            "functional": digest.run(case, functional=True, params_as=lay_out)[0],
+        }
+        assert found == dict.fromkeys(found, case.digest), name
+
+
+@pytest.mark.parametrize("layout", ["fortran", "padded", "odd_address"])
+def test_tiles_of_any_memory_layout_give_the_digest(layout):
+    for name in ("tall", "wide", "both"):
+        case = CASES[name]
+        assert digest.run(case, params_as=LAYOUTS[layout], grads_as=LAYOUTS[layout])[0] == case.digest, name
+
+
+def test_what_lies_between_the_elements_is_not_written():
+    case = CASES["everything"]
+    parents = []
+
+    def remember(array):
+        view = with_gaps(array)
+        if view.base is not None:
+            parents.append((view.base, view))
+        return view
+
+    digest.run(case, params_as=remember)
+    assert len(parents) == len(case.leaves)
+    for parent, view in parents:
+        assert np.isnan(parent).sum() == parent.size - view.size
+
+
+def test_the_digest_sees_one_bit_and_its_place():
+    array = np.zeros(40, np.float32)
+    changed = array.copy()
+    changed.view(np.uint32)[7] ^= 1
+    moved = array.copy()
+    moved.view(np.uint32)[8] ^= 1
+    assert len({digest.fold(0, array), digest.fold(0, changed), digest.fold(0, moved)}) == 3
+
+
+# The headers in programs of other people's: their flags, their compilers.
+
+
+def cpu_flags():
+    path = Path("/proc/cpuinfo")
+    return set(path.read_text().split()) if path.exists() else set()
+
+
+HASWELL = ("-O3", "-march=haswell")
+CONTRACTED = ("g++", "-std=gnu++20", *HASWELL, "-ffp-contract=fast", "-fopenmp")
+BUILDS = {
+    "haswell": ("g++", "-std=c++20", *HASWELL),
+    "baseline": ("g++", "-std=c++20", "-O2"),
+    "plain lanes": ("g++", "-std=c++20", "-O1", "-fopenmp", "-DADAFACTOR_PLAIN_LANES"),
+    "contracted": CONTRACTED,
+    "clang": ("clang++", "-std=gnu++20", *HASWELL),
+}
+
+
+def compile_program(command, *arguments):
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    if "-march=haswell" in command and not {"avx2", "fma", "bmi2", "f16c"} <= cpu_flags():
+        pytest.skip("this CPU has no AVX2 or no fused multiply-add")
+    line = [*command, "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def contracted_program(tmp_path_factory):
+    """The program whose flags ask for fused multiply-adds everywhere."""
+    program = tmp_path_factory.mktemp("bits") / "contracted"
+    result = compile_program(CONTRACTED, PROGRAM, "-o", program)
+    assert result.returncode == 0, result.stderr
+    return program
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_programs_of_any_flags_give_the_digests(build, request, tmp_path):
+    if build == "contracted":
+        program = request.getfixturevalue("contracted_program")
+    else:
+        program = tmp_path / "program"
+        result = compile_program(BUILDS[build], PROGRAM, "-o", program)
+        assert result.returncode == 0, result.stderr
+    printed = subprocess.run([program, digest.FILE, "7"], capture_output=True, text=True, check=True).stdout
+    found = {name: digests for name, *digests in (line.split() for line in printed.splitlines())}
+    assert found == {name: [case.digest, case.digest] for name, case in CASES.items()}
+
+
+def test_the_headers_are_not_contracted_and_the_code_after_them_is(contracted_program):
+    if shutil.which("objdump") is None:
+        pytest.skip("objdump is not installed")
+    shown = subprocess.run(
+        ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(contracted_program)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    fused = set()
+    symbol = ""
+    for line in shown.stdout.splitlines():
+        if heading := re.match(r"[0-9a-f]+ <(.*)>:$", line):
+            symbol = heading.group(1)
+        elif re.search(r"\tvfn?m(add|sub)", line):
+            fused.add(symbol)
+    assert "adafactor::" in shown.stdout
+    assert fused == {"multiply_add"}
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_fast_math_does_not_compile(compiler, tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("#include <adafactor/adafactor.hpp>\n")
+    result = compile_program((compiler, "-std=c++20", "-ffast-math", "-fsyntax-only"), source)
+    assert result.returncode != 0
+    assert "compile this file without -ffast-math" in result.stderr

@@ -1,0 +1,151 @@
+"""What a step takes besides its arrays: nothing that lasts, no copy of any, and what was said beforehand."""
+
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import adafactor
+from adafactor.plan import describe
+
+KNOBS = {
+    "plain": {},
+    "linked": {"beta_1": 0.9, "use_ema": True, "gradient_accumulation_steps": 2, "weight_decay": 0.1},
+    "unfactored": {"factored": False},
+}
+
+
+def tree(leaves, shape=(64, 48)):
+    generator = np.random.default_rng(7)
+    return {f"leaf{index:02}": generator.standard_normal(shape, np.float32) for index in range(leaves)}
+
+
+@pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
+@pytest.mark.parametrize("leaves", [1, 50])
+def test_a_steady_step_takes_little_besides_its_report(leaves, knobs):
+    params, grads = tree(leaves), tree(leaves)
+    state = adafactor.init(params, **knobs)
+    for _ in range(4):
+        adafactor.step(params, grads, state)
+    tracemalloc.start()
+    try:
+        report = adafactor.step(params, grads, state)
+        with_report, _ = tracemalloc.get_traced_memory()
+        report = None
+        bare, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        report = adafactor.step(params, grads, state)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert report is not None
+    size_of_report = with_report - bare
+    assert size_of_report > 0
+    # Lists of pointers to the leaves and what a handful of calls puts on the heap.
+    assert peak - bare - size_of_report < 4096
+
+
+# Four leaves of 64 MB. The peak is the kernel's own, so that a temporary of a millisecond counts.
+GROWTH = """
+import json, sys
+import numpy as np
+import adafactor
+
+def kilobytes(field):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(field + ":"))
+
+adafactor.set_num_threads(2)
+params = [np.full((4096, 4096), 1.0, np.float32) for _ in range(4)]
+grads = [np.full((4096, 4096), 0.5, np.float32) for _ in range(4)]
+state = adafactor.init(params)
+before = kilobytes("VmRSS")
+report = adafactor.step(params, grads, state)
+first = kilobytes("VmHWM")
+report = adafactor.step(params, grads, state)
+second = kilobytes("VmHWM")
+nbytes = sum(array.nbytes for array in params)
+json.dump({"nbytes": nbytes, "first": 1024 * (first - before), "second": 1024 * (second - first)}, sys.stdout)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_the_process_grows_by_less_than_three_percent_of_its_parameters():
+    result = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["nbytes"] == 256 * 2**20
+    assert found["first"] < 0.03 * found["nbytes"]
+    assert found["second"] < 0.001 * found["nbytes"]
+
+
+def virtual(shape, dtype=np.float32):
+    """An array of any size that takes no memory."""
+    return np.broadcast_to(np.zeros((), dtype), shape)
+
+
+SHAPES = [
+    (),
+    (5,),
+    (1, 5),
+    (5, 1),
+    (0, 4),
+    (100_000, 3),
+    (3, 100_000),
+    (1, 16_000_000),
+    (8, 10_000_000),
+    (10_000_000, 8),
+    (511, 513),
+    (512, 512),
+    (4096, 4096),
+    (32_128, 512),
+    (512, 256, 3, 3),
+    (3, 3, 256, 256),
+    (40, 1000, 300),
+    (7, 2000, 9000),
+]
+
+
+def moments_nbytes(layout, dtype):
+    count = layout["slices"] * (layout["rows"] + layout["cols"]) if layout["factored"] else 0
+    return count * np.dtype(dtype).itemsize
+
+
+def assert_scratch_is_bounded(params, **knobs):
+    description = describe(params, adafactor.Config(**knobs), (), {})
+    plan = description.plan(description.rows())
+    moments = sum(moments_nbytes(plan.layout(i), array.dtype) for i, array in enumerate(params.values()))
+    largest = max(array.nbytes for array in params.values())
+    bound = 2 * moments + 0.02 * largest + 65536 + 1024 * len(params)
+    assert adafactor.scratch_nbytes(params, **knobs) <= bound, list(params)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("factored", ["last_two", "largest_two", False])
+def test_scratch_is_twice_the_moments_and_a_little(dtype, factored):
+    leaves = {str(shape): virtual(shape, dtype) for shape in SHAPES}
+    for name, leaf in leaves.items():
+        assert_scratch_is_bounded({name: leaf}, factored=factored)
+    assert_scratch_is_bounded(leaves, factored=factored)
+    assert_scratch_is_bounded(tree(300), factored=factored)
+
+
+def test_sizes_do_not_depend_on_threads():
+    params = {str(shape): virtual(shape) for shape in SHAPES}
+    sizes = set()
+    for threads in (1, 2, 7):
+        adafactor.set_num_threads(threads)
+        sizes.add((adafactor.state_nbytes(params), adafactor.scratch_nbytes(params)))
+    adafactor.set_num_threads(0)
+    assert len(sizes) == 1
+
+
+@pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
+def test_state_nbytes_is_the_sum_of_the_arrays(knobs):
+    params = tree(3) | {"vector": np.zeros(5), "empty": np.zeros((0, 4), np.float32)}
+    state = adafactor.init(params, **knobs)
+    total = sum(array.nbytes for array in state.tensors().values())
+    assert adafactor.state_nbytes(params, **knobs) == state.nbytes == total

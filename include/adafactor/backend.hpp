@@ -34,7 +34,7 @@ class Backend {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Plan& plan, Workspace& workspace, const KernelTable& kernels, int threads)
-      : plan_(plan), workspace_(workspace), kernels_(kernels), threads_(threads) {}
+      : plan_(plan), workspace_(workspace), kernels_(kernels), team_(team_for(plan, threads)) {}
 
   void moments(const Wave& wave) override {
     for_tiles(wave, wave.elements, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
@@ -98,10 +98,18 @@ class CpuBackend final : public Backend {
   // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
   static constexpr std::int64_t kWorkOfThread = 65536;
 
+  // One number of threads for all loops of a state: where it changes from loop to loop, the threads' library ends some
+  // and starts others.
+  static int team_for(const Plan& plan, int threads) {
+    const Wave& all = plan.everything();
+    const std::int64_t useful = std::min(all.elements / kWorkOfThread, all.tasks.last - all.tasks.first);
+    return static_cast<int>(std::clamp<std::int64_t>(useful, 1, threads));
+  }
+
   // All tiles of all leaves of the wave are one parallel loop.
   template <class Body>
   void for_tiles(const Wave& wave, std::int64_t work, const Body& body) {
-    const int threads = static_cast<int>(std::clamp<std::int64_t>(work / kWorkOfThread, 1, threads_));
+    const int threads = work >= 2 * kWorkOfThread ? team_ : 1;
     const int used = parallel_for(wave.tasks.first, wave.tasks.last, threads, [&](std::int64_t task) {
       const Span tiles = plan_.tasks()[static_cast<std::size_t>(task)];
       for (std::int64_t t = tiles.first; t < tiles.last; ++t) {
@@ -191,7 +199,7 @@ class CpuBackend final : public Backend {
 
   void measure_wide(std::int64_t index) {
     Leaf& leaf = leaf_at(index);
-    parallel_for(leaf.first_tile, leaf.first_tile + leaf.tile_count, threads_, [&](std::int64_t t) {
+    parallel_for(leaf.first_tile, leaf.first_tile + leaf.tile_count, team_, [&](std::int64_t t) {
       const Tile& tile = plan_.tiles()[static_cast<std::size_t>(t)];
       kernels_at(index).rms(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
     });
@@ -219,7 +227,7 @@ class CpuBackend final : public Backend {
   const Plan& plan_;
   Workspace& workspace_;
   const KernelTable& kernels_;
-  int threads_;
+  int team_;
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

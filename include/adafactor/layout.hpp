@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <numeric>
 #include <vector>
 
@@ -25,9 +24,11 @@ struct Layout {
   std::int64_t size() const { return slices * rows * cols; }
 };
 
-// The number of elements; throws Error where it, or its bytes, could leave 64 bits.
+// More elements than the memory of any machine has room for, and so few that sums of their bytes stay in 64 bits.
+inline constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
+
+// The number of elements; throws Error where there are more than kMostElements.
 inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
-  constexpr std::int64_t most = std::int64_t{1} << 60;
   std::int64_t size = 1;
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -36,9 +37,7 @@ inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
   }
   if (empty) return 0;
   for (const std::int64_t extent : shape) {
-    if (size > most / extent) {
-      throw Error({.expected = "at most 2**60 elements", .found = "more"});
-    }
+    if (size > kMostElements / extent) throw Error({.expected = "at most 2**48 elements", .found = "a larger shape"});
     size *= extent;
   }
   return size;

@@ -120,11 +120,11 @@ struct Leaf {
 
 // A part of a leaf: rows and columns of one slice, or whole slices. Its shape depends on the leaf's shape alone.
 struct Tile {
-  std::int64_t leaf;
-  std::int64_t slice, slices;
-  std::int64_t row, rows;
-  std::int64_t col, cols;
-  std::int64_t row_block, col_block;
+  std::int64_t leaf = 0;
+  std::int64_t slice = 0, slices = 0;
+  std::int64_t row = 0, rows = 0;
+  std::int64_t col = 0, cols = 0;
+  std::int64_t row_block = 0, col_block = 0;
 
   std::int64_t size() const { return slices * rows * cols; }
 };

@@ -49,17 +49,16 @@ inline int get_num_threads() {
 #endif
 }
 
-// Calls body(i) for i in [first, last), each once, handed out one at a time to at most `threads` threads. The body must
-// not throw. Returns how many threads there were.
+// Calls body(i) for i in [first, last), each once, handed out one at a time to a team of `threads` threads; the caller
+// alone does what is one call. The body must not throw. Returns how many threads there were.
 template <class Body>
-int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body& body) {
-  const int wanted = static_cast<int>(std::min<std::int64_t>(threads, last - first));
+int parallel_for(std::int64_t first, std::int64_t last, [[maybe_unused]] int threads, const Body& body) {
 #if defined(_OPENMP)
-  if (wanted > 1) {
+  if (threads > 1 && last - first > 1) {
     int used = 1;
     // Handed out here and not by an `omp for`, which would wait at its own end and then again at the region's.
     std::atomic<std::int64_t> next{first};
-#pragma omp parallel num_threads(wanted)
+#pragma omp parallel num_threads(threads)
     {
       const detail::DefaultFloatingPoint environment;
       if (omp_get_thread_num() == 0) used = omp_get_num_threads();
@@ -70,7 +69,7 @@ int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body&
 #endif
   const detail::DefaultFloatingPoint environment;
   for (std::int64_t i = first; i < last; ++i) body(i);
-  return wanted > 0 ? 1 : 0;
+  return first < last ? 1 : 0;
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -85,6 +85,7 @@ class Plan {
     require_one_call();
     leaves_.reserve(leaves.size());
     for (LeafSpec& spec : leaves) add_leaf(std::move(spec));
+    make_tiles();
     place_state();
     place_scratch();
     make_waves();
@@ -160,15 +161,15 @@ class Plan {
     leaf.layout = make_layout(spec.shape, knobs_[spec.knobs]);
     leaf.arithmetic = spec.dtype == DType::float64 ? DType::float64 : DType::float32;
     leaf.spec = std::move(spec);
-    add_tiles(leaf, index);
     axis_count_ += 3 * std::max<std::int64_t>(static_cast<std::int64_t>(leaf.spec.shape.size()), 1);
     leaves_.push_back(std::move(leaf));
   }
 
+  static std::int64_t ceil_of(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
+
   // Cuts [0, n) into `count` pieces of almost the same length, a multiple of `unit` each but the last.
   static std::int64_t piece(std::int64_t n, std::int64_t count, std::int64_t unit) {
-    const std::int64_t even = (n + count - 1) / count;
-    return (even + unit - 1) / unit * unit;
+    return ceil_of(ceil_of(n, count), unit) * unit;
   }
 
   // How many rows and columns a tile of a leaf has: whole rows up to kPanel columns, at least kTileRows of them where
@@ -176,33 +177,52 @@ class Plan {
   static std::pair<std::int64_t, std::int64_t> tile_shape(const Layout& layout) {
     const std::int64_t widest =
         std::max(kPanel, kTileElements / std::max<std::int64_t>(layout.rows, 1) / kBlock * kBlock);
-    const std::int64_t col_blocks = (layout.cols + widest - 1) / widest;
+    const std::int64_t col_blocks = ceil_of(layout.cols, widest);
     const std::int64_t cols = col_blocks == 1 ? layout.cols : piece(layout.cols, col_blocks, kBlock);
     const std::int64_t fewest = std::max(kTileRows, kTileElements / cols);
     const std::int64_t row_blocks = std::max<std::int64_t>(layout.rows / fewest, 1);
     return {piece(layout.rows, row_blocks, 1), cols};
   }
 
-  void add_tiles(LeafPlan& leaf, std::int64_t index) {
+  // Several slices where they are small, else a part of one.
+  static Tile first_tile(const Layout& layout) {
+    const auto [rows, cols] = tile_shape(layout);
+    const bool whole = rows == layout.rows && cols == layout.cols;
+    const std::int64_t slices = whole ? std::clamp<std::int64_t>(kTileElements / (rows * cols), 1, layout.slices) : 1;
+    return {.slices = slices, .rows = rows, .cols = cols};
+  }
+
+  void make_tiles() {
+    std::int64_t count = 0;
+    for (LeafPlan& leaf : leaves_) {
+      leaf.first_tile = count;
+      if (leaf.layout.size() == 0) continue;
+      const Tile tile = first_tile(leaf.layout);
+      leaf.row_blocks = ceil_of(leaf.layout.rows, tile.rows);
+      leaf.col_blocks = ceil_of(leaf.layout.cols, tile.cols);
+      leaf.tile_count = ceil_of(leaf.layout.slices, tile.slices) * leaf.row_blocks * leaf.col_blocks;
+      count += leaf.tile_count;
+    }
+    // At once, so that a shape that is too large for the memory fails at once.
+    tiles_.reserve(static_cast<std::size_t>(count));
+    for (std::size_t i = 0; i < leaves_.size(); ++i) {
+      if (leaves_[i].tile_count > 0) add_tiles(leaves_[i], static_cast<std::int64_t>(i));
+    }
+  }
+
+  void add_tiles(const LeafPlan& leaf, std::int64_t index) {
     const Layout& layout = leaf.layout;
-    leaf.first_tile = static_cast<std::int64_t>(tiles_.size());
-    if (layout.size() > 0) {
-      const auto [rows, cols] = tile_shape(layout);
-      leaf.row_blocks = (layout.rows + rows - 1) / rows;
-      leaf.col_blocks = (layout.cols + cols - 1) / cols;
-      const bool whole = leaf.row_blocks == 1 && leaf.col_blocks == 1;
-      const std::int64_t slices = whole ? std::max<std::int64_t>(kTileElements / (layout.rows * layout.cols), 1) : 1;
-      for (std::int64_t slice = 0; slice < layout.slices; slice += slices) {
-        for (std::int64_t r = 0; r < leaf.row_blocks; ++r) {
-          for (std::int64_t c = 0; c < leaf.col_blocks; ++c) {
-            tiles_.push_back({index, slice, std::min(slices, layout.slices - slice), r * rows,
-                              std::min(rows, layout.rows - r * rows), c * cols, std::min(cols, layout.cols - c * cols),
-                              r, c});
-          }
+    const Tile tile = first_tile(layout);
+    for (std::int64_t slice = 0; slice < layout.slices; slice += tile.slices) {
+      for (std::int64_t r = 0; r < leaf.row_blocks; ++r) {
+        for (std::int64_t c = 0; c < leaf.col_blocks; ++c) {
+          const std::int64_t row = r * tile.rows;
+          const std::int64_t col = c * tile.cols;
+          tiles_.push_back({index, slice, std::min(tile.slices, layout.slices - slice), row,
+                            std::min(tile.rows, layout.rows - row), col, std::min(tile.cols, layout.cols - col), r, c});
         }
       }
     }
-    leaf.tile_count = static_cast<std::int64_t>(tiles_.size()) - leaf.first_tile;
   }
 
   // The arrays of the state lie one after another without gaps, those with the largest elements first.

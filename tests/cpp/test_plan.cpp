@@ -248,7 +248,7 @@ void scratch_of_moments_lies_side_by_side() {
     const std::int64_t item = adafactor::item_size(leaf.arithmetic);
     const std::int64_t rows = leaf.layout.slices * leaf.layout.rows * item;
     const std::int64_t cols = leaf.layout.slices * leaf.layout.cols * item;
-    for (const std::int64_t first : {leaf.row_moment, leaf.row_factor}) pieces.push_back({first, rows});
+    pieces.push_back({leaf.row_moment, rows});
     for (const std::int64_t first : {leaf.col_moment, leaf.col_factor}) pieces.push_back({first, cols});
   }
   fill_memory(pieces, plan.moment_scratch_nbytes());

@@ -214,7 +214,10 @@ def test_a_tree_keeps_nothing_of_the_containers_it_was_made_from() -> None:
     del params["w"]
     assert tree.paths == ("w", "layers/0")
     assert leaves == [a, b]
-    assert message(ValueError, lambda: tree.leaves(params, "params")) == "params w: missing"
+    assert (
+        message(ValueError, lambda: tree.leaves(params, "params"))
+        == "params w: missing, expected as in the state"
+    )
     assert not any(params is found or params["layers"] is found for found in gc.get_referents(tree))
 
 
@@ -383,7 +386,9 @@ def test_a_dataclass_that_cannot_be_copied_is_refused() -> None:
 def test_building_needs_the_structure_and_the_number_of_leaves() -> None:
     tree, _ = Tree.of({"w": a, "b": b})
     assert message(ValueError, lambda: tree.build({"w": a, "b": b}, [a])) == "1 leaves, expected 2"
-    assert message(ValueError, lambda: tree.build({"w": a}, [a, b])) == "params b: missing"
+    assert message(ValueError, lambda: tree.build({"w": a}, [a, b])) == (
+        "params b: missing, expected as in the state"
+    )
 
 
 # Cost

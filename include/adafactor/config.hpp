@@ -155,7 +155,8 @@ inline std::string words(const Range& range) {
     text << "a number in " << (range.low_open ? '(' : '[') << range.low << ", " << range.high
          << (range.high_open ? ')' : ']');
   } else if (above) {
-    text << "a finite number " << (range.low_open ? "> " : ">= ") << range.low;
+    const bool whole = range.high == 0x1p53;
+    text << (whole ? "a whole number " : "a finite number ") << (range.low_open ? "> " : ">= ") << range.low;
   } else {
     text << "a finite number " << (range.high_open ? "< " : "<= ") << range.high;
   }

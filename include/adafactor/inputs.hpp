@@ -5,21 +5,13 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "adafactor/plan.hpp"
 #include "adafactor/tensor.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
-
-// "(3, 4)", as Python writes a shape.
-inline std::string shape_text(const std::int64_t* shape, std::size_t rank) {
-  std::string text = "(";
-  for (std::size_t axis = 0; axis < rank; ++axis) {
-    text += (axis ? ", " : "") + std::to_string(shape[axis]);
-  }
-  return text + (rank == 1 ? ",)" : ")");
-}
 
 namespace detail {
 
@@ -75,14 +67,16 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
 // Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
 inline void check_view(const TensorView& view, const LeafPlan& plan, const char* role, std::int64_t leaf) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
+  // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
+  const std::string of_state = std::string_view(role) == "params" ? " as in the state" : "";
   const auto refuse = [&](ErrorKind kind, const std::string& expected, const std::string& found) {
     throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = expected, .found = found});
   };
   if (view.dtype != plan.spec.dtype) {
-    refuse(ErrorKind::type, name(plan.spec.dtype), std::string("dtype ") + name(view.dtype));
+    refuse(ErrorKind::type, name(plan.spec.dtype) + of_state, std::string("dtype ") + name(view.dtype));
   }
   if (view.rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), view.shape)) {
-    refuse(ErrorKind::value, shape_text(shape.data(), shape.size()),
+    refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state,
            "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
   }
   if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <numeric>
+#include <string>
 #include <vector>
 
 #include "adafactor/config.hpp"
@@ -24,6 +25,15 @@ struct Layout {
   std::int64_t size() const { return slices * rows * cols; }
 };
 
+// "(3, 4)", as Python writes a shape.
+inline std::string shape_text(const std::int64_t* shape, std::size_t rank) {
+  std::string text = "(";
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    text += (axis ? ", " : "") + std::to_string(shape[axis]);
+  }
+  return text + (rank == 1 ? ",)" : ")");
+}
+
 // More elements than the memory of any machine has room for, and so few that sums of their bytes stay in 64 bits.
 inline constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
 
@@ -37,7 +47,9 @@ inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
   }
   if (empty) return 0;
   for (const std::int64_t extent : shape) {
-    if (size > kMostElements / extent) throw Error({.expected = "at most 2**48 elements", .found = "a larger shape"});
+    if (size > kMostElements / extent) {
+      throw Error({.expected = "at most 2**48 elements", .found = "shape " + shape_text(shape.data(), shape.size())});
+    }
     size *= extent;
   }
   return size;

@@ -8,7 +8,8 @@
 True
 """
 
-from adafactor import presets, schedules
+# The first of these comes before whatever loads the compiled core.
+from adafactor import main_interpreter, presets, schedules  # noqa: F401
 from adafactor.api import (
     build_info,
     get_num_threads,

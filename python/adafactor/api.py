@@ -137,7 +137,7 @@ def update(
 
 def _require_state(state: Any) -> None:
     if not isinstance(state, State):
-        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init returned")
+        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
 
 
 def _call(
@@ -155,7 +155,7 @@ def _call(
         return empty_report()
     absent = [path for path, gradient in zip(state.paths, gradients, strict=True) if gradient is None]
     if len(absent) == len(leaves):
-        raise ValueError("grads: every gradient is None")
+        raise ValueError("grads: every gradient is None, expected at least one array")
     rates = state.rates(learning_rate)
     if absent:
         # Before anything is written, since a filter may make an exception of it.
@@ -164,6 +164,9 @@ def _call(
         summary, nonfinite_leaf, table = state._core.step(leaves, gradients, outputs, rates, multiplier)
     except _core.Error as error:
         raise phrase(error, state.paths) from None
+    except MemoryError:
+        advice = "see adafactor.scratch_nbytes; nothing was changed"
+        raise MemoryError(f"step: no memory for its scratch, {advice}") from None
     report = make_report(summary, table, state.paths)
     if report.skipped and state.config.on_nonfinite == "raise":
         raise FloatingPointError(

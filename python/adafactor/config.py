@@ -193,11 +193,23 @@ class Config:
         return knobs
 
 
+# What other libraries call a knob, where the spelling does not lead to ours.
+_ELSEWHERE = {
+    "lr": "learning_rate",
+    "decay_rate": "beta_2_decay",
+    "decay_exponent": "beta_2_decay",
+    "eps": "epsilon_1",
+    "betas": "beta_1",
+    "momentum": "beta_1",
+}
+
+
 def refuse_unknown(names: Iterable[str], known: list[str], what: str) -> None:
     """Raise a TypeError for the first name that is not known, with the nearest one that is."""
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
+            near = near or difflib.get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"unknown {what} {name!r}{hint}")
 
@@ -256,8 +268,15 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
     if type(value).__name__ in ("bool", "bool_"):
         return bool(value)
     if not isinstance(value, str):
-        raise TypeError(f"{name}: {_shown(value)}, expected one of the words that the documentation lists")
+        raise TypeError(f"{name}: {_shown(value)}, expected one of {', '.join(map(repr, _words(name)))}")
     return str(value)
+
+
+def _words(knob: str) -> list[Any]:
+    """The words that a knob chooses among; the core knows them."""
+    words = _core.knobs()[knob][1]
+    assert words is not None
+    return list(words)
 
 
 def _rate(value: Any) -> float:
@@ -288,16 +307,17 @@ def check_pattern(name: str, pattern: Any) -> None:
         raise ValueError(f"{name}: {pattern!r} is not a regular expression: {error}") from None
 
 
-def checked_rate(name: str, value: Any) -> float:
+def checked_rate(where: str, value: Any) -> float:
     """A learning rate that a schedule, a callable or the caller gave: a finite number of at least 0.
 
     Raises:
-        ValueError: it is something else; a schedule's result is a value of the user's, whatever its kind.
+        ValueError: it is something else; a schedule's result is a value of the user's, whatever its kind. The
+            message begins with `where`.
     """
     try:
-        rate = real_number(name, value)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+        rate = real_number("", value)
+    except (TypeError, ValueError):
+        rate = math.nan
     if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"{name}: {_shown(value)}, expected a finite number >= 0")
+        raise ValueError(f"{where} {_shown(value)}, expected a finite number >= 0")
     return rate

@@ -69,7 +69,10 @@ class Description:
 def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[str, Any]) -> Description:
     """Flatten the parameters, resolve the knobs and look at each array; writes nothing."""
     if config is not None and not isinstance(config, Config):
-        raise TypeError(f"config: {type(config).__name__}, expected an adafactor.Config")
+        raise TypeError(
+            f"config: {type(config).__name__}, expected an adafactor.Config; "
+            f"single knobs go by name, as in learning_rate=0.01"
+        )
     resolved = (config or Config()).replace(**knobs) if knobs else config or Config()
     tree, leaves = Tree.of(params)
     shapes, dtypes = [], []

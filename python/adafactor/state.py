@@ -46,8 +46,15 @@ class State:
     def _build(self, description: Description, core: _core.State | None) -> None:
         self._description = description
         self._rows = description.rows()
-        self._core = core or _core.State(description.plan(self._rows))
+        self._core = core or self._fresh_core()
         self.paths: tuple[str, ...] = description.tree.paths
+
+    def _fresh_core(self) -> _core.State:
+        plan = self._description.plan(self._rows)
+        try:
+            return _core.State(plan)
+        except MemoryError:
+            raise MemoryError(f"init: no memory for a state of {plan.state_nbytes:,} bytes") from None
 
     @property
     def config(self) -> Config:
@@ -121,14 +128,15 @@ class State:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Hold the state for one call; RuntimeError if another one does."""
-        if not self._core.acquire():
+        hold = self._core.acquire()
+        if hold is None:
             raise RuntimeError(
                 "state in use: another call, from a thread or from inside this one, runs on it"
             )
         try:
             yield
         finally:
-            self._core.release()
+            hold.release()
 
     def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
         """The learning rate of this call and whether it was scheduled, for each of the core's rows.
@@ -150,17 +158,17 @@ class State:
         if not callable(rate):
             return rate, False
         if id(rate) not in evaluated:
-            if isinstance(rate, LearningRateSchedule):
-                evaluated[id(rate)] = checked_rate("learning_rate", rate(self.calls)), True
-            else:
-                evaluated[id(rate)] = checked_rate("learning_rate", rate()), True
+            value = rate(self.calls) if isinstance(rate, LearningRateSchedule) else rate()
+            giver = getattr(rate, "__name__", type(rate).__name__)
+            evaluated[id(rate)] = checked_rate(f"learning_rate: {giver} returned", value), True
         return evaluated[id(rate)]
 
     def _given_rates(self, learning_rate: Any) -> list[float]:
         count = len(self._rows.configs)
         if isinstance(learning_rate, list | tuple) or getattr(learning_rate, "ndim", 0) == 1:
             if len(learning_rate) != count:
-                raise ValueError(f"learning_rate: {len(learning_rate)} rates, expected one or {count}")
+                expected = "one" if count == 1 else f"one or {count}"
+                raise ValueError(f"learning_rate: {len(learning_rate)} rates, expected {expected}")
             return [_given_rate(rate) for rate in learning_rate]
         return [_given_rate(learning_rate)] * count
 
@@ -208,7 +216,7 @@ class State:
 
 
 def _given_rate(value: Any) -> float:
-    return checked_rate("learning_rate", real_number("learning_rate", value))
+    return checked_rate("learning_rate:", real_number("learning_rate", value))
 
 
 def _with_bfloat16(bits: NDArray[Any]) -> NDArray[Any]:

@@ -19,6 +19,8 @@ __all__ = ["MAX_DEPTH", "Tree"]
 MAX_DEPTH = 1000
 """How many containers may stand inside each other."""
 
+# What a message adds to what is expected of the parameters of a call.
+_LIKE_WHAT = {"params": " as in the state"}
 _EXPECTED = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
 
 
@@ -61,12 +63,12 @@ def _describe_difference(
     expected: _Node, kind: str, name: str, keys: Sequence[Any], path: str, role: str
 ) -> str | None:
     """How a container of a kind, under a name in messages, with keys, first differs from `expected`."""
-    where = at(role, path)
+    where, like = at(role, path), _LIKE_WHAT.get(role, "")
     if kind != expected.kind:
-        return f"{where}: {name}, expected {expected.kind}"
+        return f"{where}: {name}, expected {expected.kind}{like}"
     if kind in ("list", "tuple"):
         if len(keys) != len(expected.keys):
-            return f"{where}: {len(keys)} items, expected {len(expected.keys)}"
+            return f"{where}: {len(keys)} items, expected {len(expected.keys)}{like}"
         return None
     is_root = expected.slot == 0
     found, wanted = set(keys), set(expected.keys)
@@ -80,9 +82,9 @@ def _describe_difference(
                     f"{at(role, extra_path)}: the key {key!r} ({type(key).__name__}), "
                     f"expected {missing[0]!r} ({type(missing[0]).__name__})"
                 )
-        return f"{at(role, paths[0])}: missing"
+        return f"{at(role, paths[0])}: missing{like and ', expected' + like}"
     if extra:
-        return f"{at(role, paths[0])}: not in {'state' if role == 'params' else 'params'}"
+        return f"{at(role, paths[0])}: not in {'the state' if role == 'params' else 'params'}"
     return None
 
 
@@ -175,7 +177,7 @@ class Tree:
                 leaves.append(value)
                 continue
             if kind == WRONG:
-                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}")
+                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}{_hint(value)}")
             _refuse_cycle_and_depth(value, path, open_containers, role)
             contents = read(value, kind)
             keys, values = _keys_and_values(contents)
@@ -409,4 +411,11 @@ def _refuse_leaf(value: Any, path: str, role: str, allow_none: bool) -> None:
         return
     # A container is a difference between two trees; anything else would be wrong in every tree.
     error = TypeError if kind == WRONG else ValueError
-    raise error(f"{at(role, path)}: {name_of(value)}, expected an array")
+    like = _LIKE_WHAT.get(role, "") if kind != WRONG else ""
+    raise error(f"{at(role, path)}: {name_of(value)}, expected an array{like}{_hint(value)}")
+
+
+def _hint(value: Any) -> str:
+    """What to do about numbers where an array is meant."""
+    first = value[0] if type(value) in (list, tuple) and value else value
+    return "; numpy.array makes one of a list of numbers" if isinstance(first, int | float) else ""

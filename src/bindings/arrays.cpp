@@ -1,6 +1,7 @@
 // From Python objects to views. NumPy's arrays come through its C API; where other libraries' arrays will come in is
 // view_of, and nothing behind it knows where an array is from.
 #include <string>
+#include <string_view>
 
 #include "bindings.hpp"
 
@@ -35,16 +36,22 @@ bool is_plain_array(py::handle object) {
 }
 
 py::array as_array(py::handle object, const char* role, std::int64_t leaf) {
-  if (!is_plain_array(object)) refuse(ErrorKind::type, role, leaf, "a numpy.ndarray", type_name(object));
+  if (!is_plain_array(object)) {
+    // An array of another kind can be had as one of NumPy's; of a parameter the step would write into a copy else.
+    const bool convertible = py::hasattr(object, "__array__");
+    const bool written = std::string_view(role) == "params";
+    const char* how = !convertible ? "" : written ? " that shares its memory" : " (numpy.asarray makes one)";
+    refuse(ErrorKind::type, role, leaf, std::string("a numpy.ndarray") + how, type_name(object));
+  }
   return py::reinterpret_borrow<py::array>(object);
 }
 
-DType dtype_of(const py::array& array, const char* role, std::int64_t leaf) {
+DType dtype_of(const py::array& array, const char* expected, const char* role, std::int64_t leaf) {
   const py::dtype dtype = array.dtype();
   const int number = dtype.num();
   const bool known = number == py::detail::npy_api::NPY_FLOAT_ || number == py::detail::npy_api::NPY_DOUBLE_;
   if (!known) {
-    refuse(ErrorKind::type, role, leaf, "float32 or float64", "dtype " + py::str(dtype).cast<std::string>());
+    refuse(ErrorKind::type, role, leaf, expected, "dtype " + py::str(dtype).cast<std::string>());
   }
   if (dtype.byteorder() != '=') {
     refuse(ErrorKind::type, role, leaf, "the byte order of this machine",
@@ -59,12 +66,14 @@ int rank_of(py::handle object, const char* role, std::int64_t leaf) {
   return static_cast<int>(as_array(object, role, leaf).ndim());
 }
 
-TensorView view_of(py::handle object, Access access, const char* role, std::int64_t leaf, std::int64_t* strides) {
+TensorView view_of(py::handle object, Access access, const char* dtypes, const char* role, std::int64_t leaf,
+                   std::int64_t* strides) {
   const py::array array = as_array(object, role, leaf);
   TensorView view;
-  view.dtype = dtype_of(array, role, leaf);
+  view.dtype = dtype_of(array, dtypes, role, leaf);
   if (access == Access::write && !array.writeable()) {
-    refuse(ErrorKind::buffer, role, leaf, "an array that can be written", "a read-only array");
+    refuse(ErrorKind::buffer, role, leaf, "an array that can be written (adafactor.update returns new ones)",
+           "a read-only array");
   }
   view.data = const_cast<void*>(array.data());
   view.rank = static_cast<int>(array.ndim());

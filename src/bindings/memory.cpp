@@ -48,7 +48,7 @@ void Arrays::check_memory(State& state, bool in_place) {
     const bool sure = pair->verdict == Overlap::some;
     throw Error({.role = places_[pair->first].role,
                  .leaf = places_[pair->first].leaf,
-                 .expected = "",
+                 .expected = "memory of its own",
                  .found = sure ? "shares memory with" : "may share memory with (its strides are too intricate to tell)",
                  .other_role = places_[pair->second].role,
                  .other_leaf = places_[pair->second].leaf});

@@ -50,7 +50,7 @@ void bind_plan(py::module_& m) {
       "inspect_array",
       [](py::handle array, std::int64_t leaf) {
         std::vector<std::int64_t> strides(static_cast<std::size_t>(rank_of(array, "params", leaf)));
-        const TensorView view = view_of(array, Access::read, "params", leaf, strides.data());
+        const TensorView view = view_of(array, Access::read, "float32 or float64", "params", leaf, strides.data());
         return std::pair(std::vector<std::int64_t>(view.shape, view.shape + view.rank), std::string(name(view.dtype)));
       },
       py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");

@@ -56,18 +56,39 @@ py::array memory_of(const py::object& owner) {
                    state.memory(), owner);
 }
 
+// The right to use a state. Dropping it gives it back, so that a signal which Python answers before anybody has put it
+// into a variable leaves no state in use for ever.
+class Hold {
+ public:
+  explicit Hold(std::shared_ptr<StateObject> object) : object_(std::move(object)) {}
+  Hold(const Hold&) = delete;
+  Hold& operator=(const Hold&) = delete;
+  ~Hold() { release(); }
+
+  void release() {
+    if (object_) object_->state.release();
+    object_.reset();
+  }
+
+ private:
+  std::shared_ptr<StateObject> object_;
+};
+
 }  // namespace
 
 void bind_state(py::module_& m) {
   m.attr("state_kinds") = py::cast(kStateKindNames);
+  py::classh<Hold>(m, "Hold", "The right to use a state.").def("release", &Hold::release);
   py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
       .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
            py::arg("plan"))
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
       .def(
-          "acquire", [](StateObject& object) { return object.state.try_acquire(); },
-          "Whether the state was free; it is the caller's now.")
-      .def("release", [](StateObject& object) { object.state.release(); })
+          "acquire",
+          [](const std::shared_ptr<StateObject>& object) {
+            return object->state.try_acquire() ? std::make_shared<Hold>(object) : nullptr;
+          },
+          "The right to use the state until it is released or dropped; None while somebody else has it.")
       .def_property_readonly(
           "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
       .def_property_readonly(

@@ -4,6 +4,7 @@
 
 #include "../cpu/kernels.hpp"
 #include "bindings.hpp"
+#include "gil.hpp"
 
 namespace adafactor::bindings {
 
@@ -41,8 +42,9 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   std::int64_t* strides = arrays.strides.data();
   const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
     const auto leaf = static_cast<std::int64_t>(i);
-    const TensorView view = view_of(object, access, role, leaf, strides);
-    check_view(view, plan.leaves()[i], role, leaf);
+    const LeafPlan& expected = plan.leaves()[i];
+    const TensorView view = view_of(object, access, name(expected.spec.dtype), role, leaf, strides);
+    check_view(view, expected, role, leaf);
     strides += view.rank;
     return view;
   };
@@ -89,11 +91,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
                   grad_multiplier};
-  Outcome outcome;
-  {
-    const py::gil_scoped_release release;
-    outcome = step(object.state, call, cpu::kernels());
-  }
+  const Outcome outcome = without_gil([&] { return step(object.state, call, cpu::kernels()); });
   object.threads = outcome.threads;
   return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
                         table_of(object.state, outcome));

@@ -1,0 +1,251 @@
+"""One bad or odd input: what a call is given, what must happen, and the check that serves every case.
+
+Whatever happened, the last assertions are the same: parameters, gradients, state and counters hold the bytes that they
+should, and a good step right after gives the bits that a twin gets, which never saw the odd input.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import adafactor
+import snapshots
+
+
+class NumPy:
+    """The array library that the arrays of a case come from: how to make one, and how to look into one."""
+
+    name = "numpy"
+
+    @staticmethod
+    def array(values: np.ndarray) -> Any:
+        """A new array of the library that holds these values."""
+        return np.array(values)
+
+    @staticmethod
+    def numpy(array: Any) -> np.ndarray:
+        """The same memory as an array of NumPy."""
+        return array
+
+
+LIBRARIES = (NumPy,)
+SHAPES = {"w": (6, 21), "b": (21,)}
+
+
+class Model:
+    """Parameters, gradients and a state that has made some steps.
+
+    `values` are the parameters and gradients by path where they are not to be drawn, by shape and dtype.
+    """
+
+    def __init__(
+        self,
+        library: type[NumPy] = NumPy,
+        shapes: dict[str, tuple[int, ...]] = SHAPES,
+        dtype: str = "float32",
+        steps: int = 2,
+        values: tuple[dict[str, np.ndarray], dict[str, np.ndarray]] | None = None,
+        **knobs: Any,
+    ) -> None:
+        generator = np.random.default_rng(7)
+        drawn = values or tuple(
+            {path: np.asarray(generator.standard_normal(shape, dtype)) for path, shape in shapes.items()}
+            for _ in range(2)
+        )
+        self.library = library
+        self.params, self.grads = ({path: library.array(x) for path, x in tree.items()} for tree in drawn)
+        self.state = adafactor.init(self.params, **knobs)
+        for _ in range(steps):
+            adafactor.step(self.params, self.grads, self.state)
+
+    def memory(self, *more: Any) -> Any:
+        """Everything that a call could write, as bytes: also what lies between the elements of an array."""
+        trees = (self.params, self.grads, *more)
+        arrays = [self.library.numpy(array) for tree in trees for array in arrays_in(tree)]
+        return snapshots.memory(arrays), snapshots.of_state(self.state)
+
+    def values(self) -> Any:
+        """The elements of all parameters, the state and the counters."""
+        params = [self.library.numpy(p).tobytes() for p in arrays_in(self.params)]
+        return params, snapshots.of_state(self.state)
+
+
+Given = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What there is after a call that was not refused."""
+
+    params: Any
+    state: adafactor.State
+    report: adafactor.StepReport
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A call and what must happen: it is refused, does nothing, or does what another call does.
+
+    `name` begins with the number of the hazard. `given` makes what the call gets, of a model: (params, grads)
+    or (params, grads, keywords) for `step` and `update`, (params, keywords) for `init`. A call that is refused
+    has an `error` and a pattern of the whole `message`. One that is not does nothing if `is_nothing`; else a
+    twin makes the call `like`, or the same one, and ends with the same bits; `expect` looks at the outcome.
+    """
+
+    name: str
+    given: Callable[[Model], Given]
+    error: type[BaseException] | None = None
+    message: str = ""
+    calls: tuple[str, ...] = ("step", "update")
+    model: Callable[[type[NumPy]], Model] = Model
+    twin: Callable[[type[NumPy]], Model] | None = None
+    like: Callable[[Model], Given] | None = None
+    is_nothing: bool = False
+    expect: Callable[[Outcome], None] | None = None
+    library: str = ""  # the only library that can express it
+
+    def __post_init__(self) -> None:
+        means = (self.error, self.like, self.twin, self.expect)
+        assert self.is_nothing or any(mean is not None for mean in means), f"{self.name} asserts nothing"
+
+    def check(self, call: str, library: type[NumPy]) -> None:
+        model, twin = self.model(library), (self.twin or self.model)(library)
+        given = self.given(model)
+        before = model.memory(given)
+        if self.error is not None:
+            with pytest.raises(self.error) as caught:
+                make(call, given, model.state)
+            assert type(caught.value) is self.error
+            assert re.fullmatch(self.message, str(caught.value), re.DOTALL), str(caught.value)
+            assert model.memory(given) == before
+        else:
+            self._check_outcome(call, given, model, twin, before)
+        check_next_step(model, twin)
+
+    def _check_outcome(self, call: str, given: Given, model: Model, twin: Model, before: Any) -> None:
+        grads = list(arrays_in(given[1]))
+        borrowed = snapshots.memory(grads), around(given[0])
+        outcome = make(call, given, model.state)
+        assert (snapshots.memory(grads), around(given[0])) == borrowed
+        if self.is_nothing or call == "update":
+            assert model.memory(given) == before
+        if self.expect is not None:
+            self.expect(outcome)
+        model.params, model.state = outcome.params, outcome.state
+        if not self.is_nothing:
+            same = make(call, (self.like or self.given)(twin), twin.state)
+            twin.params, twin.state = same.params, same.state
+            assert repr(outcome.report) == repr(same.report)
+        assert model.values() == twin.values()
+
+
+@dataclasses.dataclass(frozen=True)
+class Event:
+    """Something that happens beside a model, which must not notice: `happen` asserts what must come of it."""
+
+    name: str
+    happen: Callable[[Model], None]
+    model: Callable[[type[NumPy]], Model] = Model
+    calls: tuple[str, ...] = ("",)
+    library: str = ""
+
+    def check(self, call: str, library: type[NumPy]) -> None:
+        model, twin = self.model(library), self.model(library)
+        before = model.memory()
+        self.happen(model)
+        assert model.memory() == before
+        check_next_step(model, twin)
+
+
+IN_PLACE = ("step",)
+AT_INIT = ("init",)
+
+
+def make(call: str, given: Given, state: adafactor.State) -> Outcome:
+    """The call of this name with what a case made."""
+    if call == "init":
+        made = adafactor.init(given[0], **given[1])
+        return Outcome(given[0], made, None)
+    params, grads, keywords = given if len(given) == 3 else (*given, {})
+    if call == "update":
+        return Outcome(*adafactor.update(params, grads, state, **keywords))
+    return Outcome(params, state, adafactor.step(params, grads, state, **keywords))
+
+
+def check_next_step(model: Model, twin: Model) -> None:
+    """A good step of the model does what it does to its twin, which saw nothing odd."""
+    reports = [adafactor.step(each.params, each.grads, each.state) for each in (model, twin)]
+    assert reports[0].updated or not model.state.paths
+    assert repr(reports[0]) == repr(reports[1])
+    assert model.values() == twin.values()
+
+
+def arrays_in(tree: Any) -> Iterator[np.ndarray]:
+    """The arrays in some nesting of containers, however wrong the tree is otherwise."""
+    pending, seen = [tree], set()
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            if not value.dtype.hasobject:
+                yield value
+        elif isinstance(value, dict):
+            pending.extend(dict.values(value))
+        elif isinstance(value, list | tuple):
+            pending.extend(value)
+
+
+def around(params: Any) -> list[bytes]:
+    """The bytes of the buffers of parameters that are not elements of any of them."""
+    views = [p for p in arrays_in(params) if _has_surroundings(p)]
+    elements = [view.copy() for view in views]
+    for view in views:
+        view[...] = 0
+    found = [snapshots.buffer_of(view).tobytes() for view in views]
+    for view, values in zip(views, elements, strict=True):
+        view[...] = values
+    return found
+
+
+def _has_surroundings(array: np.ndarray) -> bool:
+    buffer = snapshots.buffer_of(array)
+    return buffer is not array and buffer.flags.writeable and buffer.nbytes <= snapshots.MOST
+
+
+# What cases are made of.
+
+
+def same(model: Model) -> Given:
+    """The model's own parameters and gradients."""
+    return model.params, model.grads
+
+
+def model(**arguments: Any) -> Callable[[type[NumPy]], Model]:
+    """How to make a model with these arguments."""
+    return lambda library: Model(library, **arguments)
+
+
+def zeros(*shape: int, dtype: Any = "float32") -> Callable[[Model], Any]:
+    """How to make an array of zeros of the model's library."""
+    return lambda m: m.library.array(np.zeros(shape, dtype))
+
+
+def with_params(**leaves: Callable[[Model], Any]) -> Callable[[Model], Given]:
+    """The model's trees, but for these parameters."""
+    return lambda m: (m.params | {path: leaf(m) for path, leaf in leaves.items()}, m.grads)
+
+
+def with_grads(**leaves: Callable[[Model], Any]) -> Callable[[Model], Given]:
+    """The model's trees, but for these gradients."""
+    return lambda m: (m.params, m.grads | {path: leaf(m) for path, leaf in leaves.items()})
+
+
+def leaf(make_leaf: Callable[[], Any]) -> Callable[[Model], tuple[Any, dict[str, Any]]]:
+    """For `init`: a tree with one leaf, and no knobs."""
+    return lambda m: ({"w": make_leaf()}, {})

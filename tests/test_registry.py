@@ -1,0 +1,45 @@
+"""The registry of bad and odd inputs: every case is tried, and the numbers are held against the list of hazards."""
+
+import collections
+
+import pytest
+
+from registry import CASES, hazards
+from registry.case import LIBRARIES
+
+
+def parameters():
+    for case in CASES:
+        for library in LIBRARIES:
+            if case.library not in ("", library.name):
+                continue
+            for call in case.calls:
+                words = ", ".join(word for word in (library.name, call) if word)
+                yield pytest.param(case, call, library, id=f"{case.name} ({words})")
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.filterwarnings("ignore:grads. no gradient for b; left alone:UserWarning")
+@pytest.mark.parametrize(("case", "call", "library"), list(parameters()))
+def test_what_must_happen_happens(case, call, library):
+    case.check(call, library)
+
+
+def numbers():
+    return collections.Counter(case.name.split()[0] for case in CASES)
+
+
+def test_every_hazard_has_a_case_or_a_reason():
+    assert set(numbers()) | set(hazards.NOT_HERE) == set(hazards.HAZARDS)
+    assert set(numbers()) & set(hazards.NOT_HERE) == set()
+
+
+def test_there_are_many_cases():
+    """A number counts three times at most: many values of one knob are not many hazards."""
+    assert sum(min(3, count) for count in numbers().values()) >= 120
+
+
+def test_no_two_cases_have_one_name():
+    assert [
+        name for name, count in collections.Counter(case.name for case in CASES).items() if count > 1
+    ] == []

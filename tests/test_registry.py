@@ -1,4 +1,4 @@
-"""The registry of bad and odd inputs: every case is tried, and the numbers are held against the list of hazards."""
+"""The registry of bad and odd inputs: every case is tried, and the numbers are held against the list."""
 
 import collections
 

@@ -15,7 +15,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any, cast
 
-__all__ = ["LEAF", "PLAIN", "WRONG", "Contents", "kind_of", "name_of", "read", "rebuild"]
+__all__ = ["LEAF", "PLAIN", "WRONG", "Contents", "advice", "kind_of", "name_of", "read", "rebuild"]
 
 LEAF = "leaf"
 WRONG = "wrong"
@@ -86,6 +86,12 @@ def name_of(value: Any) -> str:
     kind = kind_of(type(value))
     name = type(value).__name__
     return f"{kind} {name}" if kind in ("namedtuple", "dataclass") else name
+
+
+def advice(value: Any) -> str:
+    """What the message about a value that is no array adds: how numbers become one."""
+    first = value[0] if type(value) in (list, tuple) and value else value
+    return "; numpy.array makes one of a list of numbers" if isinstance(first, int | float) else ""
 
 
 def rebuild(value: Any, kind: str, parts: dict[Any, Any] | list[Any]) -> Any:

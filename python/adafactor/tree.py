@@ -11,7 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
-from adafactor.containers import LEAF, PLAIN, WRONG, kind_of, name_of, read, rebuild
+from adafactor.containers import LEAF, PLAIN, WRONG, advice, kind_of, name_of, read, rebuild
 from adafactor.paths import at, child_paths, refuse_equal_paths
 
 __all__ = ["MAX_DEPTH", "Tree"]
@@ -84,7 +84,8 @@ def _describe_difference(
                 )
         return f"{at(role, paths[0])}: missing{like and ', expected' + like}"
     if extra:
-        return f"{at(role, paths[0])}: not in {'the state' if role == 'params' else 'params'}"
+        there = "the state, expected the tree that init was given" if role == "params" else "params"
+        return f"{at(role, paths[0])}: not in {there}"
     return None
 
 
@@ -177,7 +178,7 @@ class Tree:
                 leaves.append(value)
                 continue
             if kind == WRONG:
-                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}{_hint(value)}")
+                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}{advice(value)}")
             _refuse_cycle_and_depth(value, path, open_containers, role)
             contents = read(value, kind)
             keys, values = _keys_and_values(contents)
@@ -412,10 +413,4 @@ def _refuse_leaf(value: Any, path: str, role: str, allow_none: bool) -> None:
     # A container is a difference between two trees; anything else would be wrong in every tree.
     error = TypeError if kind == WRONG else ValueError
     like = _LIKE_WHAT.get(role, "") if kind != WRONG else ""
-    raise error(f"{at(role, path)}: {name_of(value)}, expected an array{like}{_hint(value)}")
-
-
-def _hint(value: Any) -> str:
-    """What to do about numbers where an array is meant."""
-    first = value[0] if type(value) in (list, tuple) and value else value
-    return "; numpy.array makes one of a list of numbers" if isinstance(first, int | float) else ""
+    raise error(f"{at(role, path)}: {name_of(value)}, expected an array{like}{advice(value)}")

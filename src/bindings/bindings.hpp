@@ -70,8 +70,9 @@ struct StateObject {
 // Whether an array is only read, or written.
 enum class Access { read, write };
 
-// From a Python object to a view, the one place where arrays come in. `dtypes` says which are expected. `strides` takes the strides in elements and has
-// room for the array's rank; the view points into it and into the array, and is valid as long as both.
+// From a Python object to a view, the one place where arrays come in. `dtypes` says which are expected. `strides` takes
+// the strides in elements and has room for the array's rank; the view points into it and into the array, and is valid
+// as long as both.
 TensorView view_of(py::handle object, Access access, const char* dtypes, const char* role, std::int64_t leaf,
                    std::int64_t* strides);
 

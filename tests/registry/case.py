@@ -1,7 +1,7 @@
 """One bad or odd input: what a call is given, what must happen, and the check that serves every case.
 
-Whatever happened, the last assertions are the same: parameters, gradients, state and counters hold the bytes that they
-should, and a good step right after gives the bits that a twin gets, which never saw the odd input.
+Whatever happened, the last assertions are the same: parameters, gradients, state and counters hold the bytes
+that they should, and a good step right after gives the bits that a twin gets, which never saw the odd input.
 """
 
 import dataclasses
@@ -91,9 +91,10 @@ class Case:
     """A call and what must happen: it is refused, does nothing, or does what another call does.
 
     `name` begins with the number of the hazard. `given` makes what the call gets, of a model: (params, grads)
-    or (params, grads, keywords) for `step` and `update`, (params, keywords) for `init`. A call that is refused
-    has an `error` and a pattern of the whole `message`. One that is not does nothing if `is_nothing`; else a
-    twin makes the call `like`, or the same one, and ends with the same bits; `expect` looks at the outcome.
+    or (params, grads, keywords) for `step` and `update`, (params, keywords) for `init`. A call that is
+    refused has an `error` and a pattern of the whole `message`. One that is not does nothing if `is_nothing`;
+    else a twin makes the call `like`, or the same one, and ends with the same bits; `expect` looks at the
+    outcome.
     """
 
     name: str
@@ -115,31 +116,31 @@ class Case:
     def check(self, call: str, library: type[NumPy]) -> None:
         model, twin = self.model(library), (self.twin or self.model)(library)
         given = self.given(model)
-        before = model.memory(given)
+        arrays, grads = list(arrays_in(given)), list(arrays_in(given[1]))
+        before, borrowed = model.memory(arrays), (snapshots.memory(grads), around(given[0]))
         if self.error is not None:
             with pytest.raises(self.error) as caught:
                 make(call, given, model.state)
             assert type(caught.value) is self.error
             assert re.fullmatch(self.message, str(caught.value), re.DOTALL), str(caught.value)
-            assert model.memory(given) == before
+            outcome = None
         else:
-            self._check_outcome(call, given, model, twin, before)
+            outcome = make(call, given, model.state)
+            assert (snapshots.memory(grads), around(given[0])) == borrowed
+        if outcome is None or self.is_nothing or call == "update":
+            assert model.memory(arrays) == before
+        if outcome is not None:
+            self._compare(outcome, call, model, twin)
         check_next_step(model, twin)
 
-    def _check_outcome(self, call: str, given: Given, model: Model, twin: Model, before: Any) -> None:
-        grads = list(arrays_in(given[1]))
-        borrowed = snapshots.memory(grads), around(given[0])
-        outcome = make(call, given, model.state)
-        assert (snapshots.memory(grads), around(given[0])) == borrowed
-        if self.is_nothing or call == "update":
-            assert model.memory(given) == before
+    def _compare(self, outcome: Outcome, call: str, model: Model, twin: Model) -> None:
         if self.expect is not None:
             self.expect(outcome)
         model.params, model.state = outcome.params, outcome.state
         if not self.is_nothing:
-            same = make(call, (self.like or self.given)(twin), twin.state)
-            twin.params, twin.state = same.params, same.state
-            assert repr(outcome.report) == repr(same.report)
+            like = make(call, (self.like or self.given)(twin), twin.state)
+            twin.params, twin.state = like.params, like.state
+            assert repr(outcome.report) == repr(like.report)
         assert model.values() == twin.values()
 
 
@@ -215,7 +216,7 @@ def around(params: Any) -> list[bytes]:
 
 def _has_surroundings(array: np.ndarray) -> bool:
     buffer = snapshots.buffer_of(array)
-    return buffer is not array and buffer.flags.writeable and buffer.nbytes <= snapshots.MOST
+    return buffer is not array and array.flags.writeable and buffer.nbytes <= snapshots.MOST
 
 
 # What cases are made of.

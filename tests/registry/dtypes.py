@@ -117,7 +117,7 @@ def the_file_is_written(m):
 
 
 def resized(m):
-    """An array that a schedule makes smaller is not the one that the call was given: it is looked at afterwards."""
+    """Arrays are looked at after the schedule has returned, so one that it made smaller is refused."""
     grads = {path: g.copy() for path, g in m.grads.items()}
 
     def resize():
@@ -131,7 +131,7 @@ def resized(m):
 
 
 def held(m):
-    """While a call has an array its owner cannot give the memory back, though nobody else refers to the array."""
+    """While a call has an array, its owner cannot give the memory back."""
     trees = [{path: x.copy() for path, x in tree.items()} for tree in (m.params, m.grads)]
 
     def resize():

@@ -188,7 +188,7 @@ STRUCTURE = [
         "T2 the state of another model, a key more",
         with_params(c=zeros(2)),
         ValueError,
-        "params c: not in the state",
+        "params c: not in the state, expected the tree that init was given",
     ),
     Case(
         "T2 the state of another model, a list",

@@ -1,0 +1,157 @@
+"""The likeliest mistakes of a new user, each with the whole text of its error, which says what to do."""
+
+import numpy as np
+import pytest
+
+import adafactor
+
+ARRAY = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
+
+
+class Tensor:
+    """What the tensor of another library looks like to us: an array, but none of NumPy."""
+
+    def __array__(self, dtype=None, copy=None):
+        return np.zeros((4, 3), np.float32)
+
+    def __dlpack__(self, **keywords):
+        raise AssertionError("nobody asks for it")
+
+
+Tensor.__module__ = "torch"
+
+
+def params():
+    return {"encoder": {"w": np.ones((4, 3), np.float32), "b": np.zeros(3, np.float32)}}
+
+
+def grads(w=None, b=None):
+    made = params()["encoder"]
+    return {"encoder": {"w": made["w"] if w is None else w, "b": made["b"] if b is None else b}}
+
+
+def read_only():
+    made = params()
+    made["encoder"]["w"].flags.writeable = False
+    return made
+
+
+def step(params, grads):
+    return adafactor.step(params, grads, adafactor.init(params))
+
+
+MISTAKES = {
+    "a gradient that is transposed": (
+        lambda: step(params(), grads(w=np.ones((3, 4), np.float32))),
+        ValueError,
+        "grads encoder/w: shape (3, 4), expected (4, 3)",
+    ),
+    "gradients in a list": (
+        lambda: step(params(), [np.ones((4, 3), np.float32), np.zeros(3, np.float32)]),
+        ValueError,
+        "grads: list, expected dict",
+    ),
+    "parameters of whole numbers": (
+        lambda: adafactor.init({"w": np.ones((4, 3), int)}),
+        TypeError,
+        "params w: dtype int64, expected float32 or float64",
+    ),
+    "gradients computed in double": (
+        lambda: step(params(), grads(b=np.zeros(3))),
+        TypeError,
+        "grads encoder/b: dtype float64, expected float32",
+    ),
+    "numbers in lists": (
+        lambda: adafactor.init({"w": [[1.0, 2.0], [3.0, 4.0]]}),
+        TypeError,
+        f"params w/0/0: float, expected {ARRAY}; numpy.array makes one of a list of numbers",
+    ),
+    "a gradient of numbers in a list": (
+        lambda: step(params(), grads(b=[0.0, 0.0, 0.0])),
+        ValueError,
+        "grads encoder/b: list, expected an array; numpy.array makes one of a list of numbers",
+    ),
+    "a tensor for a parameter": (
+        lambda: adafactor.init({"w": Tensor()}),
+        TypeError,
+        "params w: torch.Tensor, expected a numpy.ndarray that shares its memory",
+    ),
+    "a tensor for a gradient": (
+        lambda: step(params(), grads(w=Tensor())),
+        TypeError,
+        "grads encoder/w: torch.Tensor, expected a numpy.ndarray (numpy.asarray makes one)",
+    ),
+    "a config for a state": (
+        lambda: adafactor.step(params(), grads(), adafactor.Config(learning_rate=0.01)),
+        TypeError,
+        "state: Config, expected what adafactor.init(params) returned",
+    ),
+    "no state": (
+        lambda: adafactor.step(params(), grads(), None),
+        TypeError,
+        "state: NoneType, expected what adafactor.init(params) returned",
+    ),
+    "a learning rate without its name": (
+        lambda: adafactor.init(params(), 0.01),
+        TypeError,
+        "config: float, expected an adafactor.Config; single knobs go by name, as in learning_rate=0.01",
+    ),
+    "a typo": (
+        lambda: adafactor.init(params(), learning_rte=0.01),
+        TypeError,
+        "unknown knob 'learning_rte'; did you mean 'learning_rate'?",
+    ),
+    "the name that torch has": (
+        lambda: adafactor.init(params(), lr=0.01),
+        TypeError,
+        "unknown knob 'lr'; did you mean 'learning_rate'?",
+    ),
+    "a learning rate in quotes": (
+        lambda: adafactor.init(params(), learning_rate="0.01"),
+        TypeError,
+        "learning_rate: '0.01', expected a number, a LearningRateSchedule or a callable without arguments",
+    ),
+    "the other sign of beta_2_decay": (
+        lambda: adafactor.init(params(), beta_2_decay=0.8),
+        ValueError,
+        "beta_2_decay: 0.8, expected a finite number <= 0 (beta2 = 1 - t**beta_2_decay, so -0.8 and not 0.8)",
+    ),
+    "a gradient with a NaN": (
+        lambda: step(params(), grads(b=np.array([0, np.nan, 0], np.float32))),
+        FloatingPointError,
+        "grads encoder/b: 1 NaN and 0 Inf of 3 values; nothing was changed; "
+        'on_nonfinite="skip" skips such a call, "propagate" lets it through',
+    ),
+    "a parameter that nobody may write": (
+        lambda: step(read_only(), grads()),
+        BufferError,
+        "params encoder/w: a read-only array, expected an array that can be written "
+        "(adafactor.update returns new ones)",
+    ),
+    "the state of another model": (
+        lambda: adafactor.step(params(), grads(), adafactor.init({"encoder": {"w": np.ones((3, 3))}})),
+        ValueError,
+        "params encoder/b: not in the state, expected the tree that init was given",
+    ),
+    "the state of a smaller model": (
+        lambda: adafactor.step(
+            params(), grads(), adafactor.init({"encoder": params()["encoder"] | {"w": np.ones((2, 3), "f")}})
+        ),
+        ValueError,
+        "params encoder/w: shape (4, 3), expected (2, 3) as in the state",
+    ),
+    "no gradients": (
+        lambda: step(params(), {"encoder": {"w": None, "b": None}}),
+        ValueError,
+        "grads: every gradient is None, expected at least one array",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_error_says_what_to_do(mistake):
+    make, error, text = MISTAKES[mistake]
+    with pytest.raises(error) as caught:
+        make()
+    assert type(caught.value) is error
+    assert str(caught.value) == text

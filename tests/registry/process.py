@@ -163,16 +163,16 @@ def interrupted(m):
     before = signal.signal(signal.SIGALRM, answer)
     try:
         for k in range(20):
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 * (k + 1))
             with pytest.raises(KeyboardInterrupt):
-                step_for_ever(params, grads, state)
+                step_until_a_signal(0.0005 * (k + 1), params, grads, state)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert_as_if_alone(params, state, large(0), grads)
 
 
-def step_for_ever(params, grads, state):
+def step_until_a_signal(seconds, params, grads, state):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     while True:
         adafactor.step(params, grads, state)
 

@@ -208,6 +208,19 @@ def test_squares_that_overflow_only_together_are_bad_too():
     assert everything(params, grads, state) == before
 
 
+@pytest.mark.parametrize("column", [0, 4095, 4096, 5999])
+def test_a_column_that_overflows_is_bad_wherever_a_wide_tile_has_it(column):
+    """Two squares of 2.25e38, each in a row of its own; 4096 columns are summed before the next are."""
+    params = {"w": np.ones((20, 6000), np.float32)}
+    state = adafactor.init(params)
+    grads = draw({"w": (20, 6000)}, 0)
+    grads["w"][3:5, column] = 1.5e19
+    before = everything(params, grads, state)
+    with pytest.raises(FloatingPointError, match=r"^grads w: finite, but"):
+        adafactor.step(params, grads, state)
+    assert everything(params, grads, state) == before
+
+
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("case", [case for case in CASES if "global" not in case])
 def test_propagating_a_nan_spoils_its_leaf_alone(case, call):

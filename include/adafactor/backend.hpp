@@ -122,7 +122,6 @@ class CpuBackend final : public Backend {
 
   // Adds up the squares of G, leaf by leaf and over all; from them the factors of clipping by norm.
   void find_norms(const Wave& wave) {
-    double total = 0;
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) {
       Leaf& leaf = leaf_at(i);
       if (!leaf.judged) continue;
@@ -131,12 +130,11 @@ class CpuBackend final : public Backend {
       for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
       if (leaf.action == Action::accumulate && !fits(leaf.gradient_squares, i)) leaf.gradient_squares = kInfinity;
       if (!std::isfinite(leaf.gradient_squares)) workspace_.finite = false;
-      total += leaf.gradient_squares;
-      leaf.norm_factor = norm_factor(leaf.clipnorm, leaf.gradient_squares);
+      workspace_.add_squares(leaf.gradient_squares);
+      leaf.norm_factor = norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
     }
-    workspace_.gradient_squares += total;
     if (!plan_.call().global_clipnorm) return;
-    const double factor = norm_factor(*plan_.call().global_clipnorm, total);
+    const double factor = norm_factor(*plan_.call().global_clipnorm, workspace_.gradient_norm());
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) leaf_at(i).norm_factor = factor;
   }
 
@@ -146,10 +144,7 @@ class CpuBackend final : public Backend {
     return !narrow || squares <= static_cast<double>(std::numeric_limits<float>::max());
   }
 
-  static double norm_factor(double limit, double squares) {
-    const double norm = std::sqrt(squares);
-    return norm <= limit ? 1 : limit / norm;
-  }
+  static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
 
   // From the sums of U^2 and P^2: the factor of clipping by rms, and alpha.
   void find_step(std::int64_t index) {

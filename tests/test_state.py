@@ -362,3 +362,17 @@ def test_a_state_in_use_refuses_every_call():
     assert (snapshots.memory(params.values()), snapshots.of_state(state)) == before
     for call in calls.values():
         call()
+
+
+def test_the_core_refuses_what_the_package_never_hands_it():
+    """Its methods are private, and a mistake in the package is an error all the same, not a crash."""
+    state = adafactor.init(np.ones(3), overrides=[("x", {"learning_rate": 0.1})])._core
+    with pytest.raises(TypeError):
+        adafactor._core.State(None)
+    arrays = [np.ones(3)]
+    for rates in ([], [(0.1, False)] * 3):
+        with pytest.raises(ValueError, match=r"^rates: one for each row of knobs$"):
+            state.step(arrays, [np.ones(3)], arrays, rates, 1.0)
+    with pytest.raises(IndexError):
+        state.step([], [], [], [(0.1, False)] * 2, 1.0)
+    assert (arrays[0] == 1).all()

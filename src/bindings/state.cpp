@@ -62,7 +62,7 @@ void bind_state(py::module_& m) {
   m.attr("state_kinds") = py::cast(kStateKindNames);
   py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
       .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
-           py::arg("plan"))
+           py::arg("plan").none(false))
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
       .def(
           "acquire", [](StateObject& object) { return object.state.try_acquire(); },

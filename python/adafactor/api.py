@@ -210,8 +210,8 @@ def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> 
 def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:
     """Bytes that the first step allocates besides and the state keeps; independent of the number of threads.
 
-    Twice the moments, partial sums of at most 2 % of the largest leaf (or 64 KiB), and some hundred bytes a
-    leaf.
+    As much as the moments, those of the columns once more, partial sums of at most 2 % of the largest leaf
+    (or 64 KiB), and some hundred bytes a leaf.
 
     >>> import numpy as np, adafactor
     >>> params = np.zeros((1024, 512), np.float32)

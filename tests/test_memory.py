@@ -24,9 +24,10 @@ def tree(leaves, shape=(64, 48)):
 
 
 @pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
-@pytest.mark.parametrize("leaves", [1, 50])
-def test_a_steady_step_takes_little_besides_its_report(leaves, knobs):
-    params, grads = tree(leaves), tree(leaves)
+@pytest.mark.parametrize("leaves", [1, 131])  # as many as T5-small has
+@pytest.mark.parametrize("nest", [lambda leaf: leaf, lambda leaf: {"w": [leaf]}], ids=["flat", "nested"])
+def test_a_steady_step_takes_little_besides_its_report(nest, leaves, knobs):
+    params, grads = ({path: nest(leaf) for path, leaf in tree(leaves).items()} for _ in range(2))
     state = adafactor.init(params, **knobs)
     for _ in range(4):
         adafactor.step(params, grads, state)

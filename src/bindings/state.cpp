@@ -1,5 +1,6 @@
 // States: the memory of the moments as NumPy arrays without a copy, the counters, and who may use it.
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 
 #include "bindings.hpp"
@@ -56,6 +57,13 @@ py::array memory_of(const py::object& owner) {
                    state.memory(), owner);
 }
 
+// Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of
+// giving the state back.
+void enter(StateObject& object) {
+  if (object.state.try_acquire()) return;
+  throw std::runtime_error("state in use: another call, from a thread or from inside this one, runs on it");
+}
+
 }  // namespace
 
 void bind_state(py::module_& m) {
@@ -64,10 +72,9 @@ void bind_state(py::module_& m) {
       .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
            py::arg("plan").none(false))
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
-      .def(
-          "acquire", [](StateObject& object) { return object.state.try_acquire(); },
-          "Whether the state was free; it is the caller's now.")
-      .def("release", [](StateObject& object) { object.state.release(); })
+      .def("__enter__", &enter,
+           "The state is the caller's until the end of the `with`; RuntimeError if it is another's.")
+      .def("__exit__", [](StateObject& object, const py::args&) { object.state.release(); })
       .def_property_readonly(
           "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
       .def_property_readonly(

@@ -43,7 +43,7 @@ RULES = [
     Rule(
         "intrinsics",
         r"<(immintrin|x86intrin|arm_neon)\.h>",
-        r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*",
+        r"include/adafactor/(group|floating_point)\.hpp|src/cpu/.*",
     ),
 ]
 
@@ -153,7 +153,7 @@ def test_no_file_includes_a_higher_layer():
 def test_the_headers_of_the_core_use_the_standard_library_alone():
     exceptions = {
         "parallel": {"omp.h"},
-        "lanes": {"immintrin.h", "arm_neon.h"},
+        "group": {"immintrin.h", "arm_neon.h"},
         "floating_point": {"immintrin.h"},
     }
     for path in (ROOT / "include/adafactor").rglob("*.hpp"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,18 +125,9 @@ class State:
             for index, leaf in enumerate(leaves):
                 leaf[...] = self._core.array(index, "average")
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold the state for one call; RuntimeError if another one does."""
-        hold = self._core.acquire()
-        if hold is None:
-            raise RuntimeError(
-                "state in use: another call, from a thread or from inside this one, runs on it"
-            )
-        try:
-            yield
-        finally:
-            hold.release()
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """What holds the state in a `with`, for one call; RuntimeError there if another call holds it."""
+        return self._core
 
     def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
         """The learning rate of this call and whether it was scheduled, for each of the core's rows.

@@ -1,5 +1,6 @@
 // States: the memory of the moments as NumPy arrays without a copy, the counters, and who may use it.
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 
 #include "bindings.hpp"
@@ -56,39 +57,24 @@ py::array memory_of(const py::object& owner) {
                    state.memory(), owner);
 }
 
-// The right to use a state. Dropping it gives it back, so that a signal which Python answers before anybody has put it
-// into a variable leaves no state in use for ever.
-class Hold {
- public:
-  explicit Hold(std::shared_ptr<StateObject> object) : object_(std::move(object)) {}
-  Hold(const Hold&) = delete;
-  Hold& operator=(const Hold&) = delete;
-  ~Hold() { release(); }
-
-  void release() {
-    if (object_) object_->state.release();
-    object_.reset();
-  }
-
- private:
-  std::shared_ptr<StateObject> object_;
-};
+// Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of
+// giving the state back.
+void enter(StateObject& object) {
+  if (object.state.try_acquire()) return;
+  throw std::runtime_error("state in use: another call, from a thread or from inside this one, runs on it");
+}
 
 }  // namespace
 
 void bind_state(py::module_& m) {
   m.attr("state_kinds") = py::cast(kStateKindNames);
-  py::classh<Hold>(m, "Hold", "The right to use a state.").def("release", &Hold::release);
   py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
       .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
-           py::arg("plan"))
+           py::arg("plan").none(false))
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
-      .def(
-          "acquire",
-          [](const std::shared_ptr<StateObject>& object) {
-            return object->state.try_acquire() ? std::make_shared<Hold>(object) : nullptr;
-          },
-          "The right to use the state until it is released or dropped; None while somebody else has it.")
+      .def("__enter__", &enter,
+           "The state is the caller's until the end of the `with`; RuntimeError if it is another's.")
+      .def("__exit__", [](StateObject& object, const py::args&) { object.state.release(); })
       .def_property_readonly(
           "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
       .def_property_readonly(

@@ -43,8 +43,10 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
     const auto leaf = static_cast<std::int64_t>(i);
     const LeafPlan& expected = plan.leaves()[i];
-    const TensorView view = view_of(object, access, name(expected.spec.dtype), role, leaf, strides);
+    TensorView view = view_of(object, access, name(expected.spec.dtype), role, leaf, strides);
     check_view(view, expected, role, leaf);
+    // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
+    view.shape = expected.spec.shape.data();
     strides += view.rank;
     return view;
   };
@@ -88,6 +90,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   take_views(object.state.plan(), borrowed, arrays);
   arrays.check_memory(object.state, borrowed.in_place());
   arrays.rates.clear();
+  if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
                   grad_multiplier};

@@ -22,6 +22,14 @@ ANNOTATIONS = {field.name: str(field.type) for field in dataclasses.fields(adafa
 WORDS = {knob: row[1] for knob, row in KNOBS.items() if row[1] is not None}
 HAZARD = {"learning_rate": "H1", "beta_2_decay": "H2", "clip_threshold": "H3"}
 
+
+class Misleading:
+    """Claims to be a whole number, and is none."""
+
+    def __index__(self):
+        return "2"
+
+
 OUT_OF_RANGE = {
     "learning_rate": [-1.0, -1e-300, nan, inf, -inf],
     "beta_2_decay": [0.1, 0.8, nan, inf, -inf],
@@ -46,6 +54,7 @@ OUT_OF_RANGE = {
 NO_NUMBERS = ["0.1", b"1", 1j, True, np.True_, [0.1], {}, object(), np.array([0.1]), np.complex64(1)]
 NO_NUMBERS += [np.array(True), np.array("0.1"), np.array(1j), np.timedelta64(1, "s")]
 NO_WHOLE_NUMBERS = [2.0, "2", True, np.True_, np.float64(2), fractions.Fraction(2), [2], np.array([2])]
+NO_WHOLE_NUMBERS += [Misleading()]
 NO_BOOLS = [1, 0, "yes", 1.0, [], np.array(True), np.int64(1)]
 NO_WORDS = [3, 1.5, ["last_two"], b"raise", object()]
 NO_PATTERNS = [3, None, [3], ["a", None], {"a": 1}]
@@ -133,6 +142,18 @@ REFUSED_KNOBS = [
     *out_of_range(),
     *of_the_wrong_kind(),
     at_init({"learning_rate": HUGE}, "H1", ValueError, f"learning_rate: {SHORT}, expected a finite number"),
+    at_init(
+        {"learning_rate": fractions.Fraction(HUGE)},
+        "H1",
+        ValueError,
+        r"learning_rate: Fraction\(10+\.\.\., expected a finite number",
+    ),
+    at_init(
+        {"learning_rate": decimal.Decimal("sNaN")},
+        "H1",
+        ValueError,
+        r"learning_rate: Decimal\('sNaN'\), expected a finite number",
+    ),
     at_init({"epsilon_2": -HUGE}, "H4", ValueError, f"epsilon_2: {SHORT}, expected a finite number"),
     at_init({"seed": HUGE}, "H4", ValueError, rf"seed: {SHORT}, expected a whole number of at most 2\*\*53"),
     *(

@@ -126,6 +126,23 @@ def odd_bits_without_a_gradient(m):
     assert (odd.tobytes(), after["odd"].tobytes()) == (bits, bits)
 
 
+def norm_of_all(outcome):
+    """The squares of each leaf add up to 1.7e308 and those of both to twice that; U of a first step is 1."""
+    assert outcome.report.global_grad_norm == pytest.approx(0.75e154 * 6**0.5, rel=1e-14)
+    assert np.concatenate(list(outcome.params.values())) == pytest.approx(np.full(6, 0.9), rel=1e-14)
+
+
+LARGE_SQUARES = tuple({path: np.full(3, value) for path in "ab"} for value in (1.0, 0.75e154))
+UNMEASURED = {"clip_threshold": None, "scale_parameter": False, "relative_step": False}
+# (parameter, multiplier, knobs): U is 1. The factor of the first row is 7e29, and out of range with what else
+# it is multiplied by.
+ROW_FACTORS = [
+    (1e12, 1.0, {"learning_rate": 1e-3}),
+    (1e12, 1.0, {"learning_rate": 1e-3, "epsilon_1_mode": "clamp"}),
+    (1e12, 1.0, {"learning_rate": 1e9, **UNMEASURED}),
+    (1.0, 1e13, {"learning_rate": 1e-3, **UNMEASURED}),
+    (1.0, 1e13, {"learning_rate": 1e-3, "beta_1": 0.0, "momentum_on": "update", **UNMEASURED}),
+]
 ZERO_BUT_FOR_A_BLOCK = np.pad(np.full((3, 4), 0.5, np.float32), ((1, 0), (1, 0)))
 OUTER = np.outer(np.logspace(-9, 9, 7), np.logspace(9, -9, 21))  # squares from 1e-36 to 1e36
 SIGNS = np.sign(numbers(7, 21))
@@ -173,6 +190,12 @@ CASES = [
             expect=ends_with(1.8e19),
         )
         for name, shape in THREE.items()
+    ),
+    Case(
+        "V3 the norm of all leaves, whose square overflows",
+        same,
+        model=model(values=LARGE_SQUARES, steps=0, learning_rate=0.1, global_clipnorm=1.0),
+        expect=norm_of_all,
     ),
     # U is the gradient over the root of epsilon_1 = 1e-30.
     *(
@@ -257,6 +280,20 @@ CASES = [
             expect=ends_with(-SIGNS, rel=1e-5),
         )
         for knobs in ({}, {"clip_threshold": None}, {"beta_1": 0.0}, {"weight_decay": 0.0})
+    ),
+    *(
+        Case(
+            f"V14 a row factor out of range, {parameter} {multiplier} {knobs}",
+            lambda m, multiplier=multiplier: (m.params, m.grads, {"grad_multiplier": multiplier}),
+            model=leaf(
+                np.full((2, 4), parameter),
+                np.outer([1e-15, 1e15], np.ones(4)) / multiplier,
+                epsilon_1=0.0,
+                **knobs,
+            ),
+            expect=ends_with(parameter * 0.999),
+        )
+        for parameter, multiplier, knobs in ROW_FACTORS
     ),
     # U of diag(10^n, 10^-n) is diag(1, 10^2n); its rms is half of the latter, so that clipping leaves 2.
     *(

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
-from adafactor import _core, schedules
+from adafactor import _core, rates, schedules
 from adafactor.errors import phrase
 
 __all__ = ["Config"]
@@ -162,10 +162,10 @@ class Config:
         knobs["exclude_from_weight_decay"] = list(self.exclude_from_weight_decay)
         rate = self.learning_rate
         if callable(rate):
-            name = type(rate).__name__
-            if not isinstance(rate, schedules.LearningRateSchedule) or name not in schedules.__all__:
+            if not rates.is_of_keras(rate):
                 raise TypeError(f"learning_rate: {rate!r} cannot be written into a dictionary")
-            knobs["learning_rate"] = {"class_name": name, "config": rate.get_config()}
+            written = rates.to_dict(rate)
+            knobs["learning_rate"] = {name: written[name] for name in ("class_name", "config")}
         return knobs
 
     @classmethod
@@ -176,12 +176,8 @@ class Config:
         True
         """
         values = dict(knobs)
-        rate = values.get("learning_rate")
-        if isinstance(rate, Mapping):
-            name = rate.get("class_name")
-            if name not in schedules.__all__:
-                raise ValueError(f"learning_rate: class_name {name!r}, expected one of {schedules.__all__}")
-            values["learning_rate"] = getattr(schedules, str(name)).from_config(rate.get("config", {}))
+        if isinstance(values.get("learning_rate"), Mapping):
+            values["learning_rate"] = rates.from_dict(values["learning_rate"], {})
         return cls(**values)
 
     def to_core(self) -> dict[str, Any]:
@@ -221,7 +217,8 @@ def real_number(name: str, value: Any) -> float:
         raise TypeError(f"{name}: {_shown(value)}, expected a number") from None
 
 
-def _whole_number(name: str, value: Any) -> int:
+def whole_number(name: str, value: Any) -> int:
+    """The value as an int; TypeError unless it is a whole number and no bool, ValueError if too large."""
     if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
         raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
     number = value.__index__()
@@ -247,7 +244,7 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
         case "float":
             return real_number(name, value)
         case "int":
-            return _whole_number(name, value)
+            return whole_number(name, value)
         case "bool":
             if type(value).__name__ not in ("bool", "bool_"):
                 raise TypeError(f"{name}: {_shown(value)}, expected True or False")

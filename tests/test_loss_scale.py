@@ -56,8 +56,8 @@ def test_follows_keras_over_drawn_patterns_of_overflow(overflows, growth, initia
         assert ours.counter == int(theirs.step_counter.value)
         assert state.calls == int(inner.iterations.value)
     for p, peer in zip(params.values(), peers, strict=True):
-        # Two float32 computations in different orders, at most thirty updates long. Measured: 5e-7.
-        assert p == pytest.approx(np.asarray(peer.value), rel=0, abs=2e-5)
+        # Two float32 computations in different orders, at most thirty updates long. Measured: 7e-7.
+        assert p == pytest.approx(np.asarray(peer.value), rel=0, abs=5e-6)
 
 
 def test_keras_counts_of_halving_and_doubling():

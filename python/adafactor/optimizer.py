@@ -335,24 +335,32 @@ class Adafactor(Saving):
         grads = as_list(grads)
         if isinstance(grads, list) and not grads:
             return self._state.calls if self._state else 0
-        leaves, handed = self._variables.leaves, None
         if variables is None:
-            state = self._built("apply")
-            gradients = state.tree.leaves(grads, "grads", allow_none=True)
+            gradients = self._built("apply").tree.leaves(grads, "grads", allow_none=True)
+            handed = None
         else:
-            tree, wanted = Tree.of(as_list(variables), "trainable_variables")
-            given = tree.leaves(grads, "grads", allow_none=True)
-            # A copy takes the arrays that it is handed first, unless it was copied with them.
-            if not self.built or (self._is_copy and None in map(self._variables.find, wanted)):
-                self.build(variables)
-            state, leaves = self._built("apply"), self._variables.leaves
-            handed = self._variables.places(tree, wanted, "trainable_variables")
-            gradients = [None] * len(leaves)
+            handed, given = self._match(grads, as_list(variables))
+            gradients = [None] * len(self._variables.leaves)
             for place, gradient in zip(handed, given, strict=True):
                 gradients[place] = gradient
+        state, leaves = self._built("apply"), self._variables.leaves
         with state.in_use():
             run(state, leaves, leaves, gradients, handed=handed, depth=2)
         return state.calls
+
+    def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:
+        """Which variables these are, and their gradients; builds the optimizer if that has not been done."""
+        # The lists of a training loop need no look at their structure: what is no array is refused later.
+        if type(grads) is type(variables) is list and len(grads) == len(variables):
+            known = self._variables.known(variables)
+            if known is not None:
+                return known, grads
+        tree, wanted = Tree.of(variables, "trainable_variables")
+        given = tree.leaves(grads, "grads", allow_none=True)
+        # A copy takes the arrays that it is handed first, unless it was copied with them.
+        if not self.built or (self._is_copy and None in map(self._variables.find, wanted)):
+            self.build(variables)
+        return self._variables.places(tree, wanted, "trainable_variables"), given
 
     def _excluded_paths(self, tree: Tree, variables: Variables) -> Iterator[str]:
         """A regular expression for each variable that was excluded from weight decay as an array."""

@@ -179,7 +179,8 @@ class Saving:
         """The knobs, as Keras has them."""
         if name == "relative_step":
             return self._relative_step
-        if name in _KNOBS:
+        # Not the learning rate: an AttributeError of a callable would end here too.
+        if name in _KNOBS and name != "learning_rate":
             return getattr(self._current, name)
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

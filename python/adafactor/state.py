@@ -186,7 +186,17 @@ class State:
     def set_learning_rate(self, learning_rate: Any) -> None:
         """Go on with another learning rate than the config has; everything else stays.
 
-        Raises as `Config` does, and RuntimeError while a call uses the state.
+        Args:
+            learning_rate: as in `Config`.
+
+        Raises:
+            TypeError, ValueError: as `Config`.
+            RuntimeError: a call uses the state.
+
+        >>> import numpy as np, adafactor
+        >>> state = adafactor.init(np.zeros(3), learning_rate=0.1)
+        >>> state.set_learning_rate(0.01); state.config.learning_rate
+        0.01
         """
         with self.in_use():
             config = self.config.replace(learning_rate=learning_rate)

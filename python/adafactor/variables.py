@@ -33,6 +33,12 @@ class Variables:
         index = self._index.get(id(leaf))
         return self._index.get(_memory(leaf)) if index is None else index
 
+    def known(self, leaves: list[Any]) -> list[int] | None:
+        """The index of each, where all are the very objects that the optimizer has and different ones."""
+        places = [self._index.get(id(leaf)) for leaf in leaves]
+        found = [place for place in places if place is not None]
+        return found if len(set(found)) == len(places) else None
+
     def places(self, tree: Tree, leaves: Sequence[Any], role: str) -> list[int]:
         """The index of each leaf of a tree; ValueError where one is unknown or comes twice."""
         places: dict[int, str] = {}

@@ -169,6 +169,7 @@ class Adafactor(Saving):
             patterns = (*self._config.exclude_from_weight_decay, *self._excluded_paths(tree, found))
             config = self._config.replace(exclude_from_weight_decay=patterns)
             self._state = State(describe_leaves(tree, leaves, config))
+            self._excluded = []  # from now on they are paths
         else:
             with self._state.in_use():
                 leaves = self._state.tree.leaves(variables, "variables")

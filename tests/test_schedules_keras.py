@@ -1,4 +1,4 @@
-"""The schedules against live Keras: signatures, configs, and the rates of some ten thousand drawn pairs."""
+"""The schedules against live Keras: signatures, configs, and the rates of ten thousand drawn pairs."""
 
 import inspect
 import math
@@ -22,7 +22,7 @@ from adafactor.schedules import (
 
 Drawn = tuple[dict[str, Any], list[int]]  # arguments, steps
 STEPS = 24  # drawn for each set of arguments
-PAIRS = 1700  # of (arguments, step) for each of the six classes
+PAIRS = 1700  # different ones of (arguments, step) for each of the six classes
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +144,26 @@ CASES = [
 NAMES = [case[0].__name__ for case in CASES]
 
 
+def draw_pairs(draw_one: Callable[[Draw], Drawn]) -> list[Drawn]:
+    """Arguments with steps until there are enough different pairs of the two."""
+    draw, drawn, pairs = Draw(seed=20), [], 0
+    while pairs < PAIRS:
+        arguments, steps = draw_one(draw)
+        drawn.append((arguments, sorted(set(steps))))
+        pairs += len(drawn[-1][1])
+    return drawn
+
+
+def test_ten_thousand_different_pairs_are_drawn() -> None:
+    pairs = {
+        (kind, repr(arguments), step)
+        for kind, draw_one, _ in CASES
+        for arguments, steps in draw_pairs(draw_one)
+        for step in steps
+    }
+    assert len(pairs) >= 10_000
+
+
 @pytest.mark.parametrize(("kind", "draw_one", "cancels"), CASES, ids=NAMES)
 def test_rates_are_those_of_keras(
     kind: type[LearningRateSchedule],
@@ -151,15 +171,12 @@ def test_rates_are_those_of_keras(
     cancels: bool,
     keras_schedules: ModuleType,
 ) -> None:
-    draw, pairs = Draw(seed=20), 0
-    while pairs < PAIRS:
-        arguments, steps = draw_one(draw)
+    for arguments, steps in draw_pairs(draw_one):
         ours, peer = kind(**arguments), getattr(keras_schedules, kind.__name__)(**arguments)
         rates = np.array([ours(step) for step in steps])
         expected = np.array([float(peer(step)) for step in steps])
         scale = expected.max() if cancels else expected
         assert np.all(np.abs(rates - expected) <= 1e-6 * scale), f"{ours} at {steps}: {rates}, {expected}"
-        pairs += len(steps)
 
 
 @pytest.mark.parametrize(("kind", "draw_one"), [case[:2] for case in CASES], ids=NAMES)

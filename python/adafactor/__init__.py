@@ -21,13 +21,17 @@ from adafactor.api import (
     update,
 )
 from adafactor.config import Config
+from adafactor.loss_scale import DynamicLossScale
+from adafactor.optimizer import Adafactor
 from adafactor.report import StepReport
 from adafactor.state import State
 
 __version__ = str(build_info()["version"])
 
 __all__ = [
+    "Adafactor",
     "Config",
+    "DynamicLossScale",
     "State",
     "StepReport",
     "__version__",

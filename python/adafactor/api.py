@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from typing import Any
 
-import numpy as np
-
 from adafactor import _core
-from adafactor.config import Config, real_number, whole_number
-from adafactor.errors import phrase
+from adafactor.call import empty_like, require_state, run
+from adafactor.config import Config, whole_number
 from adafactor.plan import describe
-from adafactor.report import StepReport, empty_report, make_report
+from adafactor.report import StepReport
 from adafactor.state import State
 
 __all__ = [
@@ -91,10 +87,11 @@ def step(
     >>> params["w"].tolist(), state.iterations
     ([[0.8999999761581421, 0.8999999761581421], [0.8999999761581421, 0.8999999761581421]], 1)
     """
-    _require_state(state)
+    require_state(state)
     with state.in_use():
-        leaves = state._description.tree.leaves(params, "params")
-        return _call(leaves, leaves, grads, state, grad_multiplier, learning_rate)
+        leaves = state.tree.leaves(params, "params")
+        gradients = state.tree.leaves(grads, "grads", allow_none=True)
+        return run(state, leaves, leaves, gradients, grad_multiplier, learning_rate)
 
 
 def update(
@@ -122,81 +119,14 @@ def update(
     >>> before.tolist(), after.tolist()
     ([1.0, 1.0, 1.0], [0.999, 1.001, 0.999])
     """
-    _require_state(state)
+    require_state(state)
     after = state.copy()
-    tree = state._description.tree
     with after.in_use():
-        leaves = tree.leaves(params, "params")
-        # What is not an array is refused by the call, which names it.
-        outputs = [
-            np.empty_like(leaf, subok=False) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves
-        ]
-        report = _call(leaves, outputs, grads, after, grad_multiplier, learning_rate)
-    return tree.build(params, outputs), after, report
-
-
-def _require_state(state: Any) -> None:
-    if not isinstance(state, State):
-        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
-
-
-def _call(
-    leaves: list[Any],
-    outputs: list[Any],
-    grads: Any,
-    state: State,
-    grad_multiplier: float,
-    learning_rate: Any,
-) -> StepReport:
-    """One call on a state that is held; `outputs` is `leaves` where the step is in place."""
-    gradients = state._description.tree.leaves(grads, "grads", allow_none=True)
-    multiplier = _multiplier(grad_multiplier)
-    if not leaves:
-        return empty_report()
-    absent = [path for path, gradient in zip(state.paths, gradients, strict=True) if gradient is None]
-    if len(absent) == len(leaves):
-        raise ValueError("grads: every gradient is None, expected at least one array")
-    rates = state.rates(learning_rate)
-    if absent:
-        # Before anything is written, since a filter may make an exception of it.
-        _warn_of_absent(absent)
-    try:
-        summary, nonfinite_leaf, table = state._core.step(leaves, gradients, outputs, rates, multiplier)
-    except _core.Error as error:
-        raise phrase(error, state.paths) from None
-    except MemoryError:
-        advice = "see adafactor.scratch_nbytes; nothing was changed"
-        raise MemoryError(f"step: no memory for its scratch, {advice}") from None
-    report = make_report(summary, table, state.paths)
-    if report.skipped and state.config.on_nonfinite == "raise":
-        raise FloatingPointError(
-            _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)
-        )
-    return report
-
-
-def _multiplier(value: Any) -> float:
-    multiplier = real_number("grad_multiplier", value)
-    if not math.isfinite(multiplier):
-        raise ValueError(f"grad_multiplier: {multiplier}, expected a finite number")
-    return multiplier
-
-
-def _warn_of_absent(absent: list[str]) -> None:
-    named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
-    warnings.warn(f"grads: no gradient for {named}; left alone", UserWarning, stacklevel=4)
-
-
-def _nonfinite_message(path: str, gradient: Any, report: StepReport) -> str:
-    where = f"grads {path or 'array'}"
-    more = int(report.nonfinite.sum()) - 1
-    also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
-    advice = 'nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through'
-    nan = 0 if gradient is None else int(np.isnan(gradient).sum())
-    infinite = 0 if gradient is None else int(np.isinf(gradient).sum())
-    if nan or infinite:
-        return f"{where}: {nan} NaN and {infinite} Inf of {gradient.size} values{also}; {advice}"
-    return f"{where}: finite, but the sum of the squares of what the step uses overflows{also}; {advice}"
+        leaves = state.tree.leaves(params, "params")
+        gradients = state.tree.leaves(grads, "grads", allow_none=True)
+        outputs = empty_like(leaves)
+        report = run(after, leaves, outputs, gradients, grad_multiplier, learning_rate)
+    return state.tree.build(params, outputs), after, report
 
 
 def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
-from adafactor import _core, schedules
+from adafactor import _core, rates, schedules
 from adafactor.errors import phrase
 
 __all__ = ["Config"]
@@ -164,10 +164,10 @@ class Config:
         knobs["exclude_from_weight_decay"] = list(self.exclude_from_weight_decay)
         rate = self.learning_rate
         if callable(rate):
-            name = type(rate).__name__
-            if not isinstance(rate, schedules.LearningRateSchedule) or name not in schedules.__all__:
+            if not rates.is_of_keras(rate):
                 raise TypeError(f"learning_rate: {rate!r} cannot be written into a dictionary")
-            knobs["learning_rate"] = {"class_name": name, "config": rate.get_config()}
+            written = rates.to_dict(rate)
+            knobs["learning_rate"] = {name: written[name] for name in ("class_name", "config")}
         return knobs
 
     @classmethod
@@ -178,12 +178,8 @@ class Config:
         True
         """
         values = dict(knobs)
-        rate = values.get("learning_rate")
-        if isinstance(rate, Mapping):
-            name = rate.get("class_name")
-            if name not in schedules.__all__:
-                raise ValueError(f"learning_rate: class_name {name!r}, expected one of {schedules.__all__}")
-            values["learning_rate"] = getattr(schedules, str(name)).from_config(rate.get("config", {}))
+        if isinstance(values.get("learning_rate"), Mapping):
+            values["learning_rate"] = rates.from_dict(values["learning_rate"], {})
         return cls(**values)
 
     def to_core(self) -> dict[str, Any]:
@@ -243,7 +239,8 @@ def whole_number(name: str, value: Any) -> int:
     raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
 
 
-def _exact_number(name: str, value: Any) -> int:
+def exact_whole_number(name: str, value: Any) -> int:
+    """The same of a size that a float64 holds exactly; ValueError beyond."""
     number = whole_number(name, value)
     if abs(number) > 2**53:
         raise ValueError(f"{name}: {_shown(value)}, expected a whole number of at most 2**53")
@@ -267,7 +264,7 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
         case "float":
             return real_number(name, value)
         case "int":
-            return _exact_number(name, value)
+            return exact_whole_number(name, value)
         case "bool":
             if type(value).__name__ not in ("bool", "bool_"):
                 raise TypeError(f"{name}: {_shown(value)}, expected True or False")

@@ -74,7 +74,13 @@ def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[
             f"single knobs go by name, as in learning_rate=0.01"
         )
     resolved = (config or Config()).replace(**knobs) if knobs else config or Config()
-    tree, leaves = Tree.of(params)
+    return describe_leaves(*Tree.of(params), resolved, _check_overrides(overrides))
+
+
+def describe_leaves(
+    tree: Tree, leaves: Sequence[Any], config: Config, overrides: tuple[Override, ...] = ()
+) -> Description:
+    """Look at each array of a tree that has been flattened."""
     shapes, dtypes = [], []
     for index, leaf in enumerate(leaves):
         try:
@@ -83,7 +89,7 @@ def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[
             raise phrase(error, tree.paths) from None
         shapes.append(tuple(shape))
         dtypes.append(dtype)
-    return Description(tree, tuple(shapes), tuple(dtypes), resolved, _check_overrides(overrides))
+    return Description(tree, tuple(shapes), tuple(dtypes), config, overrides)
 
 
 def _check_overrides(overrides: Any) -> tuple[Override, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adafactor.config import Config, refuse_unknown
+from adafactor.config import Config, real_number, refuse_unknown
 
 __all__ = ["keras"]
 
@@ -44,9 +44,9 @@ def keras(
         clip_threshold: as in Keras; None is off.
         relative_step: True or False; without effect, as in Keras.
         weight_decay: as in Keras.
-        clipnorm: as in Keras.
-        clipvalue: as in Keras.
-        global_clipnorm: as in Keras.
+        clipnorm: as in Keras; 0 and below is off.
+        clipvalue: as in Keras; 0 and below is off.
+        global_clipnorm: as in Keras; 0 and below is off.
         use_ema: as in Keras.
         ema_momentum: as in Keras.
         ema_overwrite_frequency: as in Keras.
@@ -66,6 +66,11 @@ def keras(
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: {name!r}, expected a string")
     refuse_unknown(knobs, sorted(set(Config().to_dict()) - {"ema_on"}), "argument")
+    clips: dict[str, Any] = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+    given = [clip for clip, value in clips.items() if value is not None]
+    # Of two that are given Config complains, as Keras does, whatever their values are.
+    if len(given) == 1 and real_number(given[0], clips[given[0]]) <= 0:
+        del clips[given[0]]
     return Config(
         learning_rate=learning_rate,
         relative_step="always",
@@ -74,14 +79,12 @@ def keras(
         epsilon_2=epsilon_2,
         clip_threshold=clip_threshold,
         weight_decay=weight_decay,
-        clipnorm=clipnorm,
-        clipvalue=clipvalue,
-        global_clipnorm=global_clipnorm,
         use_ema=use_ema,
         ema_momentum=ema_momentum,
         ema_overwrite_frequency=ema_overwrite_frequency,
         ema_on="call",
         loss_scale_factor=loss_scale_factor,
         gradient_accumulation_steps=gradient_accumulation_steps,
+        **clips,
         **knobs,
     )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adafactor import _core
-from adafactor.config import Config, checked_rate, real_number
+from adafactor import _core, rates
+from adafactor.config import Config, checked_rate, real_number, exact_whole_number
 from adafactor.errors import phrase
+from adafactor.paths import at
 from adafactor.plan import Description
 from adafactor.schedules import LearningRateSchedule
+from adafactor.tree import Tree
 
 __all__ = ["State"]
 
@@ -62,6 +65,11 @@ class State:
         return self._description.config
 
     @property
+    def tree(self) -> Tree:
+        """The structure of `params` at `init`, without its arrays."""
+        return self._description.tree
+
+    @property
     def iterations(self) -> int:
         """Updates made."""
         return self._core.updates
@@ -70,6 +78,11 @@ class State:
     def calls(self) -> int:
         """Calls that counted."""
         return self._core.calls
+
+    @property
+    def leaf_updates(self) -> list[int]:
+        """Updates of each leaf, which differ where gradients were missing."""
+        return [updates for updates, _ in self._core.counts]
 
     @property
     def nbytes(self) -> int:
@@ -112,18 +125,91 @@ class State:
             ValueError: the config has no `use_ema`, no update was made yet, or the tree is another.
             TypeError, BufferError: an array is not what a step would take.
         """
+        self.finalize_leaves(self.tree.leaves(params, "params"))
+
+    def finalize_leaves(self, leaves: list[Any]) -> None:
+        """The same for arrays in the order of `paths`."""
         if not self.config.use_ema:
             raise ValueError("finalize: there are no averages without use_ema=True")
         if self.iterations == 0:
             raise ValueError("finalize: the averages are empty before the first update")
         with self.in_use():
-            leaves = self._description.tree.leaves(params, "params")
-            try:
-                self._core.check_params(leaves)
-            except _core.Error as error:
-                raise phrase(error, self.paths) from None
+            self.check_params(leaves)
             for index, leaf in enumerate(leaves):
                 leaf[...] = self._core.array(index, "average")
+
+    def check_params(self, leaves: list[Any]) -> None:
+        """Raise where a step would not write these arrays as parameters; the caller holds the state."""
+        try:
+            self._core.check_params(leaves)
+        except _core.Error as error:
+            raise phrase(error, self.paths) from None
+
+    def restore(self, calls: int, tensors: Mapping[tuple[str, str], Any], updates: Any = None) -> None:
+        """Become a state of the same parameters and knobs that was taken apart: its counter and its arrays.
+
+        All is checked before anything is written. In an open window of accumulation a leaf has gathered
+        something if its accumulator is not zero.
+
+        Args:
+            calls: its `calls`, at least 0.
+            tensors: what its `tensors()` returned, or copies of these arrays; other real numbers are
+                converted, except those of a momentum in bfloat16, of which the bits are taken.
+            updates: how many each leaf has had, a whole number for each, for `count_updates="leaf"`. None:
+                as many as the state.
+
+        Raises:
+            TypeError: an array does not hold real numbers.
+            ValueError: a counter below 0, an array that is missing, unknown, or of another shape.
+            RuntimeError: a call uses the state.
+
+        >>> import numpy as np, adafactor
+        >>> params = {"w": np.ones((2, 3), np.float32)}
+        >>> state, other = adafactor.init(params), adafactor.init(params)
+        >>> adafactor.step(params, {"w": np.ones((2, 3), np.float32)}, state).updated
+        True
+        >>> other.restore(state.calls, state.tensors()); other
+        State(1 leaf, 20 bytes, 1 update)
+        """
+        window = self.config.gradient_accumulation_steps or 1
+        calls = _count("calls", calls)
+        counts = [calls // window] * len(self.paths)
+        if updates is not None:
+            counts = [_count("updates", count) for count in updates]
+            if len(counts) != len(self.paths):
+                raise ValueError(f"updates: {len(counts)} numbers, expected {len(self.paths)}")
+        with self.in_use():
+            own = self.tensors()
+            for path, kind in sorted(tensors.keys() ^ own.keys()):
+                problem = "missing" if (path, kind) in own else "not in the state"
+                raise ValueError(f"{at('tensors', path)} {kind}: {problem}")
+            arrays = {key: _as_stored(tensors[key], array, key) for key, array in own.items()}
+            for key, array in arrays.items():
+                own[key][...] = array
+            gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
+            self._core.updates, self._core.calls = calls // window, calls
+            self._core.counts = list(zip(counts, gathered, strict=True))
+
+    def set_learning_rate(self, learning_rate: Any) -> None:
+        """Go on with another learning rate than the config has; everything else stays.
+
+        Args:
+            learning_rate: as in `Config`.
+
+        Raises:
+            TypeError, ValueError: as `Config`.
+            RuntimeError: a call uses the state.
+
+        >>> import numpy as np, adafactor
+        >>> state = adafactor.init(np.zeros(3), learning_rate=0.1)
+        >>> state.set_learning_rate(0.01); state.config.learning_rate
+        0.01
+        """
+        with self.in_use():
+            config = self.config.replace(learning_rate=learning_rate)
+            # The core takes the rate with each call, so that its plan stays the same.
+            self._description = dataclasses.replace(self._description, config=config)
+            self._rows = self._description.rows()
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """What holds the state in a `with`, for one call; RuntimeError there if another call holds it."""
@@ -149,7 +235,7 @@ class State:
         if not callable(rate):
             return rate, False
         if id(rate) not in evaluated:
-            value = rate(self.calls) if isinstance(rate, LearningRateSchedule) else rate()
+            value = rates.value(rate, self.calls)
             giver = getattr(rate, "__name__", type(rate).__name__)
             evaluated[id(rate)] = checked_rate(f"learning_rate: {giver} returned", value), True
         return evaluated[id(rate)]
@@ -204,6 +290,32 @@ class State:
         leaves = f"{len(self.paths)} leaf" if len(self.paths) == 1 else f"{len(self.paths)} leaves"
         updates = f"{self.iterations} update" if self.iterations == 1 else f"{self.iterations} updates"
         return f"State({leaves}, {self.nbytes:,} bytes, {updates})"
+
+
+def _count(name: str, value: Any) -> int:
+    count = exact_whole_number(name, value)
+    if count < 0:
+        raise ValueError(f"{name}: {count}, expected a whole number >= 0")
+    return count
+
+
+def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[Any]:
+    """A value as an array that can be written over `like`; raises where it cannot.
+
+    Bits of bfloat16 count as such whether they come as uint16, as `ml_dtypes.bfloat16` or as raw bytes.
+    """
+    path, kind = key
+    where = f"{at('tensors', path)} {kind}"
+    array = np.asarray(value)
+    if array.shape != like.shape:
+        raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
+    if like.dtype.itemsize == 2:
+        if array.dtype.itemsize != 2 or array.dtype == np.float16:
+            raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
+        return np.ascontiguousarray(array).view(like.dtype).reshape(like.shape)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
+    return array.astype(like.dtype)
 
 
 def _given_rate(value: Any) -> float:

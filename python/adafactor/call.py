@@ -1,0 +1,105 @@
+"""One call on a state that is held: from lists of arrays in the order of its leaves to a report."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+
+from adafactor import _core
+from adafactor.config import real_number
+from adafactor.errors import phrase
+from adafactor.report import StepReport, empty_report, make_report
+from adafactor.state import State
+
+__all__ = ["empty_like", "require_state", "run"]
+
+
+def require_state(state: Any) -> None:
+    """Raise a TypeError where the state of a call is something else."""
+    if not isinstance(state, State):
+        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
+
+
+def empty_like(leaves: Sequence[Any]) -> list[Any]:
+    """Arrays for the new parameters. What is not an array stays, for the call to refuse it by name."""
+    return [np.empty_like(leaf, subok=False) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+
+
+def run(
+    state: State,
+    leaves: list[Any],
+    outputs: list[Any],
+    gradients: list[Any],
+    grad_multiplier: Any = 1.0,
+    learning_rate: Any = None,
+    *,
+    handed: Collection[int] | None = None,
+    raises: bool = True,
+    depth: int = 1,
+) -> StepReport:
+    """Make one call.
+
+    Args:
+        state: held by the caller.
+        leaves: the parameters.
+        outputs: where they go; `leaves` itself where the step is in place.
+        gradients: an array or None for each leaf.
+        grad_multiplier: as for `step`.
+        learning_rate: as for `step`.
+        handed: the leaves that the user handed in: only their missing gradients are warned of. None: all.
+        raises: whether a gradient that is not finite is an error under `on_nonfinite="raise"`; if not, the
+            call is skipped.
+        depth: how many functions stand between the user's line and this one; a warning names that line.
+    """
+    multiplier = _multiplier(grad_multiplier)
+    if not leaves:
+        return empty_report()
+    absent = [index for index, gradient in enumerate(gradients) if gradient is None]
+    if len(absent) == len(leaves):
+        raise ValueError("grads: every gradient is None, expected at least one array")
+    rates = state.rates(learning_rate)
+    told = [state.paths[index] for index in absent if handed is None or index in handed]
+    if told:
+        # Before anything is written, since a filter may make an exception of it.
+        _warn_of_absent(told, depth)
+    try:
+        summary, nonfinite_leaf, table = state._core.step(leaves, gradients, outputs, rates, multiplier)
+    except _core.Error as error:
+        raise phrase(error, state.paths) from None
+    except MemoryError:
+        advice = "see adafactor.scratch_nbytes; nothing was changed"
+        raise MemoryError(f"step: no memory for its scratch, {advice}") from None
+    report = make_report(summary, table, state.paths)
+    if report.skipped and raises and state.config.on_nonfinite == "raise":
+        raise FloatingPointError(
+            _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)
+        )
+    return report
+
+
+def _multiplier(value: Any) -> float:
+    multiplier = real_number("grad_multiplier", value)
+    if not math.isfinite(multiplier):
+        raise ValueError(f"grad_multiplier: {multiplier}, expected a finite number")
+    return multiplier
+
+
+def _warn_of_absent(absent: list[str], depth: int) -> None:
+    named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+    warnings.warn(f"grads: no gradient for {named}; left alone", UserWarning, stacklevel=3 + depth)
+
+
+def _nonfinite_message(path: str, gradient: Any, report: StepReport) -> str:
+    where = f"grads {path or 'array'}"
+    more = int(report.nonfinite.sum()) - 1
+    also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
+    advice = 'nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through'
+    nan = 0 if gradient is None else int(np.isnan(gradient).sum())
+    infinite = 0 if gradient is None else int(np.isinf(gradient).sum())
+    if nan or infinite:
+        return f"{where}: {nan} NaN and {infinite} Inf of {gradient.size} values{also}; {advice}"
+    return f"{where}: finite, but the sum of the squares of what the step uses overflows{also}; {advice}"

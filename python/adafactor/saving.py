@@ -1,0 +1,191 @@
+"""What an optimizer in Keras' shape keeps, and how it is written and read: knobs, state, lists of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adafactor import presets, rates
+from adafactor.config import Config
+from adafactor.state import State
+from adafactor.weights import head, restore, weights
+
+__all__ = ["Saving"]
+
+# Keras' own arguments besides name and learning rate, in the order of its `get_config`.
+_KERAS = (
+    "weight_decay",
+    "clipnorm",
+    "global_clipnorm",
+    "clipvalue",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "beta_2_decay",
+    "epsilon_1",
+    "epsilon_2",
+    "clip_threshold",
+    "relative_step",
+)
+_KNOBS = tuple(field.name for field in dataclasses.fields(Config))
+
+
+class Saving:
+    """The part of `Adafactor` that goes into files; the knobs of its config can be read as attributes."""
+
+    name: str
+    _config: Config  # as it was before the state was made
+    _state: State | None
+    _relative_step: bool
+
+    @property
+    def built(self) -> bool:
+        """Whether the optimizer has its variables and its state."""
+        return self._state is not None
+
+    @property
+    def variables(self) -> list[NDArray[Any]]:
+        """The state as a list, in Keras' order and without its full-size velocity of a factored variable.
+
+        The number of calls; the learning rate, if it is a number; the averages and the accumulators of all
+        variables, if there are any; then leaf by leaf the moments `row` and `col` or `full`, and `momentum`;
+        at the end, with `count_updates="leaf"`, the updates of each leaf. All but the first two and the last
+        are the state itself, not copies. Before `build` there are only the first two.
+        """
+        return weights(self._state) if self._state else head(0, self._config.learning_rate)
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the whole state; all is checked before anything is written.
+
+        Args:
+            weights: values for what `variables` lists.
+
+        Raises:
+            ValueError: the optimizer was not built, a length or a shape does not match, a negative counter.
+            TypeError: something that is not an array of numbers.
+
+        >>> import numpy as np, adafactor
+        >>> b = np.zeros(3)
+        >>> first, second = adafactor.Adafactor(), adafactor.Adafactor()
+        >>> first.apply([np.ones(3)], [b])
+        1
+        >>> second.build([b.copy()]); second.set_weights(first.variables); second.iterations
+        1
+        """
+        restore(self._built("set_weights"), weights, "weights")
+
+    def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
+        """Put a copy of what `variables` lists into a store, under "0", "1" and so on.
+
+        Together with `get_config` this is all that training goes on from, bit for bit.
+
+        Args:
+            store: anything with `store[key] = array`: a dict, a group of an HDF5 file. Momentum in bfloat16
+                is stored as its bits, in uint16.
+
+        >>> import numpy as np, adafactor
+        >>> optimizer = adafactor.Adafactor()
+        >>> optimizer.build([np.zeros((4, 3))])
+        >>> store = {}
+        >>> optimizer.save_own_variables(store); {key: array.shape for key, array in store.items()}
+        {'0': (), '1': (), '2': (4,), '3': (3,)}
+        """
+        for index, array in enumerate(self.variables):
+            store[str(index)] = np.array(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+
+    def load_own_variables(self, store: Mapping[str, Any]) -> None:
+        """Set the state from what `save_own_variables` stored; raises as `set_weights`.
+
+        Keras warns of a store that does not match and goes on without it; here it is a ValueError.
+
+        >>> import numpy as np, adafactor
+        >>> optimizer = adafactor.Adafactor()
+        >>> optimizer.build([np.zeros(3)])
+        >>> optimizer.load_own_variables({"0": 7, "1": 0.1, "2": np.ones(3)})
+        >>> optimizer.iterations, optimizer.learning_rate
+        (7, 0.1)
+        """
+        state = self._built("load_own_variables")
+        keys = [str(index) for index in range(len(store.keys()))]
+        if set(keys) != set(store.keys()):
+            raise ValueError(f"store: keys {sorted(store.keys())}, expected '0', '1' and so on")
+        restore(state, [store[key] for key in keys], "store")
+
+    def get_config(self) -> dict[str, Any]:
+        """Return the constructor's arguments in values that JSON can write, under Keras' keys.
+
+        `keras.optimizers.Adafactor.from_config` takes it too, unless there are knobs that Keras lacks. Of the
+        variables excluded from weight decay those of `var_list` are in it, by their paths, once the optimizer
+        is built.
+
+        Raises:
+            TypeError: the learning rate is a lambda, or another callable without a name.
+
+        >>> import adafactor
+        >>> config = adafactor.Adafactor(learning_rate=0.5, on_nonfinite="skip").get_config()
+        >>> config["learning_rate"], config["relative_step"], config["on_nonfinite"]
+        (0.5, True, 'skip')
+        """
+        config, plain = self._current, presets.keras()
+        rate = config.learning_rate
+        kept: dict[str, Any] = {
+            "name": self.name,
+            "learning_rate": rates.to_dict(rate) if callable(rate) else rate,
+        }
+        kept |= {knob: getattr(self, knob) for knob in _KERAS}
+        for knob in _KNOBS:
+            value = getattr(config, knob)
+            if knob not in kept and value != getattr(plain, knob):
+                kept[knob] = list(value) if isinstance(value, tuple) else value
+        return kept
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+        """Build an optimizer from what `get_config`, also Keras', returned.
+
+        Args:
+            config: the arguments by name; a schedule as Keras serializes it.
+            custom_objects: schedule classes and functions of your own by name.
+
+        Raises:
+            TypeError, ValueError: an argument that the constructor refuses, a schedule that nobody knows.
+
+        >>> import adafactor
+        >>> config = adafactor.Adafactor(weight_decay=0.004).get_config()
+        >>> adafactor.Adafactor.from_config(config).weight_decay
+        0.004
+        """
+        arguments = dict(config)
+        if isinstance(arguments.get("learning_rate"), Mapping):
+            arguments["learning_rate"] = rates.from_dict(arguments["learning_rate"], custom_objects or {})
+        return cls(**arguments)
+
+    @property
+    def _current(self) -> Config:
+        return self._state.config if self._state else self._config
+
+    def _built(self, what: str) -> State:
+        if self._state is None:
+            raise ValueError(f"{what}: the optimizer is not built yet; call build(variables) first")
+        return self._state
+
+    def __getattr__(self, name: str) -> Any:
+        """The knobs, as Keras has them."""
+        if name == "relative_step":
+            return self._relative_step
+        # Not the learning rate: an AttributeError of a callable would end here too.
+        if name in _KNOBS and name != "learning_rate":
+            return getattr(self._current, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set a knob, which would change nothing."""
+        if name in _KNOBS and name != "learning_rate":
+            raise AttributeError(f"{name}: cannot be set; construct a new optimizer with it")
+        super().__setattr__(name, value)

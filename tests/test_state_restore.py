@@ -1,0 +1,119 @@
+"""A state that is put together from a counter and arrays goes on as the one that was taken apart."""
+
+import numpy as np
+import pytest
+
+import adafactor
+import snapshots
+
+KNOBS = {
+    "beta_1": 0.9,
+    "momentum_dtype": "bfloat16",
+    "use_ema": True,
+    "gradient_accumulation_steps": 2,
+    "count_updates": "leaf",
+}
+
+
+def numbers(shape, seed):
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape), np.float32)
+
+
+def tree(seed):
+    return {"w": numbers((5, 3), seed), "b": numbers(3, seed + 1)}
+
+
+def trained(calls, **knobs):
+    params = tree(0)
+    state = adafactor.init(params, **knobs)
+    for call in range(calls):
+        adafactor.step(params, tree(10 + call), state)
+    return params, state
+
+
+@pytest.mark.parametrize("knobs", [{}, KNOBS, {"factored": "largest_two"}], ids=["plain", "all", "largest"])
+@pytest.mark.parametrize("calls", [0, 1, 4, 5])
+def test_goes_on_the_same(knobs, calls):
+    params, state = trained(calls, **knobs)
+    other = adafactor.init(params, **knobs)
+    other.restore(state.calls, state.tensors(), state.leaf_updates)
+    assert snapshots.of_state(other) == snapshots.of_state(state)
+    others = {name: p.copy() for name, p in params.items()}
+    for call in range(3):
+        adafactor.step(params, tree(20 + call), state)
+        adafactor.step(others, tree(20 + call), other)
+    assert snapshots.same_bits(params.values(), others.values())
+    assert snapshots.of_state(other) == snapshots.of_state(state)
+
+
+def test_a_leaf_that_gathered_something_is_updated_from_it():
+    """In an open window the accumulators tell which leaves have had a gradient."""
+    params, state = trained(2, gradient_accumulation_steps=2)
+    with pytest.warns(UserWarning, match="no gradient for b"):
+        adafactor.step(params, tree(5) | {"b": None}, state)
+    other = adafactor.init(params, gradient_accumulation_steps=2)
+    other.restore(state.calls, state.tensors())
+    others = {name: p.copy() for name, p in params.items()}
+    for run in ((params, state), (others, other)):
+        with pytest.warns(UserWarning, match="no gradient for w, b|no gradient for w"):
+            adafactor.step(run[0], {"w": None, "b": tree(6)["b"]}, run[1])
+    assert snapshots.same_bits(params.values(), others.values())
+
+
+def test_a_momentum_in_bfloat16_is_taken_by_its_bits():
+    import ml_dtypes
+
+    _, state = trained(1, beta_1=0.9, momentum_dtype="bfloat16")
+    other = adafactor.init(tree(0), beta_1=0.9, momentum_dtype="bfloat16")
+    for view in (np.uint16, ml_dtypes.bfloat16, "V2"):
+        tensors = {key: t.view(view) if key[1] == "momentum" else t for key, t in state.tensors().items()}
+        other.restore(state.calls, tensors)
+        assert snapshots.of_state(other) == snapshots.of_state(state)
+        other = adafactor.init(tree(0), beta_1=0.9, momentum_dtype="bfloat16")
+    for dtype in (np.float32, np.float16):
+        wrong = {key: t.astype(dtype) if key[1] == "momentum" else t for key, t in state.tensors().items()}
+        with pytest.raises(
+            TypeError, match=r"^tensors w momentum: dtype float.., expected bfloat16 or its bits"
+        ):
+            other.restore(1, wrong)
+
+
+def test_everything_is_checked_before_anything_is_written():
+    _, source = trained(2)
+    params, state = trained(1)
+    tensors, before = source.tensors(), snapshots.of_state(state)
+    short = {key: tensor for key, tensor in tensors.items() if key != ("b", "full")}
+    for arguments, error, message in (
+        ((-1, tensors), ValueError, r"^calls: -1, expected a whole number >= 0$"),
+        ((1.0, tensors), TypeError, r"^calls: 1.0, expected a whole number$"),
+        ((2, short), ValueError, r"^tensors b full: missing$"),
+        ((2, tensors | {("b", "row"): 0}), ValueError, r"^tensors b row: not in the state$"),
+        ((2, tensors | {("b", "full"): np.zeros(4)}), ValueError, r"^tensors b full: shape \(4,\), expected"),
+        (
+            (2, tensors | {("b", "full"): np.zeros(3, bool)}),
+            TypeError,
+            r"^tensors b full: dtype bool, expected",
+        ),
+        ((2, tensors, [1]), ValueError, r"^updates: 1 numbers, expected 2$"),
+        ((2, tensors, [1, -1]), ValueError, r"^updates: -1, expected a whole number >= 0$"),
+    ):
+        with pytest.raises(error, match=message):
+            state.restore(*arguments)
+        assert snapshots.of_state(state) == before
+    with state.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
+        state.restore(2, tensors)
+    with state.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
+        state.set_learning_rate(0.1)
+    assert adafactor.step(params, tree(1), state).updated
+
+
+def test_a_learning_rate_that_is_set_counts_from_the_next_call():
+    params, state = trained(2, learning_rate=0.01)
+    state.set_learning_rate(0.002)
+    assert state.config.learning_rate == 0.002
+    assert adafactor.step(params, tree(1), state).learning_rate == 0.002
+    state.set_learning_rate(adafactor.schedules.ExponentialDecay(0.5, 3, 0.5))
+    assert adafactor.step(params, tree(1), state).learning_rate == 0.25
+    with pytest.raises(ValueError, match=r"^learning_rate: -1"):
+        state.set_learning_rate(-1)
+    assert adafactor.step(params, tree(1), state).learning_rate < 0.25

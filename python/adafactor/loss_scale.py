@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from adafactor.call import require_state, run
-from adafactor.config import real_number, exact_whole_number
+from adafactor.config import exact_whole_number, real_number
 from adafactor.report import StepReport
 
 __all__ = ["DynamicLossScale"]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core, rates
-from adafactor.config import Config, checked_rate, real_number, exact_whole_number
+from adafactor.config import Config, checked_rate, exact_whole_number, real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
 from adafactor.plan import Description

@@ -4,6 +4,7 @@
 file, and each declaration in its namespace that a comment stands before.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from docutils import nodes
 from sphinx.util.docutils import SphinxDirective
 
-from adafactor import _core
+from adafactor import Config, _core
 
 HEADERS = Path(__file__).resolve().parents[1] / "include/adafactor"
 
@@ -88,15 +89,15 @@ def code(value: Any) -> nodes.literal:
     return nodes.literal(repr(value), repr(value))
 
 
-def allowed(default: Any, words: list[Any] | None, bounds: str | None) -> nodes.paragraph:
-    """What a knob takes: one of some words, a number in a range, or a truth value."""
-    if words is not None:
-        parts: list[nodes.Node] = []
-        for word in words:
-            parts += [nodes.Text(", "), code(word)] if parts else [code(word)]
-        return paragraph(*parts)
-    text = bounds or "`True` or `False`"
-    return prose(f"{text}; or `None`" if default is None and bounds else text)
+# Which knobs may be None stands in the annotations of Config alone.
+OPTIONAL = {field.name for field in dataclasses.fields(Config) if str(field.type).endswith("| None")}
+
+
+def allowed(name: str, words: list[Any] | None, bounds: str | None) -> nodes.paragraph:
+    """What a knob takes: one of some words, a number in a range, or a truth value; and None."""
+    texts = [repr(word) for word in words or ([] if bounds else [True, False])]
+    texts = [bounds] if bounds else [f"`{text}`" for text in texts]
+    return prose(", ".join(texts) + ("; or `None`" if name in OPTIONAL else ""))
 
 
 class Knobs(SphinxDirective):
@@ -106,7 +107,7 @@ class Knobs(SphinxDirective):
         rows = []
         for name, (default, words, bounds, sentence) in _core.knobs().items():
             knob = paragraph(nodes.literal(name, name))
-            rows.append([knob, paragraph(code(default)), allowed(default, words, bounds), prose(sentence)])
+            rows.append([knob, paragraph(code(default)), allowed(name, words, bounds), prose(sentence)])
         return [table(["knob", "default", "allowed", "meaning"], [28, 14, 26, 40], rows)]
 
 
@@ -119,11 +120,21 @@ def described(comment: str) -> list[nodes.Node]:
 
 
 def for_users(names: list[str]) -> list[str]:
-    """Of all headers those that a program meets: what the umbrella includes, and what includes the umbrella's."""
+    """The headers that a program meets: what the umbrella includes, and those that are opt-in."""
     umbrella = (HEADERS / "adafactor.hpp").read_text(encoding="utf-8")
     included = re.findall(r'#include "adafactor/([\w/]+\.hpp)"', umbrella)
     return [
-        name for name in ["adafactor.hpp", *included, "tensor.hpp", "dtype.hpp", "eigen.hpp"] if name in names
+        name
+        for name in [
+            "adafactor.hpp",
+            *included,
+            "tensor.hpp",
+            "dtype.hpp",
+            "layout.hpp",
+            "scalars.hpp",
+            "eigen.hpp",
+        ]
+        if name in names
     ]
 
 

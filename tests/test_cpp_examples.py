@@ -71,5 +71,6 @@ def test_every_declaration_of_a_header_has_a_comment(header):
 
 
 def test_a_declaration_without_a_comment_is_seen():
-    text = "// Pairs.\nstruct A {\n  int x;\n};\n\nstruct B {};\nstruct C;\n\n// One.\nenum class D { a };\nusing E = D;"
+    described = "// Pairs.\nstruct A {\n  int x;\n};\n\n"
+    text = described + "struct B {};\nstruct C;\n\n// One.\nenum class D { a };\nusing E = D;\n"
     assert undescribed(text) == ["struct B {};", "struct C;"]

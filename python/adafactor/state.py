@@ -47,7 +47,7 @@ class State:
 
     @property
     def config(self) -> Config:
-        """The knobs that `init` was given: a `Config`."""
+        """The knobs that `init` was given, a `Config`."""
         return self._description.config
 
     @property

@@ -21,6 +21,7 @@ inline bool measures(const Leaf& leaf) {
          (leaf.scales_parameter || leaf.clip_threshold < std::numeric_limits<double>::infinity());
 }
 
+// The phases of one device. `accumulate` is the end of a call that only adds its gradients up. None of them throws.
 class Backend {
  public:
   virtual ~Backend() = default;

@@ -14,6 +14,8 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// The words of the knobs that choose, in the order of their texts in `visit_knobs`. `raise` in C++: `step` changes
+// nothing and says so in its Outcome, as with `skip`; whoever calls it raises.
 enum class RelativeStep : std::uint8_t { off, on, always };
 enum class CountUpdates : std::uint8_t { state, leaf };
 enum class EpsilonMode : std::uint8_t { add, clamp };
@@ -26,7 +28,9 @@ enum class EmaOn : std::uint8_t { update, call };
 enum class OnNonfinite : std::uint8_t { raise, skip, propagate };
 enum class Rounding : std::uint8_t { nearest, stochastic };
 
-// The defaults are those of the documentation of keras.optimizers.Adafactor where it has the knob.
+// The knobs of one row of leaves, a plain struct: set members, then `validate` (or make a Plan, which does it). What
+// each means and may be stands in `visit_knobs`; an absent optional is Python's None. The defaults are those of the
+// documentation of keras.optimizers.Adafactor where it has the knob.
 struct Config {
   double learning_rate = 0.001;
   RelativeStep relative_step = RelativeStep::on;
@@ -83,6 +87,7 @@ struct Range {
   }
 };
 
+// The ranges that knobs have. Counts end at 2^53, up to which a double holds every whole number.
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 inline constexpr Range kAtLeastZero{0, kInfinity};
 inline constexpr Range kAboveZero{0, kInfinity, true};

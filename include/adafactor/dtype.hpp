@@ -9,6 +9,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// How numbers are stored. Parameters and gradients are float32 or float64; bfloat16 is for the momentum of a state.
 enum class DType : std::uint8_t { float32, float64, bfloat16 };
 
 // Bytes of one element.
@@ -24,6 +25,7 @@ constexpr std::int64_t item_size(DType dtype) {
   return 0;
 }
 
+// The type as NumPy calls it.
 constexpr const char* name(DType dtype) {
   switch (dtype) {
     case DType::float64:
@@ -54,6 +56,7 @@ struct Bfloat16 {
   std::uint16_t bits;
 };
 
+// Exact: every bfloat16 is a float32.
 inline float to_float(Bfloat16 value) {
   const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
   float result;

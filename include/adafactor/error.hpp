@@ -14,6 +14,9 @@ namespace adafactor::inline ADAFACTOR_ABI {
 // a gradient that is not finite, or an object that is in use.
 enum class ErrorKind : std::uint8_t { value, type, buffer, nonfinite, busy };
 
+// Thrown for a knob out of its range, a shape or dtype that no plan takes, and arrays that do not fit the plan, always
+// before anything was written. `leaf` is an index in the plan's order, -1 where none is meant, and a text is empty
+// where there is nothing to say; `what()` puts them together: "grads leaf 2: shape (3, 4), expected (4, 3)".
 class Error : public std::invalid_argument {
  public:
   struct Facts {

@@ -13,6 +13,8 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// The phases of one tile for one arithmetic. The sums that are read are those of the leaf's tiles, those that are
+// written the tile's own.
 struct Kernels {
   void (*moments)(const Leaf&, const Tile&, TileSums&);
   void (*means)(const Leaf&, const Tile&);
@@ -22,6 +24,7 @@ struct Kernels {
   void (*accumulate)(const Leaf&, const Tile&);
 };
 
+// What was compiled for one instruction set.
 struct KernelTable {
   const char* isa;
   Kernels float32;
@@ -30,6 +33,7 @@ struct KernelTable {
   const Kernels& of(DType arithmetic) const { return arithmetic == DType::float64 ? float64 : float32; }
 };
 
+// The functions of the phases for T, as the including file's flags compile them.
 template <class T>
 constexpr Kernels make_kernels() {
   return {moments_of_tile<T>, means_of_tile<T>, new_moments_of_tile<T>,

@@ -11,6 +11,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// Columns whose sixteen partial sums are folded at once, and the most that a buffer in L1 holds.
 inline constexpr std::int64_t kBlock = 512;
 
 // Calls body(first, count) for each block of a run of n.

@@ -92,6 +92,9 @@ inline FactoredAxes choose_axes(const std::vector<std::int64_t>& shape, Factored
 
 }  // namespace detail
 
+// The layout of a shape of any rank from 0 by the rule in `config.factored`: unfactored below two axes, with
+// Factored::off, and where an axis is shorter than `min_dim_size_to_factor`. Source: Shazeer and Stern 2018, section 3,
+// for two axes; the rules for more are those of Keras, of optax and of timm.
 inline Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
   Layout layout;
   const auto axes = detail::choose_axes(shape, config.factored, config.min_dim_size_to_factor);

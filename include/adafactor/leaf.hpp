@@ -9,6 +9,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// One axis on a walk through memory.
 struct Axis {
   std::int64_t extent;
   std::int64_t stride;  // in elements
@@ -43,6 +44,7 @@ enum class Action : std::uint8_t {
   accumulate,  // the gradient is added to the accumulator
 };
 
+// All that a kernel is told of a leaf; made anew for each call.
 struct Leaf {
   // Layout and tiling.
   bool factored = false;

@@ -15,6 +15,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// What the threads of this build are.
 inline constexpr const char* kThreadsKind =
 #if defined(_OPENMP)
     "openmp";

@@ -40,6 +40,7 @@ struct StateArray {
   std::int64_t nbytes() const { return count * item_size(dtype); }
 };
 
+// What a plan knows of one leaf.
 struct LeafPlan {
   LeafSpec spec;
   Layout layout;
@@ -77,6 +78,8 @@ struct Wave {
   std::int64_t moments = 0;  // of row and col together
 };
 
+// Made once for the shapes, dtypes and knobs of all leaves, then asked for sizes in bytes and handed to a State. A
+// leaf has at most kMaxRank axes and kMostElements elements, float32 or float64.
 class Plan {
  public:
   // Throws Error where a shape or a row of knobs is not allowed; its leaf is the index in `leaves`.

@@ -19,6 +19,7 @@ struct LearningRate {
   bool scheduled = false;
 };
 
+// The numbers of one update that all leaves of a row of knobs and an arithmetic share; beta_2 is in [0, 1).
 struct Scalars {
   double learning_rate;
   double rho;

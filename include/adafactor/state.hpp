@@ -94,6 +94,8 @@ struct LeafCount {
   bool accumulated = false;  // got a gradient in the running window of accumulation
 };
 
+// What Adafactor remembers of the leaves of a plan; all zeros when made. `plan().state_nbytes()` bytes at once, and the
+// scratch at its first step. Whoever steps or copies it acquires it first; a copy is independent.
 class State {
  public:
   explicit State(std::shared_ptr<const Plan> plan)

@@ -7,8 +7,10 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// Where an array lies. The CPU's memory is the only place that a step takes now.
 enum class DeviceType : std::uint8_t { cpu, cuda };
 
+// One device of a type; the index is 0 for the CPU.
 struct Device {
   DeviceType type = DeviceType::cpu;
   int index = 0;

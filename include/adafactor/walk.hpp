@@ -82,6 +82,7 @@ const T* read_run(const Row<const T>& row, std::int64_t first, std::int64_t n, T
   return buffer;
 }
 
+// n elements of the buffer into a row from `first` on.
 template <class T>
 void write_run(const Row<T>& row, std::int64_t first, std::int64_t n, const T* buffer) {
   detail::for_elements(row, first, n, [&](T* to, std::int64_t i) { std::memcpy(to, buffer + i, sizeof(T)); });

@@ -37,11 +37,13 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
         **knobs: single knobs, put over `config`.
 
     Returns:
-        A `State`: 6,144 bytes for a (1024, 512) parameter, where Adam's takes 4,194,304.
+        A `State`: 6,144 bytes for a (1024, 512) float32 parameter, where Adam's takes 4,194,304.
 
     Raises:
         TypeError: an unknown knob, something in the tree that is not an array, an array of another dtype.
         ValueError: a knob out of its range, two leaves with one path, a tree that is too deep or circular.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235, section 3, for what is remembered.
 
     >>> import numpy as np, adafactor
     >>> adafactor.init({"w": np.zeros((4, 3), np.float32)}, overrides=[("bias", {"weight_decay": None})])
@@ -60,12 +62,12 @@ def step(
     Args:
         params: the tree that `init` was given, with arrays that can be written.
         grads: a tree of the same structure with a gradient for each parameter, of its shape and dtype; a
-            leaf that is None is left alone. Dicts are matched by key.
+            leaf that is None is left alone, with a warning. Dicts are matched by key.
         state: from `init`.
-        grad_multiplier: every gradient is multiplied by it before anything else.
+        grad_multiplier: every gradient is multiplied by it before anything else; finite; default 1.
         learning_rate: used for this call instead of the configured one, at least 0; a number, or a sequence
             with one for the config and one for each override. It counts as a schedule's value: no cap at
-            1/sqrt(t) unless `relative_step="always"`.
+            1/sqrt(t) unless `relative_step="always"`. Default None: the configured one.
 
     Returns:
         A `StepReport`.
@@ -108,10 +110,7 @@ def update(
 
     Returns:
         (new parameters in a tree like `params`, new state, `StepReport`). The numbers are those of `step`,
-        bit for bit.
-
-    Raises:
-        The same as `step`.
+        bit for bit. Raises what `step` raises.
 
     >>> import numpy as np, adafactor
     >>> before = np.ones(3)
@@ -132,6 +131,18 @@ def update(
 def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:
     """Bytes that `init` would allocate for its arrays, without allocating them.
 
+    Args:
+        params: as for `init`; only shapes and dtypes are looked at.
+        config: as for `init`.
+        **knobs: as for `init`.
+
+    Returns:
+        Bytes, the same as `State.nbytes`: for a matrix one number a row and one a column, float32 (float64
+        for a float64 leaf); momentum, average and accumulator take a number for each element besides.
+
+    Raises:
+        TypeError, ValueError: as `init`.
+
     >>> import numpy as np, adafactor
     >>> adafactor.state_nbytes(np.zeros((1024, 512), np.float32))
     6144
@@ -143,8 +154,17 @@ def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> 
 def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:
     """Bytes that the first step allocates besides and the state keeps; independent of the number of threads.
 
-    As much as the moments, those of the columns once more, partial sums of at most 2 % of the largest leaf
-    (or 64 KiB), and some hundred bytes a leaf.
+    Args:
+        params: as for `init`; only shapes and dtypes are looked at.
+        config: as for `init`.
+        **knobs: as for `init`.
+
+    Returns:
+        Bytes: as much as the moments, those of the columns once more, partial sums of at most 2 % of the
+        largest leaf (or 64 KiB), and some hundred bytes a leaf.
+
+    Raises:
+        TypeError, ValueError: as `init`.
 
     >>> import numpy as np, adafactor
     >>> params = np.zeros((1024, 512), np.float32)
@@ -160,6 +180,13 @@ def set_num_threads(n: int) -> None:
 
     An explicit number wins over OMP_NUM_THREADS, which launchers set to 1.
 
+    Args:
+        n: a whole number, at least 0. Small leaves take fewer threads, since more would not help.
+
+    Raises:
+        TypeError: n is not a whole number.
+        ValueError: n is negative.
+
     >>> import adafactor
     >>> adafactor.set_num_threads(2); adafactor.get_num_threads()
     2
@@ -172,7 +199,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads a step may use: what `set_num_threads` chose, or what OpenMP says now.
+    """Return how many threads a step may use: what `set_num_threads` chose, or what OpenMP says now.
 
     >>> import adafactor
     >>> adafactor.get_num_threads() >= 1
@@ -182,7 +209,12 @@ def get_num_threads() -> int:
 
 
 def build_info() -> dict[str, Any]:
-    """What was built: version, isa (in use), isas (available), threads (kind), num_threads, cuda, compiler.
+    """Return what was built, and what of it is in use.
+
+    Returns:
+        A dict: `version`; `isa`, the instruction set in use, and `isas`, those available; `threads`, the kind
+        of threads, such as "openmp" or "serial", and `num_threads`, how many a step may use; `cuda`, whether
+        there is a backend for it; `compiler`.
 
     >>> import adafactor
     >>> adafactor.build_info()["version"] == adafactor.__version__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import math
 import operator
 import re
@@ -28,53 +29,61 @@ class Config:
 
     Args:
         learning_rate: at least 0; a number, a `LearningRateSchedule`, or a callable without arguments, which
-            is evaluated once a call.
+            is evaluated once a call. Default: 0.001.
         relative_step: True caps a learning rate that is a number at 1/sqrt(t); False never caps; "always"
-            caps schedules too, as the code of Keras and torch does.
-        warmup_init: the learning rate is 1e-6 * t instead. Needs `relative_step`.
-        beta_2_decay: at most 0. beta2 = 1 - t**beta_2_decay.
-        beta_2_cap: in [0, 1]. beta2 is at most this. None: no cap.
-        step_offset: at least 0. In beta2, and only there, t is counted from here and never below 1.
+            caps schedules too, as the code of Keras and torch does. Default: True.
+        warmup_init: the learning rate is 1e-6 * t instead. Needs `relative_step`. Default: False.
+        beta_2_decay: at most 0. beta2 = 1 - t**beta_2_decay. Default: -0.8.
+        beta_2_cap: in [0, 1]. beta2 is at most this. None: no cap. Default: None.
+        step_offset: at least 0. In beta2, and only there, t is counted from here and never below 1. Default:
+            0.
         count_updates: "state": t counts the updates of the state (Keras, optax); "leaf": those of each leaf
-            (torch, transformers, timm).
+            (torch, transformers, timm). Default: "state".
         epsilon_1: at least 0. Regularises the squared gradient. None: `finfo(dtype of the leaf).eps`.
+            Default: 1e-30.
         epsilon_1_mode: "add": added to g**2; "clamp": a floor of the estimate, twice, as torch does it.
-        epsilon_2: at least 0. Floor of the parameter's scale.
-        scale_parameter: the step is multiplied by max(epsilon_2, rms(p)).
+            Default: "add".
+        epsilon_2: at least 0. Floor of the parameter's scale. Default: 0.001.
+        scale_parameter: the step is multiplied by max(epsilon_2, rms(p)). Default: True.
         max_parameter_scale: above 0 and at least `epsilon_2`. Ceiling of the parameter's scale. None: none.
+            Default: None.
         clip_threshold: above 0. The update u is divided by max(1, rms(u) / clip_threshold). None: not
-            clipped.
-        beta_1: in [0, 1). Momentum; costs a buffer as large as the parameter. None: no momentum.
+            clipped. Default: 1.0.
+        beta_1: in [0, 1). Momentum; costs a buffer as large as the parameter. None: no momentum. Default:
+            None.
         momentum_dtype: "float32" (float64 for a float64 leaf) or "bfloat16", how that buffer is stored.
-        momentum_on: "scaled": average of alpha * u; "update": average of u.
+            Default: "float32".
+        momentum_on: "scaled": average of alpha * u; "update": average of u. Default: "scaled".
         momentum_use: "stored": the step uses the momentum as it was stored; "exact": before rounding.
-        factored: which two axes are factored: "last_two", "largest_two", "leading_two_or_last_two", or
-            False for none.
-        min_dim_size_to_factor: at least 0. Both factored axes must be at least this long.
-        maximize: ascend instead of descend.
-        weight_decay: at least 0. Decoupled decay. None: none.
+            Default: "stored".
+        factored: which two axes are factored: "last_two", "largest_two", "leading_two_or_last_two", or False
+            for none. Default: "last_two".
+        min_dim_size_to_factor: at least 0. Both factored axes must be at least this long. Default: 0.
+        maximize: ascend instead of descend. Default: False.
+        weight_decay: at least 0. Decoupled decay. None: none. Default: None.
         weight_decay_on: "learning_rate": p shrinks by weight_decay * learning_rate * p; "step": by
-            weight_decay * step size * p; "none": by weight_decay * p.
+            weight_decay * step size * p; "none": by weight_decay * p. Default: "learning_rate".
         weight_decay_first: whether rms(p) is that of the decayed p. None: True, but False with
-            `weight_decay_on="step"`, where True is not possible.
+            `weight_decay_on="step"`, where True is not possible. Default: None.
         exclude_from_weight_decay: regular expressions; a leaf whose path one of them finds (`re.search`)
-            does not decay.
-        clipnorm: above 0. Largest norm of the gradient of one leaf.
-        global_clipnorm: above 0. Largest norm of all gradients together.
-        clipvalue: above 0. Largest absolute value in a gradient. At most one of the three.
-        use_ema: keep a moving average of the parameters in the state.
-        ema_momentum: in [0, 1]. Decay of that average.
+            does not decay. Default: ().
+        clipnorm: above 0. Largest norm of the gradient of one leaf. Default: None.
+        global_clipnorm: above 0. Largest norm of all gradients together. Default: None.
+        clipvalue: above 0. Largest absolute value in a gradient. At most one of the three. Default: None.
+        use_ema: keep a moving average of the parameters in the state. Default: False.
+        ema_momentum: in [0, 1]. Decay of that average. Default: 0.99.
         ema_overwrite_frequency: at least 1. Every so many updates the average replaces the parameters. None:
-            never.
+            never. Default: None.
         ema_on: "update": the average moves on updates; "call": on every call, also an accumulating one, as
-            Keras' code does.
-        loss_scale_factor: above 0. Gradients are divided by it. None: 1.
+            Keras' code does. Default: "update".
+        loss_scale_factor: above 0. Gradients are divided by it. None: 1. Default: None.
         gradient_accumulation_steps: at least 2. That many calls are averaged into one update. None: every
-            call is one.
+            call is one. Default: None.
         on_nonfinite: what a gradient with NaN or Inf does: "raise" (nothing is changed), "skip" (nothing is
-            changed and the report says so), "propagate" (it goes through, as in other optimizers).
-        rounding: "nearest" or "stochastic"; of parameters stored in 16 bits.
-        seed: at least 0. Of stochastic rounding.
+            changed and the report says so), "propagate" (it goes through, as in other optimizers). Default:
+            "raise".
+        rounding: "nearest" or "stochastic"; of parameters stored in 16 bits. Default: "nearest".
+        seed: at least 0. Of stochastic rounding. Default: 0.
 
     Raises:
         TypeError: an unknown knob (the message names the nearest one) or a value of the wrong kind.
@@ -140,7 +149,7 @@ class Config:
             raise phrase(error) from None
 
     def replace(self, **knobs: Any) -> Config:
-        """Return a copy with some knobs changed; raises as the constructor does.
+        """Return a copy with some knobs (those of `Config`, by name) changed; raises as the constructor does.
 
         >>> Config().replace(learning_rate=0.5).learning_rate
         0.5
@@ -174,6 +183,10 @@ class Config:
     def from_dict(cls, knobs: Mapping[str, Any]) -> Self:
         """Build a config from what `to_dict` returned; knobs that are absent get their defaults.
 
+        Raises:
+            TypeError: a name that is no knob, or a value of the wrong kind.
+            ValueError: a value out of its range, or a schedule that is none of `adafactor.schedules`.
+
         >>> Config.from_dict({"learning_rate": 0.1}) == Config(learning_rate=0.1)
         True
         """
@@ -190,6 +203,12 @@ class Config:
             knobs["learning_rate"] = 0.0
         return knobs
 
+
+# `help` and editors would show the signature of __new__, which takes any name, so as to refuse it in words.
+_SIGNATURE = inspect.signature(Config.__init__)
+Config.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined]
+    parameters=list(_SIGNATURE.parameters.values())[1:]
+)
 
 # What other libraries call a knob, where the spelling does not lead to ours.
 _ELSEWHERE = {

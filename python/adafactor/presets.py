@@ -55,8 +55,13 @@ def keras(
         name: Keras' name of the optimizer; without effect.
         **knobs: knobs of `Config` that Keras lacks, such as `on_nonfinite`.
 
+    Returns:
+        A `Config`, for `adafactor.init`.
+
     Raises:
         TypeError, ValueError: as `Config`; the knobs that reproduce Keras' code cannot be given.
+
+    Source: `keras.optimizers.Adafactor` and its base class, Keras 3.15.1.
 
     >>> keras(learning_rate=0.01).relative_step
     'always'

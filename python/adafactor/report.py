@@ -23,20 +23,27 @@ class StepReport:
     `update_rms` where neither the parameter's scale nor the clipping of the update asks for them, everything
     but `grad_norm` on a call that made no update.
 
+    The arrays have shape (leaves,), float64 (bool for `nonfinite`); norms and root mean squares are over all
+    elements of a leaf.
+
     Attributes:
         updated: whether parameters were updated; False on an accumulating or a skipped call.
         skipped: whether a non-finite gradient made the call do nothing (`on_nonfinite="skip"`).
         learning_rate: the learning rate of the call (of the config's own row of knobs).
         beta_2: decay of the moments in this update, in [0, 1).
-        rho: the relative step size: the learning rate, capped at 1/sqrt(t) where the cap applies.
+        rho: the relative step size, a share of the parameter's scale: the learning rate, capped at 1/sqrt(t)
+            where the cap applies.
         global_grad_norm: norm of all gradients together, before clipping.
         paths: the paths of the leaves, in the order of the arrays below.
         grad_norm: norm of each gradient G after multiplier, loss scale and mean, before clipping by norm.
         param_rms: root mean square of each parameter before the call.
-        update_rms: root mean square of each update U before clipping; about 1 in a healthy run.
+        update_rms: root mean square of each update U before clipping, without unit; about 1 or below in a
+            healthy run.
         clip_factor: what U was multiplied by, in (0, 1].
-        step_size: alpha, the step relative to U.
+        step_size: alpha, what U times `clip_factor` is multiplied by, in the parameter's unit.
         nonfinite: whether a gradient (or the sum of its squares) was not finite.
+
+    Source: Shazeer and Stern 2018, arXiv:1804.04235, for the quantities.
 
     >>> import numpy as np, adafactor
     >>> params = {"w": np.ones((2, 3))}
@@ -60,7 +67,13 @@ class StepReport:
     nonfinite: NDArray[np.bool_]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Return the numbers of each leaf by its path, as Python numbers."""
+        """Return the numbers of each leaf by its path, as Python numbers.
+
+        >>> import numpy as np, adafactor
+        >>> params = {"w": np.full(4, 2.0)}
+        >>> adafactor.step(params, {"w": np.ones(4)}, adafactor.init(params)).as_dict()["w"]["param_rms"]
+        2.0
+        """
         columns = {name: getattr(self, name).tolist() for name in PER_LEAF}
         return {
             path: {name: column[i] for name, column in columns.items()} for i, path in enumerate(self.paths)

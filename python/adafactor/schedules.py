@@ -63,16 +63,31 @@ class LearningRateSchedule:
     """
 
     def __call__(self, step: int, /) -> float:
-        """Return the learning rate of the call after `step` others (an int from 0); subclasses define it."""
+        """Return the learning rate of the call after `step` others (an int from 0); subclasses define it.
+
+        Raises:
+            NotImplementedError: the subclass does not.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define __call__(self, step)")
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, in values that JSON can write; subclasses define it."""
+        """Return the constructor's arguments by name, in values that JSON can write; subclasses define it.
+
+        Raises:
+            NotImplementedError: the subclass does not.
+
+        >>> InverseTimeDecay(0.5, decay_steps=10, decay_rate=1).get_config()["decay_steps"]
+        10
+        """
         raise NotImplementedError(f"{type(self).__name__} does not define get_config(self)")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build a schedule from what `get_config` returned; an unknown name is a `TypeError`."""
+        """Build a schedule from what `get_config` returned; an unknown name is a `TypeError`.
+
+        >>> InverseTimeDecay.from_config(InverseTimeDecay(0.5, 10, 1).get_config())(10)
+        0.25
+        """
         return cls(**config)
 
     def _identity(self) -> object:
@@ -138,7 +153,11 @@ class _Formula(LearningRateSchedule):
             return float(np.float32(rate))
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, under the names that Keras' schedule has."""
+        """Return the constructor's arguments by name, under the names that Keras' schedule has.
+
+        >>> PiecewiseConstantDecay([10], [0.5, 0.25]).get_config()
+        {'boundaries': [10], 'values': [0.5, 0.25], 'name': 'PiecewiseConstant'}
+        """
         values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
 

@@ -30,16 +30,12 @@ class State:
     at a time may use it: a second one, from another thread or from inside a schedule, gets a RuntimeError.
 
     Attributes:
-        config: the knobs.
-        paths: the paths of the leaves, in the order of `params` at `init`.
-        iterations: updates made.
-        calls: calls that counted; more than `iterations` under gradient accumulation. A call that raised or
-            was skipped does not count.
-        nbytes: bytes of all its arrays together.
+        paths: the paths of the leaves, in the order of `params` at `init`: a tuple of str.
 
     >>> import numpy as np, adafactor
-    >>> adafactor.init({"w": np.zeros((1024, 512), np.float32)}).nbytes
-    6144
+    >>> state = adafactor.init({"w": np.zeros((1024, 512), np.float32)}, learning_rate=0.01)
+    >>> state.nbytes, state.config.learning_rate, state.iterations, state.calls
+    (6144, 0.01, 0, 0)
     """
 
     def __init__(self, description: Description) -> None:
@@ -61,7 +57,7 @@ class State:
 
     @property
     def config(self) -> Config:
-        """The knobs that `init` was given."""
+        """The knobs that `init` was given, a `Config`."""
         return self._description.config
 
     @property
@@ -71,12 +67,15 @@ class State:
 
     @property
     def iterations(self) -> int:
-        """Updates made."""
+        """Updates made, from 0. A call that raised, was skipped or only accumulated is none."""
         return self._core.updates
 
     @property
     def calls(self) -> int:
-        """Calls that counted."""
+        """Calls that counted, from 0; more than `iterations` under gradient accumulation.
+
+        A schedule is asked at this number. A call that raised or was skipped does not count.
+        """
         return self._core.calls
 
     @property
@@ -86,7 +85,7 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays of the state together."""
+        """Bytes of all arrays of the state together, as `state_nbytes` foretells."""
         return self._core.plan.state_nbytes
 
     def tensors(self) -> dict[tuple[str, str], NDArray[Any]]:
@@ -111,7 +110,18 @@ class State:
         return arrays
 
     def copy(self) -> State:
-        """Return an independent copy; RuntimeError while a call uses this one."""
+        """Return an independent copy; it goes on as this one would, bit for bit.
+
+        Raises:
+            RuntimeError: a call uses this one.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(3)
+        >>> state = adafactor.init(params)
+        >>> before = state.copy()
+        >>> adafactor.step(params, np.ones(3), state).updated, state.iterations, before.iterations
+        (True, 1, 0)
+        """
         with self.in_use():
             return self._wrap(self._core.copy())
 
@@ -124,6 +134,16 @@ class State:
         Raises:
             ValueError: the config has no `use_ema`, no update was made yet, or the tree is another.
             TypeError, BufferError: an array is not what a step would take.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(2)
+        >>> state = adafactor.init(params, learning_rate=0.5, use_ema=True, ema_momentum=0.5)
+        >>> for _ in range(2):
+        ...     report = adafactor.step(params, np.ones(2), state)
+        >>> before = params.tolist()
+        >>> state.finalize(params)
+        >>> before, params.tolist()
+        ([0.25, 0.25], [0.375, 0.375])
         """
         self.finalize_leaves(self.tree.leaves(params, "params"))
 

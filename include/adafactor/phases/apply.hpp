@@ -137,6 +137,8 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
 
 }  // namespace detail
 
+// The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its
+// moments.
 template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   const bool updates = leaf.action == Action::update;

@@ -149,6 +149,7 @@ void reduce_partials(const double* partial, std::int64_t parts, std::int64_t str
 
 }  // namespace detail
 
+// The first phase on one tile: its sum of squares, and the row and column sums of its part.
 template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   double total = 0;

@@ -92,6 +92,7 @@ class SliceSquares {
 
 }  // namespace detail
 
+// The third phase on one tile; `leaf_sums` are those that `factors` left.
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;

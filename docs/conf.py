@@ -1,0 +1,51 @@
+"""Sphinx' settings for the documentation: `sphinx-build -W --keep-going -n docs docs/build/html`.
+
+The package has to be installed: the reference is read off its docstrings, the table of knobs off its core,
+and the pictures are drawn from runs of it, all at each build, so that none of them can grow old.
+"""
+
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(FOLDER))
+
+import adafactor  # noqa: E402
+
+project = "adafactor"
+author = "The adafactor maintainers"
+project_copyright = author
+version = release = adafactor.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "drawings",
+    "tables",
+]
+exclude_patterns = ["build"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+suppress_warnings = ["config.cache"]  # the pictures' functions are no values that a cache could hold
+
+default_role = "code"  # what docstrings put between single backticks is code
+autodoc_member_order = "bysource"
+# By these the modules of the package speak with each other.
+autodoc_default_options = {"exclude-members": "in_use, rates, to_core"}
+autodoc_typehints_format = "short"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+# What other projects document, and private classes.
+nitpick_ignore_regex = [
+    ("py:class", r"(numpy|collections)\..*|LearningRate"),
+    ("py:class", r"adafactor\.(plan\.Description|schedules\._Formula)"),
+]
+
+html_theme = "furo"
+html_title = f"adafactor {version}"
+html_show_sphinx = False

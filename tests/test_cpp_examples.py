@@ -1,0 +1,76 @@
+"""The C++ programs in the documents and in the comments of the headers compile and print what is shown.
+
+Beside them: every name that a header declares has a comment before it.
+"""
+
+import re
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+import sources
+from documents import DOCUMENTS, programs
+
+INCLUDE = sources.ROOT / "include"
+HEADERS = sorted((INCLUDE / "adafactor").rglob("*.hpp"))
+PROGRAMS = [program for file in [*DOCUMENTS, *HEADERS] for program in programs(file, "cpp")]
+EIGEN = Path(sysconfig.get_path("purelib")) / "cmeel.prefix/include/eigen3"
+
+# What lies within a namespace of details is nobody's.
+DETAILS = re.compile(
+    r"^namespace (\w+_)?detail \{$.*?^\}  // namespace (\w+_)?detail$", re.MULTILINE | re.DOTALL
+)
+DECLARES = re.compile(r"(template|struct|class|enum class|using|concept|inline|constexpr|ADAFACTOR_INLINE)\b")
+
+
+def compiler() -> str:
+    found = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
+    assert found, "the examples in C++ need a compiler"
+    return found
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_a_cpp_block_prints_what_is_shown_after_it(program, tmp_path):
+    ((_, body, shown),) = program.blocks
+    source = tmp_path / "program.cpp"
+    source.write_text(body, encoding="utf-8")
+    warnings = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+    folders = (f"-I{INCLUDE}", f"-isystem{EIGEN}")
+    command = (compiler(), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
+    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert compiled.returncode == 0, compiled.stderr
+    printed = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout
+    assert printed == shown
+
+
+def undescribed(text: str) -> list[str]:
+    """Declarations in a header's namespace without a comment; neighbours without an empty line share one."""
+    found = []
+    described = False
+    before = ""
+    for line in DETAILS.sub("", text).splitlines():
+        if line.startswith("//"):
+            described = True
+        elif not line:
+            described = False
+        elif DECLARES.match(line) and not described and not before.startswith("template"):
+            found.append(line)
+        before = line
+    return found
+
+
+# The arithmetic of lanes is described once, at `Lanes`: its operators do what they are called.
+@pytest.mark.parametrize(
+    "header", [path for path in HEADERS if path.stem != "lanes"], ids=lambda path: path.stem
+)
+def test_every_declaration_of_a_header_has_a_comment(header):
+    assert undescribed(header.read_text(encoding="utf-8")) == []
+
+
+def test_a_declaration_without_a_comment_is_seen():
+    described = "// Pairs.\nstruct A {\n  int x;\n};\n\n"
+    text = described + "struct B {};\nstruct C;\n\n// One.\nenum class D { a };\nusing E = D;\n"
+    assert undescribed(text) == ["struct B {};", "struct C;"]

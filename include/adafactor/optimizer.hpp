@@ -172,7 +172,7 @@ class Optimizer {
   std::span<const T> array(std::size_t leaf, StateKind kind) const {
     const StateArray& array = leaf_plan(leaf).state[static_cast<std::size_t>(kind)];
     if (!array.exists()) return {};
-    constexpr DType asked = std::same_as<T, Bfloat16> ? DType::bfloat16 : dtype_or_none<T>();
+    constexpr DType asked = stored_dtype<T>();
     if (array.dtype != asked) {
       throw Error({.kind = ErrorKind::type,
                    .role = kStateKindNames[static_cast<std::size_t>(kind)],
@@ -188,9 +188,13 @@ class Optimizer {
 
  private:
   template <class T>
-  static constexpr DType dtype_or_none() {
-    static_assert(Element<T>, "an array of the state has elements of float, double or adafactor::Bfloat16");
-    return dtype_of<T>;
+  static constexpr DType stored_dtype() {
+    if constexpr (std::same_as<T, Bfloat16>) {
+      return DType::bfloat16;
+    } else {
+      static_assert(Element<T>, "an array of the state has elements of float, double or adafactor::Bfloat16");
+      return dtype_of<T>;
+    }
   }
 
   static std::vector<Config> rows(const Config& config, const std::vector<Config>& overrides) {

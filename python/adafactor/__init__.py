@@ -20,6 +20,7 @@ from adafactor.api import (
     update,
 )
 from adafactor.config import Config
+from adafactor.cpp import get_cmake_dir, get_include
 from adafactor.report import StepReport
 from adafactor.state import State
 
@@ -31,6 +32,8 @@ __all__ = [
     "StepReport",
     "__version__",
     "build_info",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "init",
     "presets",

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <Eigen/Core>
-#include <concepts>
 #include <cstdint>
 #include <type_traits>
 
@@ -13,12 +12,16 @@ namespace adafactor::inline ADAFACTOR_ABI {
 // What has its elements in memory: matrices and arrays, blocks, transposes, maps and references of them; not a sum or a
 // product, which Eigen computes when it is read. Its scalar is float or double.
 template <class M>
-concept EigenMatrix = std::derived_from<M, Eigen::DenseBase<M>> && Element<typename M::Scalar> &&
-                      (M::Flags & Eigen::DirectAccessBit) != 0;
+concept EigenMatrix = requires(const M& matrix) {
+  []<class Derived>(const Eigen::DenseBase<Derived>&) {}(matrix);
+  requires Element<typename M::Scalar>;
+  requires(M::Flags & Eigen::DirectAccessBit) != 0;
+};
 
 // A matrix that owns its elements, and takes them along when it goes.
 template <class M>
-concept EigenOwner = std::derived_from<M, Eigen::PlainObjectBase<M>>;
+concept EigenOwner =
+    requires(const M& matrix) { []<class Derived>(const Eigen::PlainObjectBase<Derived>&) {}(matrix); };
 
 // The elements of an Eigen matrix where they lie, row- or column-major, with any inner and outer stride: a leaf of
 // shape {rows, cols}, or {size} for a vector by its type. Of a const matrix the view is const too, and serves as a

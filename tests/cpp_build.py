@@ -1,4 +1,4 @@
-"""What the tests of C++ code build with: CMake and Ninja of this Python environment, compilers of the machine, Eigen."""
+"""What the C++ tests build with: CMake and Ninja of this Python environment, compilers, Eigen."""
 
 import importlib.util
 import os
@@ -44,7 +44,7 @@ def configure(source, folder, *arguments):
 
 
 def eigen_prefixes():
-    """Where CMake should look for Eigen besides the system: the prefix of the wheel cmeel-eigen, if it is here."""
+    """Where CMake looks for Eigen before the system: the prefix of the wheel cmeel-eigen, if it is here."""
     spec = importlib.util.find_spec("cmeel")
     folders = spec.submodule_search_locations if spec else None
     prefixes = [Path(folder).parent / "cmeel.prefix" for folder in folders or ()]
@@ -52,7 +52,7 @@ def eigen_prefixes():
 
 
 def require_eigen():
-    """The folder to include Eigen from. Without it the calling test is skipped, or fails where CI demands it."""
+    """The folder to include Eigen from. Without it the test is skipped, or fails where CI demands it."""
     system = [Path(folder, "include/eigen3") for folder in ("/usr", "/usr/local", "/opt/homebrew")]
     for folder in [prefix / "include/eigen3" for prefix in eigen_prefixes()] + system:
         if (folder / "Eigen/Core").is_file():

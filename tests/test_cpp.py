@@ -33,7 +33,7 @@ def build(tmp_path_factory):
 
 
 def test_every_cpp_file_is_a_program_of_the_suite(build):
-    # Without Eigen CMake leaves these out, and where ADAFACTOR_REQUIRE_PEERS=1 demands it CMake has failed above.
+    # Without Eigen CMake leaves these out; where ADAFACTOR_REQUIRE_PEERS=1 demands it, CMake has failed.
     assert set(PROGRAMS) - set(build.programs) in (set(), NEED_EIGEN)
 
 

@@ -14,7 +14,8 @@ def get_include() -> str:
     """The folder to give to a C++20 compiler, so that it finds `adafactor/adafactor.hpp`.
 
     Returns:
-        An absolute path, for `-I`. Nothing has to be linked; with `-fopenmp` a step uses more than one thread.
+        An absolute path, for `-I`. Nothing has to be linked; a step uses more than one thread where
+        `-fopenmp` is on.
 
     >>> import adafactor, pathlib
     >>> (pathlib.Path(adafactor.get_include()) / "adafactor" / "adafactor.hpp").is_file()
@@ -26,8 +27,8 @@ def get_include() -> str:
 def get_cmake_dir() -> str:
     """The folder of the CMake package, for `cmake -Dadafactor_DIR=...`.
 
-    There `find_package(adafactor CONFIG)` gives the target `adafactor::adafactor`. A build with scikit-build-core
-    that requires adafactor finds it unasked, by the entry point `cmake.prefix`.
+    There `find_package(adafactor CONFIG)` gives the target `adafactor::adafactor`. A build with
+    scikit-build-core that requires adafactor finds it unasked, by the entry point `cmake.prefix`.
 
     Returns:
         An absolute path.

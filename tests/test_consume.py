@@ -17,7 +17,6 @@ import sources
 from cpp_build import compiler, configure, eigen_prefixes, require_eigen, run, tool
 
 CONSUMER = Path(__file__).parent / "consume"
-COMPILERS = ["g++", "clang++"]
 # What an installer adds to the files of a wheel.
 INSTALLED_ONLY = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
 
@@ -107,12 +106,11 @@ def trains_and_agrees(printed):
     assert printed.get("wide", printed["baseline"]) == printed["baseline"]
 
 
-@pytest.mark.parametrize("cxx", COMPILERS)
-def test_a_project_builds_with_an_install_prefix(cxx, prefix, tmp_path):
-    trains_and_agrees(consume({"CMAKE_PREFIX_PATH": prefix}, cxx, tmp_path))
+def test_a_project_builds_with_an_install_prefix(prefix, tmp_path):
+    trains_and_agrees(consume({"CMAKE_PREFIX_PATH": prefix}, "g++", tmp_path))
 
 
-@pytest.mark.parametrize("cxx", COMPILERS)
+@pytest.mark.parametrize("cxx", ["g++", "clang++"])
 def test_a_project_builds_with_a_wheel_in_an_empty_environment(cxx, empty_environment, tmp_path):
     folder = ask(empty_environment, "import adafactor; print(adafactor.get_cmake_dir())")
     assert Path(folder).is_relative_to(empty_environment.parents[1])

@@ -4,20 +4,17 @@ Beside them: every name that a header declares has a comment before it.
 """
 
 import re
-import shutil
 import subprocess
-import sysconfig
-from pathlib import Path
 
 import pytest
 
 import sources
+from cpp_build import compiler, require_eigen
 from documents import DOCUMENTS, programs
 
 INCLUDE = sources.ROOT / "include"
 HEADERS = sorted((INCLUDE / "adafactor").rglob("*.hpp"))
 PROGRAMS = [program for file in [*DOCUMENTS, *HEADERS] for program in programs(file, "cpp")]
-EIGEN = Path(sysconfig.get_path("purelib")) / "cmeel.prefix/include/eigen3"
 
 # What lies within a namespace of details is nobody's.
 DETAILS = re.compile(
@@ -26,24 +23,25 @@ DETAILS = re.compile(
 DECLARES = re.compile(r"(template|struct|class|enum class|using|concept|inline|constexpr|ADAFACTOR_INLINE)\b")
 
 
-def compiler() -> str:
-    found = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
-    assert found, "the examples in C++ need a compiler"
-    return found
-
-
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_cpp_block_prints_what_is_shown_after_it(program, tmp_path):
     ((_, body, shown),) = program.blocks
     source = tmp_path / "program.cpp"
     source.write_text(body, encoding="utf-8")
     warnings = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
-    folders = (f"-I{INCLUDE}", f"-isystem{EIGEN}")
-    command = (compiler(), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
+    folders = [f"-I{INCLUDE}"]
+    if "<Eigen/" in body:
+        folders += ["-isystem", require_eigen()]
+    command = (compiler("g++"), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     printed = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout
     assert printed == shown
+
+
+def test_the_public_headers_and_the_page_for_cpp_show_a_program():
+    shown = {program.file.name for program in PROGRAMS}
+    assert {"cpp.md", "optimizer.hpp", "eigen.hpp"} <= shown
 
 
 def undescribed(text: str) -> list[str]:

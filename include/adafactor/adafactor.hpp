@@ -3,6 +3,7 @@
 
 #include "adafactor/config.hpp"
 #include "adafactor/error.hpp"
+#include "adafactor/optimizer.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step.hpp"

@@ -258,6 +258,15 @@ inline LeafReport report(const State& state, std::size_t index, bool updated) {
   return report;
 }
 
+// The scalars that were in force in the last call: those of the first row of knobs, with `rate` for its learning rate.
+// beta_2 and rho are NaN where nothing was updated.
+inline Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {
+  const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
+  Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
+  if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
+  return scalars;
+}
+
 // One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
 // outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate".
 inline Outcome step(State& state, const Call& call, const KernelTable& kernels) {

@@ -21,6 +21,7 @@ from adafactor.api import (
     update,
 )
 from adafactor.config import Config
+from adafactor.cpp import get_cmake_dir, get_include
 from adafactor.loss_scale import DynamicLossScale
 from adafactor.optimizer import Adafactor
 from adafactor.report import StepReport
@@ -36,6 +37,8 @@ __all__ = [
     "StepReport",
     "__version__",
     "build_info",
+    "get_cmake_dir",
+    "get_include",
     "get_num_threads",
     "init",
     "presets",

@@ -7,11 +7,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/overlap.hpp"
+#include "adafactor/memory_check.hpp"
 
 namespace adafactor::bindings {
 
@@ -34,27 +35,11 @@ struct Arrays {
   std::vector<TensorView> outputs;
   std::vector<std::int64_t> strides;
   std::vector<LearningRate> rates;
+  MemoryCheck memory;
 
-  // Throws Error where an array that is written shares memory with itself or with any other that the call touches.
-  void check_memory(State& state, bool in_place);
-
- private:
-  struct Place {
-    const char* role;
-    std::int64_t leaf;
-    friend bool operator==(const Place&, const Place&) = default;
-  };
-
-  void add_regions(const std::vector<TensorView>& views, const char* role, bool written);
-  bool same_as_checked();
-
-  std::vector<StridedRegion> regions_;
-  std::vector<Place> places_;  // which array each region is
-  OverlapFinder finder_;
-  // What the last check that passed had seen: where nothing moved, there is nothing to find out again.
-  std::vector<const void*> checked_data_;
-  std::vector<std::int64_t> checked_strides_;
-  std::vector<Place> checked_places_;
+  void check_memory(const State& state, bool in_place) {
+    memory.check(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
+  }
 };
 
 // A state and what the binding keeps beside it.

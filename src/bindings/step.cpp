@@ -1,5 +1,4 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
-#include <limits>
 #include <string>
 
 #include "../cpu/kernels.hpp"
@@ -74,11 +73,9 @@ py::array_t<double> table_of(const State& state, const Outcome& outcome) {
   return table;
 }
 
-// (updated, skipped, learning rate, beta_2, rho, global norm): the scalars are those of the config's own row.
+// (updated, skipped, learning rate, beta_2, rho, global norm)
 py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate rate) {
-  const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
-  Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
-  if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
+  const Scalars scalars = call_scalars(state, outcome, rate);
   return py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2, scalars.rho,
                         outcome.global_grad_norm);
 }

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -176,6 +177,21 @@ void a_steady_step_allocates_nothing(const Example& example) {
   }
 }
 
+// What Optimizer keeps of a call, and the views of the arrays, are made once too.
+void a_steady_step_of_an_optimizer_allocates_nothing(const Example& example) {
+  adafactor::set_num_threads(1);
+  adafactor::Optimizer optimizer(example.config, example.leaves);
+  digest::Arrays parameters(example.leaves);
+  digest::Arrays gradients(example.leaves);
+  parameters.fill(1, {-2, 2, 0});
+  gradients.fill(100, {-2, 2, 0});
+  const std::span params(parameters.views(), example.leaves.size());
+  const std::span grads(gradients.views(), example.leaves.size());
+  for (int call = 0; call < 2; ++call) optimizer.step(params, grads);
+  const Counted steady = count_during([&] { optimizer.step(params, grads, {.learning_rate = 0.1}); });
+  CHECK_EQ(example.name + " " + std::to_string(steady.calls), example.name + " 0");
+}
+
 void a_state_allocates_its_bytes_and_its_counters(const Example& example) {
   const Fixture fixture(example.leaves, example.config);
   std::unique_ptr<adafactor::State> state;
@@ -201,6 +217,7 @@ int main() {
   for (const Example& example : examples()) {
     the_first_step_allocates_the_scratch(example);
     a_steady_step_allocates_nothing(example);
+    a_steady_step_of_an_optimizer_allocates_nothing(example);
     a_state_allocates_its_bytes_and_its_counters(example);
     the_size_of_the_scratch_does_not_depend_on_threads(example);
   }

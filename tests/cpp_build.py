@@ -1,0 +1,62 @@
+"""What the C++ tests build with: CMake and Ninja of this Python environment, compilers, Eigen."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+
+def tool(name):
+    """The tool of this Python environment if it has one, else that of PATH."""
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+    found = shutil.which(name, path=path)
+    assert found, f"{name} is neither in this Python environment nor on PATH"
+    return found
+
+
+def compiler(name):
+    """A compiler of the machine, or the calling test is skipped."""
+    found = shutil.which(name)
+    if not found:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def run(*command, **options):
+    """Run a command to its end; its output and its errors are one text."""
+    return subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+def configure(source, folder, *arguments):
+    generator = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
+    return run(tool("cmake"), "-S", source, "-B", folder, *generator, *arguments)
+
+
+def eigen_prefixes():
+    """Where CMake looks for Eigen before the system: the prefix of the wheel cmeel-eigen, if it is here."""
+    spec = importlib.util.find_spec("cmeel")
+    folders = spec.submodule_search_locations if spec else None
+    prefixes = [Path(folder).parent / "cmeel.prefix" for folder in folders or ()]
+    return [prefix for prefix in prefixes if (prefix / "share/eigen3/cmake/Eigen3Config.cmake").is_file()]
+
+
+def require_eigen():
+    """The folder to include Eigen from. Without it the test is skipped, or fails where CI demands it."""
+    system = [Path(folder, "include/eigen3") for folder in ("/usr", "/usr/local", "/opt/homebrew")]
+    for folder in [prefix / "include/eigen3" for prefix in eigen_prefixes()] + system:
+        if (folder / "Eigen/Core").is_file():
+            return folder
+    if os.environ.get("ADAFACTOR_REQUIRE_PEERS") == "1":
+        pytest.fail("Eigen was not found (ADAFACTOR_REQUIRE_PEERS=1)")
+    pytest.skip("Eigen was not found")

@@ -12,6 +12,8 @@ import pytest
 
 SOURCE = Path(__file__).parent / "cpp"
 PROGRAMS = sorted(path.stem for path in SOURCE.glob("test_*.cpp"))
+# Run with each kind of threads. The digests that test_digest looks for are one file for all kinds.
+OF_THREADS = ("test_allocation", "test_digest", "test_fork", "test_limits", "test_parallel", "test_step")
 
 
 def tool(name):
@@ -32,14 +34,35 @@ class Build:
     log: str
 
 
+def made(folder, threads, targets=("all",)):
+    """The programs of one kind of threads. One that does not compile leaves the others alone; its own test
+    shows why."""
+    generator = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
+    kind = f"-DADAFACTOR_THREADS={threads}"
+    configured = run(tool("cmake"), "-S", str(SOURCE), "-B", str(folder), *generator, kind)
+    assert configured.returncode == 0, configured.stdout
+    command = (tool("cmake"), "--build", str(folder), "--target", *targets, "--", "-k", "0")
+    return Build(folder, run(*command).stdout)
+
+
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """All programs. One that does not compile leaves the others alone; its own test shows why."""
-    folder = tmp_path_factory.mktemp("cpp")
-    generator = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
-    configured = run(tool("cmake"), "-S", str(SOURCE), "-B", str(folder), *generator)
-    assert configured.returncode == 0, configured.stdout
-    return Build(folder, run(tool("cmake"), "--build", str(folder), "--", "-k", "0").stdout)
+    """Everything, with the threads of choice: OpenMP's."""
+    return made(tmp_path_factory.mktemp("cpp"), "openmp")
+
+
+@pytest.fixture(scope="module", params=["pool", "serial"])
+def other_build(request, tmp_path_factory):
+    """What knows of threads, with the others."""
+    return made(tmp_path_factory.mktemp(request.param), request.param, OF_THREADS)
+
+
+def assert_passes(build, program):
+    names = (program, f"{program}.exe")
+    assert any((build.folder / name).exists() for name in names), f"does not compile\n{build.log}"
+    ctest = (tool("ctest"), "--test-dir", str(build.folder), "--no-tests=error", "--output-on-failure")
+    result = run(*ctest, "--tests-regex", f"^{program}$")
+    assert result.returncode == 0, result.stdout
 
 
 def test_every_cpp_file_is_a_program_of_the_suite(build):
@@ -54,8 +77,17 @@ def test_every_header_compiles_alone(build):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_cpp(build, program):
-    names = (program, f"{program}.exe")
-    assert any((build.folder / name).exists() for name in names), f"does not compile\n{build.log}"
-    ctest = (tool("ctest"), "--test-dir", str(build.folder), "--no-tests=error", "--output-on-failure")
-    result = run(*ctest, "--tests-regex", f"^{program}$")
-    assert result.returncode == 0, result.stdout
+    assert_passes(build, program)
+
+
+@pytest.mark.parametrize("program", OF_THREADS)
+def test_cpp_with_other_threads(other_build, program):
+    assert_passes(other_build, program)
+
+
+def test_an_unknown_kind_of_threads_is_refused(tmp_path):
+    configured = run(tool("cmake"), "-S", str(SOURCE), "-B", str(tmp_path), "-DADAFACTOR_THREADS=many")
+    assert configured.returncode != 0
+    assert 'ADAFACTOR_THREADS is "many", expected openmp, pool or serial' in " ".join(
+        configured.stdout.split()
+    )

@@ -20,8 +20,8 @@
 #define ADAFACTOR_ISA_TAG generic
 #endif
 
-// Who runs the loops: openmp, pool or serial, as the build says (-DADAFACTOR_THREADS=pool); where it says nothing, OpenMP
-// if the compiler has it on.
+// Who runs the loops: openmp, pool or serial, as the build says (-DADAFACTOR_THREADS=pool); where it says nothing,
+// OpenMP if the compiler has it on.
 #if !defined(ADAFACTOR_THREADS)
 #if defined(_OPENMP)
 #define ADAFACTOR_THREADS openmp

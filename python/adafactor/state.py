@@ -25,6 +25,7 @@ class State:
 
     A state can be pickled and copied (`copy`, `copy.copy` and `copy.deepcopy` are all independent). One call
     at a time may use it: a second one, from another thread or from inside a schedule, gets a RuntimeError.
+    So does every call in a forked process on a state that another thread was using at that moment.
 
     Attributes:
         config: the knobs.
@@ -122,6 +123,12 @@ class State:
     def in_use(self) -> Iterator[None]:
         """Hold the state for one call; RuntimeError if another one does."""
         if not self._core.acquire():
+            if self._core.torn:
+                raise RuntimeError(
+                    "state torn by fork: a thread of the parent process was in a call on it when this "
+                    "process was forked, and its arrays may be half written; make a new state, or fork "
+                    "between calls"
+                )
             raise RuntimeError(
                 "state in use: another call, from a thread or from inside this one, runs on it"
             )

@@ -69,6 +69,9 @@ void bind_state(py::module_& m) {
           "Whether the state was free; it is the caller's now.")
       .def("release", [](StateObject& object) { object.state.release(); })
       .def_property_readonly(
+          "torn", [](const StateObject& object) { return object.state.torn(); },
+          "Whether a thread was in a call when this process was forked off.")
+      .def_property_readonly(
           "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
       .def_property_readonly(
           "threads", [](const StateObject& object) { return object.threads; },

@@ -1,9 +1,11 @@
 // The same bits: every case of tests/data/digest.txt gives the digest that stands there, for any number of threads and
 // in place or not. What other flags and compilers make of the headers, print_digests.cpp tells tests/test_bits.py.
+#include <array>
 #include <cfenv>
 #include <filesystem>
 #include <source_location>
 #include <string>
+#include <thread>
 
 #include "check.hpp"
 #include "digest.hpp"
@@ -57,6 +59,16 @@ void threads_are_really_there(const digest::Case& tall) {
   }
 }
 
+// Each has the threads to itself in turn, or does without.
+void two_callers_at_once_have_their_digests(const digest::Case& what) {
+  std::array<std::string, 2> found;
+  std::thread other([&] { found[1] = digest::run(what, 3, true).digest; });
+  found[0] = digest::run(what, 3, true).digest;
+  other.join();
+  CHECK_EQ(found[0], what.expected);
+  CHECK_EQ(found[1], what.expected);
+}
+
 }  // namespace
 
 int main() {
@@ -69,6 +81,7 @@ int main() {
     if (what.name == "tall") {
       threads_are_really_there(what);
       denormals_are_kept(what);
+      two_callers_at_once_have_their_digests(what);
     }
   }
   return check::report();

@@ -2,7 +2,8 @@
 // another thread was stepping at that moment is torn in the child, and says so.
 #include "check.hpp"
 
-#if (defined(__unix__) || defined(__APPLE__)) && !defined(__SANITIZE_THREAD__)  // which ends a child that starts threads
+#if (defined(__unix__) || defined(__APPLE__)) && \
+    !defined(__SANITIZE_THREAD__)  // which ends a child that starts threads
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -73,7 +73,7 @@ class Helper {
 
   // A thread looks at the stage so often, some ten microseconds, before it goes to sleep: the loops of a step follow
   // each other closely, and a wakeup costs more.
-  static constexpr int kLooks = 1000;
+  static constexpr int kLooks = 50;
 
   // At most one thread waits: the helper for `called` while it has nothing to do, or the caller for `idle`.
   void change_to(Stage stage) {
@@ -84,7 +84,8 @@ class Helper {
     changed_.notify_one();
   }
 
-  // After every wakeup it looks again for a while: a helper that was called too late for one loop is there for the next.
+  // After every wakeup it looks again for a while: a helper that was called too late for one loop is there for the
+  // next.
   void wait_for(Stage stage) {
     for (;;) {
       for (int i = 0; i < kLooks; ++i) {

@@ -1,4 +1,5 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
+#include <exception>
 #include <limits>
 #include <string>
 
@@ -79,6 +80,22 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
                         outcome.global_grad_norm);
 }
 
+// Not with py::gil_scoped_release, whose destructor takes the GIL back: when the interpreter ends, Python ends a daemon
+// thread there by unwinding it, and out of a destructor that ends the process.
+Outcome step_without_gil(State& state, const Call& call) {
+  Outcome outcome;
+  std::exception_ptr failure;
+  PyThreadState* const thread = PyEval_SaveThread();
+  try {
+    outcome = step(state, call, cpu::kernels());
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  PyEval_RestoreThread(thread);
+  if (failure) std::rethrow_exception(failure);
+  return outcome;
+}
+
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
                    const Rates& rates, double grad_multiplier) {
   Arrays& arrays = object.arrays;
@@ -89,11 +106,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
                   grad_multiplier};
-  Outcome outcome;
-  {
-    const py::gil_scoped_release release;
-    outcome = step(object.state, call, cpu::kernels());
-  }
+  const Outcome outcome = step_without_gil(object.state, call);
   object.threads = outcome.threads;
   return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
                         table_of(object.state, outcome));

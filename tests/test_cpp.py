@@ -91,3 +91,71 @@ def test_an_unknown_kind_of_threads_is_refused(tmp_path):
     assert 'ADAFACTOR_THREADS is "many", expected openmp, pool or serial' in " ".join(
         configured.stdout.split()
     )
+
+
+def compiled(*arguments):
+    """What g++ makes of a program, or says to it."""
+    if shutil.which("g++") is None:
+        pytest.skip("g++ is not installed")
+    return run(
+        "g++", "-std=c++20", "-O0", "-pthread", f"-I{SOURCE.parents[1] / 'include'}", *map(str, arguments)
+    )
+
+
+# The flags of a file, and the threads that they ask for.
+FLAGS = {
+    "none": ((), "serial"),
+    "openmp": (("-fopenmp",), "openmp"),
+    "pool": (("-DADAFACTOR_THREADS=pool",), "pool"),
+    "pool and OpenMP": (("-DADAFACTOR_THREADS=pool", "-fopenmp"), "pool"),
+}
+
+
+@pytest.mark.parametrize(("flags", "kind"), FLAGS.values(), ids=FLAGS)
+def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text(
+        "#include <adafactor/parallel.hpp>\n#include <string_view>\n"
+        f'static_assert(std::string_view(adafactor::kThreadsKind) == "{kind}");\n'
+    )
+    result = compiled("-fsyntax-only", *flags, source)
+    assert result.returncode == 0, result.stdout
+
+
+def test_threads_that_are_not_to_be_had_do_not_compile(tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("#include <adafactor/parallel.hpp>\n")
+    for kind, words in {"many": "is one of openmp, pool and serial", "openmp": "needs a compiler"}.items():
+        result = compiled("-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
+        assert result.returncode != 0
+        assert words in result.stdout
+
+
+def test_files_with_different_threads_are_linked_together(tmp_path):
+    """Unoptimized, so that a function of one file that got into another would show."""
+    objects = []
+    for name, (flags, _) in FLAGS.items():
+        if "and" in name:
+            continue
+        source = tmp_path / f"{name}.cpp"
+        source.write_text(
+            "#include <adafactor/parallel.hpp>\n"
+            f"void set_{name}(int n) {{ adafactor::set_num_threads(n); }}\n"
+            f"int get_{name}() {{ return adafactor::get_num_threads(); }}\n"
+        )
+        objects.append(source.with_suffix(".o"))
+        result = compiled("-c", *flags, source, "-o", objects[-1])
+        assert result.returncode == 0, result.stdout
+    main = tmp_path / "main.cpp"
+    main.write_text(
+        "#include <cstdio>\n"
+        "void set_openmp(int); void set_pool(int); void set_none(int);\n"
+        "int get_openmp(); int get_pool(); int get_none();\n"
+        "int main() {\n"
+        "  set_openmp(4); set_pool(3); set_none(2);\n"
+        '  std::printf("%d %d %d", get_openmp(), get_pool(), get_none());\n'
+        "}\n"
+    )
+    result = compiled("-fopenmp", main, *objects, "-o", tmp_path / "main")
+    assert result.returncode == 0, result.stdout
+    assert run(str(tmp_path / "main")).stdout == "4 3 1"

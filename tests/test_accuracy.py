@@ -82,6 +82,14 @@ def test_first_update_of_eight_million_elements_is_right_to_a_few_units(shape, s
     assert correct >= (0.975 if start else 0.4), f"{correct:.2%} correctly rounded"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "default"])
+def test_first_update_of_eight_million_elements_of_every_kind_is_right_to_a_few_units(kind):
+    """With P at zero, where nothing hides the update, but for decay, which has nothing to take from there."""
+    shape = (1024, 512, 4, 4) if kind == "largest two" else LARGE[0]
+    worst, _ = off_by(shape, 1.0 if kind == "decay" else 0.0, KINDS[kind])
+    assert worst <= UNITS, f"{worst:.2f} units"
+
+
 @pytest.mark.parametrize("kind", ["largest two", "clipnorm", "accumulation"])
 def test_first_update_of_a_large_convolution_is_right_to_a_few_units(kind):
     worst, _ = off_by((512, 256, 3, 3), 1.0, {**KINDS[kind], "factored": "largest_two"})

@@ -15,6 +15,7 @@ TREES = {
     "tiles": {"vector": (200005,), "matrix": (3, 50005), "slices": (5, 200, 261)},
     "tiles, matrix first": {"matrix": (1030, 261), "matrices": (2, 300, 453)},
 }
+THREADS = 9
 FEATURES = {
     "plain": {},
     "accumulation": {"gradient_accumulation_steps": 2},
@@ -41,8 +42,8 @@ BAD = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "overflow": OVERFLOWS}
 
 @pytest.fixture(autouse=True)
 def _threads():
-    """More threads than there are tiles in most leaves; the default afterwards."""
-    adafactor.set_num_threads(7)
+    """More threads than there are tiles in any tree; the default afterwards."""
+    adafactor.set_num_threads(THREADS)
     yield
     adafactor.set_num_threads(0)
 
@@ -112,6 +113,7 @@ def test_the_trees_have_leaves_of_one_and_of_several_tiles():
         )
         tiles = [plan.layout(leaf)["tiles"] for leaf in range(len(shapes))]
         assert all(count > 1 if "tiles" in name else count == 1 for count in tiles), (name, tiles)
+        assert sum(tiles) < THREADS
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -202,6 +204,19 @@ def test_squares_that_overflow_only_together_are_bad_too():
     params = {"w": np.ones((8, 5), np.float32)}
     state = adafactor.init(params)
     grads = {"w": np.full((8, 5), 9e18, np.float32)}
+    before = everything(params, grads, state)
+    with pytest.raises(FloatingPointError, match=r"^grads w: finite, but"):
+        adafactor.step(params, grads, state)
+    assert everything(params, grads, state) == before
+
+
+@pytest.mark.parametrize("column", [0, 4095, 4096, 5999])
+def test_a_column_that_overflows_is_bad_wherever_a_wide_tile_has_it(column):
+    """Two squares of 2.25e38, each in a row of its own; 4096 columns are summed before the next are."""
+    params = {"w": np.ones((20, 6000), np.float32)}
+    state = adafactor.init(params)
+    grads = draw({"w": (20, 6000)}, 0)
+    grads["w"][3:5, column] = 1.5e19
     before = everything(params, grads, state)
     with pytest.raises(FloatingPointError, match=r"^grads w: finite, but"):
         adafactor.step(params, grads, state)

@@ -36,14 +36,6 @@ def test_any_number_of_threads_gives_the_digest(name):
     assert digest.run(case, functional=True)[0] == case.digest, "functional"
 
 
-@pytest.mark.skipif(adafactor.build_info()["threads"] == "serial", reason="built without threads")
-def test_the_threads_are_really_there():
-    for threads in (1, 2, 3, 7):
-        adafactor.set_num_threads(threads)
-        _, state = digest.run(CASES["tall"])
-        assert state._core.threads == threads
-
-
 def test_the_cases_have_the_tiles_that_they_are_there_for():
     def layouts(name):
         case = CASES[name]
@@ -135,6 +127,18 @@ def test_tiles_of_any_memory_layout_give_the_digest(layout):
     for name in ("tall", "wide", "both"):
         case = CASES[name]
         assert digest.run(case, params_as=LAYOUTS[layout], grads_as=LAYOUTS[layout])[0] == case.digest, name
+
+
+@pytest.mark.parametrize("layout", ["C order", "fortran", "gaps"])
+def test_fourteen_tiles_give_the_digest_on_any_number_of_threads(layout):
+    case, lay_out = CASES["tall"], LAYOUTS.get(layout, np.array)
+    for threads in (1, 2, 3, 7):
+        adafactor.set_num_threads(threads)
+        for functional in (False, True):
+            found, state = digest.run(case, functional=functional, params_as=lay_out, grads_as=lay_out)
+            assert found == case.digest, (threads, functional)
+            serial = adafactor.build_info()["threads"] == "serial"
+            assert state._core.threads == (1 if serial else threads), (threads, functional)
 
 
 def test_what_lies_between_the_elements_is_not_written():

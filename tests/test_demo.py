@@ -302,6 +302,7 @@ def test_without_a_command_the_help_is_printed(tmp_path: Path) -> None:
     result = run_module(folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.startswith("usage: python -m adafactor")
+    assert ">>>" not in result.stdout
     assert "demo" in result.stdout
     assert "info" in result.stdout
 

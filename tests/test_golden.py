@@ -29,6 +29,11 @@ def assert_reproduces(call, config):
         np.testing.assert_allclose(params[path], expected, rtol=0, atol=tolerance(call))
 
 
+def test_every_row_is_reproduced():
+    assert KNOBS.keys() == EXPECTED.keys()
+    assert {call for call in EXPECTED if call.startswith("keras(")} == KERAS_KNOBS.keys()
+
+
 @pytest.mark.parametrize("call", KNOBS)
 def test_knobs_reproduce_the_golden_row(call):
     assert_reproduces(call, adafactor.Config(**KNOBS[call]))

@@ -21,6 +21,14 @@ from hazards import Model
 nan, inf = math.nan, math.inf
 HUGE = 10**400
 
+
+class Misleading:
+    """Claims to be a whole number, and is none."""
+
+    def __index__(self):
+        return "2"
+
+
 OUT_OF_RANGE = {
     "learning_rate": [-1.0, -1e-300, nan, inf, -inf],
     "beta_2_decay": [0.1, 0.8, nan, inf, -inf],
@@ -49,6 +57,7 @@ WORDS = {name: row[1] for name, row in adafactor._core.knobs().items() if row[1]
 NO_NUMBERS = ["0.1", b"1", 1j, True, np.True_, [0.1], {}, object(), np.array([0.1]), np.complex64(1)]
 NO_NUMBERS += [np.array(True), np.array("0.1"), np.array(1j), np.timedelta64(1, "s")]
 NO_WHOLE_NUMBERS = [2.0, "2", True, np.True_, np.float64(2), fractions.Fraction(2), [2], np.array([2])]
+NO_WHOLE_NUMBERS += [Misleading()]
 NO_BOOLS = [1, 0, "yes", 1.0, [], np.array(True), np.int64(1)]
 NO_WORDS = [3, 1.5, ["last_two"], b"raise", object()]
 
@@ -121,9 +130,16 @@ def test_a_value_of_the_wrong_kind_is_a_type_error(knob, value):
 
 
 @pytest.mark.parametrize(
-    ("knob", "value"), with_ids({"learning_rate": [HUGE], "epsilon_2": [-HUGE], "seed": [2**53 + 1, HUGE]})
+    ("knob", "value"),
+    with_ids(
+        {
+            "learning_rate": [HUGE, fractions.Fraction(HUGE), decimal.Decimal("sNaN")],
+            "epsilon_2": [-HUGE],
+            "seed": [2**53 + 1, HUGE],
+        }
+    ),
 )
-def test_a_huge_integer_is_a_value_error(knob, value):
+def test_what_no_float_holds_is_a_value_error(knob, value):
     for give in ways_to_give(**{knob: value}):
         message = refusal(ValueError, give)
         assert re.match(f"{knob}: .*, expected a ", message)

@@ -52,6 +52,15 @@ def test_v3_parameters_whose_squares_overflow_are_measured_in_double(shape):
     assert params == pytest.approx(np.full(shape, 1.8e19), rel=1e-6)
 
 
+def test_v3_a_norm_of_all_leaves_is_known_where_its_square_overflows():
+    """The squares of each leaf add up to 1.7e308 and those of both to twice that; U of a first step is 1."""
+    grads = {path: np.full(3, 0.75e154) for path in "ab"}
+    params = {path: np.ones(3) for path in "ab"}
+    report = adafactor.step(params, grads, adafactor.init(params, learning_rate=0.1, global_clipnorm=1.0))
+    assert report.global_grad_norm == pytest.approx(0.75e154 * 6**0.5, rel=1e-14)
+    assert np.concatenate(list(params.values())) == pytest.approx(np.full(6, 0.9), rel=1e-14)
+
+
 @pytest.mark.parametrize("gradient", [1e-23, -1e-30, 1e-40])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_v4_squares_of_tiny_gradients_count_as_zero(shape, gradient):
@@ -144,6 +153,28 @@ def test_v14_rows_and_columns_of_any_scale_step_alike(knobs):
     state = adafactor.init(params, learning_rate=1.0, scale_parameter=False, epsilon_1=0.0, **knobs)
     adafactor.step(params, (signs * scale).astype(np.float32), state)
     assert params == pytest.approx(-signs, rel=1e-5)
+
+
+UNMEASURED = {"clip_threshold": None, "scale_parameter": False, "relative_step": False}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "multiplier", "knobs"),
+    [
+        (1e12, 1.0, {"learning_rate": 1e-3}),
+        (1e12, 1.0, {"learning_rate": 1e-3, "epsilon_1_mode": "clamp"}),
+        (1e12, 1.0, {"learning_rate": 1e9, **UNMEASURED}),
+        (1.0, 1e13, {"learning_rate": 1e-3, **UNMEASURED}),
+        (1.0, 1e13, {"learning_rate": 1e-3, "beta_1": 0.0, "momentum_on": "update", **UNMEASURED}),
+    ],
+    ids=str,
+)
+def test_v14_a_row_factor_out_of_range_is_none_of_the_update(parameter, multiplier, knobs):
+    """U is 1. The factor of the first row is 7e29, and out of range with what else it is multiplied by."""
+    grads = np.outer([1e-15, 1e15], np.ones(4)).astype(np.float32) / np.float32(multiplier)
+    params = np.full((2, 4), parameter, np.float32)
+    adafactor.step(params, grads, adafactor.init(params, epsilon_1=0.0, **knobs), grad_multiplier=multiplier)
+    assert params == pytest.approx(np.full((2, 4), parameter * 0.999), rel=1e-6)
 
 
 @pytest.mark.parametrize("knobs", [{}, {"momentum_on": "update", "beta_1": 0.0}, {"use_ema": True}], ids=str)

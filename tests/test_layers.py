@@ -48,7 +48,7 @@ RULES = [
     Rule(
         "intrinsics",
         r"<(immintrin|x86intrin|arm_neon)\.h>",
-        r"include/adafactor/(lanes|floating_point)\.hpp|src/cpu/.*",
+        r"include/adafactor/(group|floating_point)\.hpp|src/cpu/.*",
     ),
 ]
 
@@ -160,7 +160,7 @@ def test_the_headers_of_the_core_use_the_standard_library_alone():
     exceptions = {
         "openmp": {"omp.h"},
         "fork": {"pthread.h"},
-        "lanes": {"immintrin.h", "arm_neon.h"},
+        "group": {"immintrin.h", "arm_neon.h"},
         "floating_point": {"immintrin.h"},
     }
     for path in (ROOT / "include/adafactor").rglob("*.hpp"):

@@ -24,9 +24,10 @@ def tree(leaves, shape=(64, 48)):
 
 
 @pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
-@pytest.mark.parametrize("leaves", [1, 50])
-def test_a_steady_step_takes_little_besides_its_report(leaves, knobs):
-    params, grads = tree(leaves), tree(leaves)
+@pytest.mark.parametrize("leaves", [1, 131])  # as many as T5-small has
+@pytest.mark.parametrize("nest", [lambda leaf: leaf, lambda leaf: {"w": [leaf]}], ids=["flat", "nested"])
+def test_a_steady_step_takes_little_besides_its_report(nest, leaves, knobs):
+    params, grads = ({path: nest(leaf) for path, leaf in tree(leaves).items()} for _ in range(2))
     state = adafactor.init(params, **knobs)
     for _ in range(4):
         adafactor.step(params, grads, state)
@@ -166,7 +167,8 @@ SHAPES = [
 
 
 def moments_nbytes(layout, dtype):
-    count = layout["slices"] * (layout["rows"] + layout["cols"]) if layout["factored"] else 0
+    """The new moments, and the inverse roots of those of the columns."""
+    count = layout["slices"] * (layout["rows"] + 2 * layout["cols"]) if layout["factored"] else 0
     return count * np.dtype(dtype).itemsize
 
 
@@ -175,13 +177,13 @@ def assert_scratch_is_bounded(params, **knobs):
     plan = description.plan(description.rows())
     moments = sum(moments_nbytes(plan.layout(i), array.dtype) for i, array in enumerate(params.values()))
     largest = max(array.nbytes for array in params.values())
-    bound = 2 * moments + 0.02 * largest + 65536 + 1024 * len(params)
+    bound = moments + 0.02 * largest + 65536 + 1024 * len(params)
     assert adafactor.scratch_nbytes(params, **knobs) <= bound, list(params)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("factored", ["last_two", "largest_two", False])
-def test_scratch_is_twice_the_moments_and_a_little(dtype, factored):
+def test_scratch_is_the_moments_those_of_the_columns_twice_and_a_little(dtype, factored):
     leaves = {str(shape): virtual(shape, dtype) for shape in SHAPES}
     for name, leaf in leaves.items():
         assert_scratch_is_bounded({name: leaf}, factored=factored)

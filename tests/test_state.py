@@ -3,7 +3,9 @@
 import concurrent.futures
 import copy
 import gc
+import itertools
 import pickle
+import sys
 import threading
 import weakref
 
@@ -362,3 +364,63 @@ def test_a_state_in_use_refuses_every_call():
     assert (snapshots.memory(params.values()), snapshots.of_state(state)) == before
     for call in calls.values():
         call()
+
+
+def test_the_core_refuses_what_the_package_never_hands_it():
+    """Its methods are private, and a mistake in the package is an error all the same, not a crash."""
+    state = adafactor.init(np.ones(3), overrides=[("x", {"learning_rate": 0.1})])._core
+    with pytest.raises(TypeError):
+        adafactor._core.State(None)
+    arrays = [np.ones(3)]
+    for rates in ([], [(0.1, False)] * 3):
+        with pytest.raises(ValueError, match=r"^rates: one for each row of knobs$"):
+            state.step(arrays, [np.ones(3)], arrays, rates, 1.0)
+    with pytest.raises(IndexError):
+        state.step([], [], [], [(0.1, False)] * 2, 1.0)
+    assert (arrays[0] == 1).all()
+
+
+@pytest.mark.parametrize("name", ["step", "update", *COPIES])
+def test_an_interrupt_leaves_the_state_free_and_whole(name):
+    """Python looks for Ctrl-C after a call and on entering a function; at each of these it comes once."""
+    grads = tree(10)
+    calls = {
+        "step": lambda params, state: adafactor.step(params, grads, state),
+        "update": lambda params, state: adafactor.update(params, grads, state),
+        **{copier: lambda params, state, make=make: make(state) for copier, make in COPIES.items()},
+    }
+
+    def everything(params, state):
+        return snapshots.memory(params.values()), snapshots.of_state(state)
+
+    params = tree(0)
+    state = adafactor.init(params, use_ema=True)
+    interrupted = 0
+    while True:
+        before, twin, twin_state = everything(params, state), copy.deepcopy(params), state.copy()
+        calls[name](twin, twin_state)
+        if not interrupts(lambda: calls[name](params, state), interrupted):
+            break
+        assert everything(params, state) in (before, everything(twin, twin_state))
+        assert adafactor.step(params, grads, state).updated
+        interrupted += 1
+    assert interrupted > 3
+
+
+def interrupts(call, place):
+    """Whether the call came to this place, where it gets a KeyboardInterrupt."""
+    places = itertools.count()
+
+    def interrupt(frame, event, argument):
+        if event in ("call", "c_return") and next(places) == place:
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupt)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False

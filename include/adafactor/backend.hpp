@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernel_table.hpp"
@@ -122,7 +123,6 @@ class CpuBackend final : public Backend {
 
   // Adds up the squares of G, leaf by leaf and over all; from them the factors of clipping by norm.
   void find_norms(const Wave& wave) {
-    double total = 0;
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) {
       Leaf& leaf = leaf_at(i);
       if (!leaf.judged) continue;
@@ -131,12 +131,11 @@ class CpuBackend final : public Backend {
       for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
       if (leaf.action == Action::accumulate && !fits(leaf.gradient_squares, i)) leaf.gradient_squares = kInfinity;
       if (!std::isfinite(leaf.gradient_squares)) workspace_.finite = false;
-      total += leaf.gradient_squares;
-      leaf.norm_factor = norm_factor(leaf.clipnorm, leaf.gradient_squares);
+      workspace_.add_squares(leaf.gradient_squares);
+      leaf.norm_factor = norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
     }
-    workspace_.gradient_squares += total;
     if (!plan_.call().global_clipnorm) return;
-    const double factor = norm_factor(*plan_.call().global_clipnorm, total);
+    const double factor = norm_factor(*plan_.call().global_clipnorm, workspace_.gradient_norm());
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) leaf_at(i).norm_factor = factor;
   }
 
@@ -146,10 +145,7 @@ class CpuBackend final : public Backend {
     return !narrow || squares <= static_cast<double>(std::numeric_limits<float>::max());
   }
 
-  static double norm_factor(double limit, double squares) {
-    const double norm = std::sqrt(squares);
-    return norm <= limit ? 1 : limit / norm;
-  }
+  static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
 
   // From the sums of U^2 and P^2: the factor of clipping by rms, and alpha.
   void find_step(std::int64_t index) {
@@ -162,8 +158,6 @@ class CpuBackend final : public Backend {
         leaf.wide = true;
         measure_wide(index);
       }
-    } else if (leaf.factored) {
-      leaf.wide = may_overflow(index);
     }
     const double size = static_cast<double>(leaf.size());
     const double update_rms = std::sqrt(leaf.update_squares / size);
@@ -177,6 +171,7 @@ class CpuBackend final : public Backend {
     }
     leaf.step_size = leaf.rho * scale;
     if (leaf.decays_by_step) leaf.weight_decay *= leaf.step_size;
+    leaf.wide = leaf.wide || may_overflow(index);
   }
 
   void add_squares(Leaf& leaf) {
@@ -206,11 +201,27 @@ class CpuBackend final : public Backend {
     add_squares(leaf);
   }
 
-  // Where nobody measures U: whether the largest factors together could take the largest gradient out of float.
+  // Whether float may not hold what `apply` forms on the way to a finite update: the row factor, into which everything
+  // else is multiplied, its product with G, and U where nobody has measured it.
   bool may_overflow(std::int64_t index) {
+    constexpr double limit = 1e38;
     const Leaf& leaf = leaf_at(index);
-    if (plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
-    MomentRange rows{std::numeric_limits<double>::infinity(), 0};
+    if (!leaf.factored || plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
+    const auto [rows, cols] = moment_ranges(leaf);
+    const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
+    const double row_factor = std::sqrt(mean / rows.smallest);
+    const double norm = leaf.norm_factor * std::sqrt(leaf.gradient_squares);
+    // G^2 is at most all columns' share of R.
+    const double share = static_cast<double>(leaf.cols) / leaf.one_minus_beta_2;
+    const double product = std::min(row_factor * norm, std::sqrt(mean * share));
+    const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
+    const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
+    if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
+    return !measures(leaf) && row_factor / std::sqrt(cols.smallest) * norm > limit;
+  }
+
+  std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf) {
+    MomentRange rows{kInfinity, 0};
     MomentRange cols = rows;
     const auto widen = [](MomentRange& range, const MomentRange& more) {
       range = {std::min(range.smallest, more.smallest), std::max(range.largest, more.largest)};
@@ -220,8 +231,7 @@ class CpuBackend final : public Backend {
       widen(rows, sums[t].rows);
       widen(cols, sums[t].cols);
     }
-    const double factors = std::sqrt(rows.largest / rows.smallest / cols.smallest);
-    return factors * leaf.norm_factor * std::sqrt(leaf.gradient_squares) > 1e38;
+    return {rows, cols};
   }
 
   const Plan& plan_;

@@ -50,7 +50,6 @@ inline void append_axis(Axis* axes, int& rank, std::int64_t extent, std::int64_t
 inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) {
   Walk walk;
   walk.data = static_cast<std::byte*>(view.data);
-  walk.dtype = view.dtype;
   std::int64_t buffer[kMaxRank] = {};
   const std::int64_t* strides = detail::strides_of(view, buffer);
   if (layout.factored) {

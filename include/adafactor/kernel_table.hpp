@@ -5,6 +5,7 @@
 // walk over a tile beside the loop that it feeds.
 #pragma once
 
+#include "adafactor/dtype.hpp"
 #include "adafactor/phases/apply.hpp"
 #include "adafactor/phases/factors.hpp"
 #include "adafactor/phases/moments.hpp"

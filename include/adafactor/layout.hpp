@@ -27,7 +27,8 @@ struct Layout {
 // More elements than the memory of any machine has room for, and so few that sums of their bytes stay in 64 bits.
 inline constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
 
-// The number of elements; throws Error where there are more than kMostElements.
+// The number of elements; throws Error where there are more than kMostElements. Moments of a leaf without elements may
+// have some, so extents of 0 do not hide how long the others are.
 inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
   std::int64_t size = 1;
   bool empty = false;
@@ -35,12 +36,12 @@ inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
     if (extent < 0) throw Error({.expected = "extents >= 0", .found = "extent " + std::to_string(extent)});
     empty = empty || extent == 0;
   }
-  if (empty) return 0;
   for (const std::int64_t extent : shape) {
+    if (extent == 0) continue;
     if (size > kMostElements / extent) throw Error({.expected = "at most 2**48 elements", .found = "a larger shape"});
     size *= extent;
   }
-  return size;
+  return empty ? 0 : size;
 }
 
 namespace detail {

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "adafactor/dtype.hpp"
+#include "adafactor/abi.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -18,7 +18,6 @@ struct Axis {
 // last the fastest: an unfactored leaf of any rank is one row, and its memory need not be contiguous.
 struct Walk {
   std::byte* data = nullptr;
-  DType dtype = DType::float32;
   std::int64_t row_stride = 0;
   const Axis* slice_axes = nullptr;
   const Axis* col_axes = nullptr;
@@ -110,12 +109,14 @@ struct Leaf {
   double norm_factor = 1;        // what clipping by norm multiplies G by
   double update_squares = 0;     // sum of U^2
   double parameter_squares = 0;  // sum of P^2
-  bool wide = false;             // U or U^2 leaves the arithmetic's range: `rms` and `apply` work in double
+  bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
 
   std::int64_t size() const { return slices * rows * cols; }
   bool links_gradient() const { return accumulates || clip_value > 0; }
+  // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
+  bool scales_early() const { return !has_momentum || momentum_of_scaled; }
 };
 
 // A part of a leaf: rows and columns of one slice, or whole slices. Its shape depends on the leaf's shape alone.

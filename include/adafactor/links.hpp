@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "adafactor/dtype.hpp"
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -55,11 +56,17 @@ class Workspace {
   std::vector<Leaf> leaves;
   std::vector<TileSums> sums;
   std::vector<Axis> axes;
-  bool finite = true;           // every gradient seen in this call, and the sums of their squares
-  double gradient_squares = 0;  // of all leaves
-  int threads = 0;              // the most that a region of this call has had
+  // The norm of all G of this call together.
+  double gradient_norm() const { return std::sqrt(scaled_squares) / kNormScale; }
+  void add_squares(double squares) { scaled_squares += squares * (kNormScale * kNormScale); }
+
+  bool finite = true;         // every gradient seen in this call, and the sums of their squares
+  double scaled_squares = 0;  // of all leaves, so scaled that their sum stays finite where each leaf's own is
+  int threads = 0;            // the most that a region of this call has had
 
  private:
+  static constexpr double kNormScale = 0x1p-32;
+
   // What of a leaf does not change from call to call.
   void place(Leaf& leaf, const LeafPlan& plan) {
     leaf.factored = plan.layout.factored;

@@ -62,12 +62,12 @@ class StepRun {
   bool updates() const { return updates_; }
 
   // The norm of all G together; an accumulating call has the sum so far, and reports its part of the mean.
-  double global_grad_norm() const { return (updates_ ? 1 : mean_) * std::sqrt(workspace_.gradient_squares); }
+  double global_grad_norm() const { return (updates_ ? 1 : mean_) * workspace_.gradient_norm(); }
 
   void prepare_leaves() {
     workspace_.finite = true;
     workspace_.threads = 0;
-    workspace_.gradient_squares = 0;
+    workspace_.scaled_squares = 0;
     Axis* axes = workspace_.axes.data();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const LeafPlan& plan = plan_.leaves()[i];

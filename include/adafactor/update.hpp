@@ -53,7 +53,7 @@ class Update {
       store_full(g, first, n, u, moments);
     } else if (leaf_.wide) {
       const double factor = row_factor(row);
-      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(g[i], factor, first + i));
+      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
     } else {
       with_lanes(row, first, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, u, update, n); });
     }

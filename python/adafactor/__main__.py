@@ -20,7 +20,8 @@ def info(_options: argparse.Namespace) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name and return its exit code; without a command, print the help."""
-    parser = argparse.ArgumentParser(prog="python -m adafactor", description=adafactor.__doc__)
+    what_it_is = (adafactor.__doc__ or "").partition("\n")[0]  # without the example after it
+    parser = argparse.ArgumentParser(prog="python -m adafactor", description=what_it_is)
     version = adafactor.build_info()["version"]
     parser.add_argument("--version", action="version", version=f"adafactor {version}")
     commands = parser.add_subparsers(title="commands")

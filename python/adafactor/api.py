@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adafactor import _core
-from adafactor.config import Config, real_number
+from adafactor.config import Config, real_number, whole_number
 from adafactor.errors import phrase
 from adafactor.plan import describe
 from adafactor.report import StepReport, empty_report, make_report
@@ -210,8 +210,8 @@ def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> 
 def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:
     """Bytes that the first step allocates besides and the state keeps; independent of the number of threads.
 
-    Twice the moments, partial sums of at most 2 % of the largest leaf (or 64 KiB), and some hundred bytes a
-    leaf.
+    As much as the moments, those of the columns once more, partial sums of at most 2 % of the largest leaf
+    (or 64 KiB), and some hundred bytes a leaf.
 
     >>> import numpy as np, adafactor
     >>> params = np.zeros((1024, 512), np.float32)
@@ -234,11 +234,10 @@ def set_num_threads(n: int) -> None:
     1
     >>> adafactor.set_num_threads(0)
     """
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"n: {n!r}, expected a whole number")
-    if n.__index__() < 0:
-        raise ValueError(f"n: {n}, expected a whole number >= 0")
-    _core.set_num_threads(min(n.__index__(), 2**30))
+    number = whole_number("n", n)
+    if number < 0:
+        raise ValueError(f"n: {number}, expected a whole number >= 0")
+    _core.set_num_threads(min(number, 2**30))
 
 
 def get_num_threads() -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
@@ -215,19 +217,25 @@ def real_number(name: str, value: Any) -> float:
         raise TypeError(f"{name}: {_shown(value)}, expected a number")
     try:
         return float(value)
-    except OverflowError:
+    except (OverflowError, ValueError):  # too large, or a decimal's signaling NaN
         raise ValueError(f"{name}: {_shown(value)}, expected a finite number") from None
     except TypeError:
         raise TypeError(f"{name}: {_shown(value)}, expected a number") from None
 
 
-def _whole_number(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__") or getattr(value, "ndim", 0) != 0:
-        raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
-    number = value.__index__()
+def whole_number(name: str, value: Any) -> int:
+    """The value as an int; TypeError unless it is a whole number by its kind and no bool."""
+    if not isinstance(value, bool) and getattr(value, "ndim", 0) == 0:
+        with contextlib.suppress(TypeError):
+            return operator.index(value)
+    raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
+
+
+def _exact_number(name: str, value: Any) -> int:
+    number = whole_number(name, value)
     if abs(number) > 2**53:
         raise ValueError(f"{name}: {_shown(value)}, expected a whole number of at most 2**53")
-    return int(number)
+    return number
 
 
 def _shown(value: Any) -> str:
@@ -247,7 +255,7 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
         case "float":
             return real_number(name, value)
         case "int":
-            return _whole_number(name, value)
+            return _exact_number(name, value)
         case "bool":
             if type(value).__name__ not in ("bool", "bool_"):
                 raise TypeError(f"{name}: {_shown(value)}, expected True or False")

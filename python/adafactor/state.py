@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -119,23 +119,9 @@ class State:
             for index, leaf in enumerate(leaves):
                 leaf[...] = self._core.array(index, "average")
 
-    @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
-        """Hold the state for one call; RuntimeError if another one does."""
-        if not self._core.acquire():
-            if self._core.torn:
-                raise RuntimeError(
-                    "state torn by fork: a thread of the parent process was in a call on it when this "
-                    "process was forked, and its arrays may be half written; make a new state, or fork "
-                    "between calls"
-                )
-            raise RuntimeError(
-                "state in use: another call, from a thread or from inside this one, runs on it"
-            )
-        try:
-            yield
-        finally:
-            self._core.release()
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """What holds the state in a `with`, for one call; RuntimeError there if another call holds it."""
+        return self._core
 
     def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
         """The learning rate of this call and whether it was scheduled, for each of the core's rows.

@@ -216,7 +216,7 @@ class Tree:
             TypeError: a value in the place of a leaf that cannot be an array.
             Exception: whatever a container raises while it is read, unchanged.
         """
-        pool, _ = self._open(tree, role, allow_none)
+        pool = self._open(tree, role, allow_none)
         leaves = list(self._pick_leaves(pool))
         for cls in set(map(type, leaves)):
             if kind_of(cls) != LEAF and not (allow_none and cls is type(None)):
@@ -243,7 +243,8 @@ class Tree:
         """
         if len(leaves) != len(self._slots):
             raise ValueError(f"{len(leaves)} leaves, expected {len(self._slots)}")
-        pool, contents = self._open(like, "params", allow_none=True)
+        contents: list[Any] = []
+        pool = self._open(like, "params", allow_none=True, opened=contents)
         made = list(pool)
         for slot, leaf in zip(self._slots, leaves, strict=True):
             made[slot] = leaf
@@ -299,30 +300,30 @@ class Tree:
             pending.extend(reversed(children))
         return None
 
-    def _open(self, tree: Any, role: str, allow_none: bool) -> tuple[list[Any], list[Any]]:
-        """Read every container of a tree of this structure once: the pool, and what each container held."""
+    def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:
+        """The pool, for which every container is read once; what each of them held goes to `opened`."""
         pool = [tree]
-        opened: list[Any] = []
-        for slot, plain, length, pick in self._readers:
+        for index, (slot, plain, length, pick) in enumerate(self._readers):
             value = pool[slot]
             if type(value) is plain:
                 contents = plain(value)
             else:
-                kind = self._nodes[len(opened)].kind
+                kind = self._nodes[index].kind
                 if kind_of(type(value)) != kind:
-                    raise self._mismatch(pool, len(opened), (), role, allow_none)
+                    raise self._mismatch(pool, index, (), role, allow_none)
                 contents = read(value, kind)
             if len(contents) != length:
-                raise self._mismatch(pool, len(opened), contents, role, allow_none)
+                raise self._mismatch(pool, index, contents, role, allow_none)
             if pick is None:
                 pool.extend(contents)
             else:
                 try:
                     pool.extend(pick(contents))
                 except KeyError:
-                    raise self._mismatch(pool, len(opened), contents, role, allow_none) from None
-            opened.append(contents)
-        return pool, opened
+                    raise self._mismatch(pool, index, contents, role, allow_none) from None
+            if opened is not None:
+                opened.append(contents)
+        return pool
 
     def _mismatch(self, pool: list[Any], index: int, contents: Any, role: str, allow_none: bool) -> Exception:
         """The error for a container that is not the expected one, or for a wrong leaf before it."""

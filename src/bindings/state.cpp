@@ -1,5 +1,6 @@
 // States: the memory of the moments as NumPy arrays without a copy, the counters, and who may use it.
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 
 #include "bindings.hpp"
@@ -56,18 +57,29 @@ py::array memory_of(const py::object& owner) {
                    state.memory(), owner);
 }
 
+// Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of
+// giving the state back.
+void enter(StateObject& object) {
+  if (object.state.try_acquire()) return;
+  if (object.state.torn()) {
+    throw std::runtime_error(
+        "state torn by fork: a thread of the parent process was in a call on it when this process was forked, and its "
+        "arrays may be half written; make a new state, or fork between calls");
+  }
+  throw std::runtime_error("state in use: another call, from a thread or from inside this one, runs on it");
+}
+
 }  // namespace
 
 void bind_state(py::module_& m) {
   m.attr("state_kinds") = py::cast(kStateKindNames);
   py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
       .def(py::init([](const std::shared_ptr<Plan>& plan) { return std::make_shared<StateObject>(plan); }),
-           py::arg("plan"))
+           py::arg("plan").none(false))
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
-      .def(
-          "acquire", [](StateObject& object) { return object.state.try_acquire(); },
-          "Whether the state was free; it is the caller's now.")
-      .def("release", [](StateObject& object) { object.state.release(); })
+      .def("__enter__", &enter,
+           "The state is the caller's until the end of the `with`; RuntimeError if it is another's.")
+      .def("__exit__", [](StateObject& object, const py::args&) { object.state.release(); })
       .def_property_readonly(
           "torn", [](const StateObject& object) { return object.state.torn(); },
           "Whether a thread was in a call when this process was forked off.")

@@ -42,8 +42,10 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   std::int64_t* strides = arrays.strides.data();
   const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
     const auto leaf = static_cast<std::int64_t>(i);
-    const TensorView view = view_of(object, access, role, leaf, strides);
+    TensorView view = view_of(object, access, role, leaf, strides);
     check_view(view, plan.leaves()[i], role, leaf);
+    // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
+    view.shape = plan.leaves()[i].spec.shape.data();
     strides += view.rank;
     return view;
   };
@@ -103,6 +105,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   take_views(object.state.plan(), borrowed, arrays);
   arrays.check_memory(object.state, borrowed.in_place());
   arrays.rates.clear();
+  if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
                   grad_multiplier};

@@ -124,8 +124,10 @@ void a_shape_of_more_elements_than_any_memory_is_refused() {
   CHECK_EQ(checked_size({}), 1);
   CHECK_EQ(checked_size({3, 4, 5}), 60);
   CHECK_EQ(checked_size({kMostElements}), kMostElements);
-  CHECK_EQ(checked_size({most, most, 0}), 0);
-  CHECK_EQ(checked_size({0, most, most}), 0);
+  CHECK_EQ(checked_size({kMostElements, 0, 1}), 0);
+  CHECK_EQ(checked_size({0, kMostElements}), 0);
+  CHECK_THROWS(checked_size({most, most, 0}), adafactor::Error);
+  CHECK_THROWS(checked_size({0, most, most}), adafactor::Error);
   CHECK_THROWS(checked_size({kMostElements + 1}), adafactor::Error);
   CHECK_THROWS(checked_size({std::int64_t{1} << 24, (std::int64_t{1} << 24) + 1}), adafactor::Error);
   CHECK_EQ(CHECK_THROWS(checked_size({most, most}), adafactor::Error),

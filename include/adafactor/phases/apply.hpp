@@ -23,7 +23,7 @@ class SliceApply {
         gradient_(leaf, slice),
         parameter_(leaf.parameter, slice),
         parameter_out_(leaf.parameter_out, slice),
-        update_(leaf, leaf_sums, slice, leaf.clip_factor * (scales_early(leaf) ? leaf.step_size : 1)),
+        update_(leaf, leaf_sums, slice, leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1)),
         state_offset_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
@@ -40,9 +40,6 @@ class SliceApply {
   }
 
  private:
-  // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
-  static bool scales_early(const Leaf& leaf) { return !leaf.has_momentum || leaf.momentum_of_scaled; }
-
   template <class S>
   S* state(void* array, std::int64_t row, std::int64_t first) const {
     return static_cast<S*>(array) + state_offset_ + row * leaf_.cols + first;
@@ -62,7 +59,7 @@ class SliceApply {
     T x[kBlock];
     update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
     if (leaf_.has_momentum) apply_stored_momentum(x, row, first, n);
-    if (!scales_early(leaf_)) multiply(x, static_cast<T>(leaf_.step_size), n);
+    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n);
 
     T p_buffer[kBlock];
     const T* p = read_run(parameter_.row(row), first, n, p_buffer);

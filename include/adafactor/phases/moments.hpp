@@ -61,7 +61,7 @@ class FactoredMoments {
         for (std::int64_t r = group; r < end; ++r) add_row(r, r == group, first, n);
         add_wide(column_sums_, column_totals_, group == 0, n);
       }
-      finish_columns(tile_.col + first, n);
+      finish_columns(first, n);
     }
     return total_;
   }
@@ -103,8 +103,16 @@ class FactoredMoments {
     }
   }
 
-  void finish_columns(std::int64_t col, std::int64_t n) {
-    if (!(total_ < kSafeTotal<T>)) total_ += 0 * sum_of(column_totals_, n);
+  // The squares of the tile's columns before `end`: the rows' sums are part of the total from the last panel on.
+  double squares_before(std::int64_t end) const {
+    double squares = total_;
+    for (std::int64_t r = 0; end < tile_.cols && r < tile_.rows; ++r) squares += row_sums_[r];
+    return squares;
+  }
+
+  void finish_columns(std::int64_t first, std::int64_t n) {
+    if (!(squares_before(first + n) < kSafeTotal<T>)) total_ += 0 * sum_of(column_totals_, n);
+    const std::int64_t col = tile_.col + first;
     if (leaf_.row_blocks == 1) {
       T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + col;
       store_means(column_totals_, static_cast<double>(leaf_.rows), means, n);

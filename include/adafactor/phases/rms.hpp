@@ -74,8 +74,9 @@ class SliceSquares {
     if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
     const double factor = leaf_.factored ? update_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
-      const double x = leaf_.factored ? update_.wide(g[i], factor, first + i) : static_cast<double>(u[i]);
-      const double y = static_cast<double>(p[i]);
+      const double x =
+          leaf_.factored ? update_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
+      const double y = load<double>(p + i, One{});
       sums.update += x * x;
       sums.parameter += y * y;
     }

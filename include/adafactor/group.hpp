@@ -1,0 +1,250 @@
+// Groups of numbers, from one register down to its halves or plain numbers: what the sixteen lanes are made of. Every
+// operation is by element.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "adafactor/abi.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__)
+#define ADAFACTOR_INLINE inline __attribute__((always_inline))
+#define ADAFACTOR_INLINE_LAMBDA __attribute__((always_inline))
+#else
+#define ADAFACTOR_INLINE inline
+#define ADAFACTOR_INLINE_LAMBDA
+#endif
+
+#include "adafactor/exact_begin.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+#if !defined(__GNUC__) || defined(ADAFACTOR_PLAIN_LANES)
+#define ADAFACTOR_NATIVE_LANES 0
+inline constexpr int kRegisterBytes = 0;
+#else
+#define ADAFACTOR_NATIVE_LANES 1
+#if defined(__AVX512F__)
+inline constexpr int kRegisterBytes = 64;
+#elif defined(__AVX__)
+inline constexpr int kRegisterBytes = 32;
+#else
+inline constexpr int kRegisterBytes = 16;
+#endif
+#endif
+
+namespace detail {
+
+#if ADAFACTOR_NATIVE_LANES
+template <class T, int n>
+struct Register {
+  typedef T type __attribute__((vector_size(n * sizeof(T))));
+};
+#endif
+
+// The widest group of T that is one value for the compiler: a register, or a single number.
+template <class T>
+inline constexpr int kNativeWidth = kRegisterBytes == 0 ? 1 : kRegisterBytes / static_cast<int>(sizeof(T));
+
+template <class T, int n, bool native = (n <= kNativeWidth<T>)>
+struct Group;
+
+// Halves with names, not an array of registers: compilers keep named members in registers and spill arrays.
+template <class T, int n>
+struct Group<T, n, false> {
+  Group<T, n / 2> low, high;
+};
+
+template <class T, int n>
+struct Group<T, n, true> {
+#if ADAFACTOR_NATIVE_LANES
+  typename Register<T, n>::type value;
+#else
+  T value;
+#endif
+};
+
+// Reads n numbers stored as S.
+template <class T, int n, class S>
+ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
+  Group<T, n> group;
+  if constexpr (n > kNativeWidth<T>) {
+    group.low = load_group<T, n / 2>(from);
+    group.high = load_group<T, n / 2>(from + n / 2);
+  } else if constexpr (sizeof(S) == sizeof(T)) {
+    std::memcpy(&group.value, from, sizeof group.value);
+#if ADAFACTOR_NATIVE_LANES
+  } else {
+    typename Register<S, n>::type stored;
+    std::memcpy(&stored, from, sizeof stored);
+    group.value = __builtin_convertvector(stored, typename Register<T, n>::type);
+  }
+#else
+  } else {
+    group.value = static_cast<T>(*from);
+  }
+#endif
+  return group;
+}
+
+template <class S, class T, int n>
+ADAFACTOR_INLINE void store_group(S* to, const Group<T, n>& group) {
+  if constexpr (n > kNativeWidth<T>) {
+    store_group<S>(to, group.low);
+    store_group<S>(to + n / 2, group.high);
+  } else if constexpr (sizeof(S) == sizeof(T)) {
+    std::memcpy(to, &group.value, sizeof group.value);
+#if ADAFACTOR_NATIVE_LANES
+  } else {
+    const auto stored = __builtin_convertvector(group.value, typename Register<S, n>::type);
+    std::memcpy(to, &stored, sizeof stored);
+  }
+#else
+  } else {
+    *to = static_cast<S>(group.value);
+  }
+#endif
+}
+
+template <class T, int n>
+ADAFACTOR_INLINE Group<T, n> fill_group(T x) {
+  Group<T, n> group;
+  if constexpr (n > kNativeWidth<T>) {
+    group.low = group.high = fill_group<T, n / 2>(x);
+  } else {
+    group.value = x - decltype(group.value){};  // x - 0 is x to the bit, also for x = -0
+  }
+  return group;
+}
+
+template <class Operation, class T, int n>
+ADAFACTOR_INLINE Group<T, n> combine(const Group<T, n>& a, const Group<T, n>& b) {
+  Group<T, n> result;
+  if constexpr (n > kNativeWidth<T>) {
+    result.low = combine<Operation>(a.low, b.low);
+    result.high = combine<Operation>(a.high, b.high);
+  } else {
+    result.value = Operation::of(a.value, b.value);
+  }
+  return result;
+}
+
+struct Sum {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return a + b;
+  }
+};
+struct Difference {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return a - b;
+  }
+};
+struct Product {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return a * b;
+  }
+};
+struct Quotient {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return a / b;
+  }
+};
+// Compare and select: the CPUs' own minimum and maximum differ in what they do to a NaN. These keep a NaN of `a`.
+struct Smaller {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return b < a ? b : a;
+  }
+};
+struct Larger {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return b > a ? b : a;
+  }
+};
+// c where a < b, else d.
+template <class T, int n>
+ADAFACTOR_INLINE Group<T, n> select_less_group(const Group<T, n>& a, const Group<T, n>& b, const Group<T, n>& c,
+                                               const Group<T, n>& d) {
+  Group<T, n> result;
+  if constexpr (n > kNativeWidth<T>) {
+    result.low = select_less_group(a.low, b.low, c.low, d.low);
+    result.high = select_less_group(a.high, b.high, c.high, d.high);
+  } else {
+    result.value = a.value < b.value ? c.value : d.value;
+  }
+  return result;
+}
+
+// a where b is not zero, and zero where it is.
+struct WhereNonzero {
+  template <class V>
+  static ADAFACTOR_INLINE V of(const V& a, const V& b) {
+    return b == V{} ? V{} : a;
+  }
+};
+
+#if defined(__GNUC__)
+ADAFACTOR_INLINE float sqrt_one(float x) { return __builtin_sqrtf(x); }
+ADAFACTOR_INLINE double sqrt_one(double x) { return __builtin_sqrt(x); }
+#else
+inline float sqrt_one(float x) { return std::sqrt(x); }
+inline double sqrt_one(double x) { return std::sqrt(x); }
+#endif
+
+// IEEE square roots, correctly rounded; the compilers' vectors have no operator for it.
+template <class T, int n>
+ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
+  Group<T, n> result;
+  if constexpr (n > kNativeWidth<T>) {
+    result.low = sqrt_group(a.low);
+    result.high = sqrt_group(a.high);
+#if ADAFACTOR_NATIVE_LANES
+#if defined(__AVX512F__)
+  } else if constexpr (sizeof(T) == 4 && n == 16) {
+    result.value = (decltype(result.value))_mm512_sqrt_ps((__m512)a.value);
+  } else if constexpr (sizeof(T) == 8 && n == 8) {
+    result.value = (decltype(result.value))_mm512_sqrt_pd((__m512d)a.value);
+#endif
+#if defined(__AVX__)
+  } else if constexpr (sizeof(T) == 4 && n == 8) {
+    result.value = (decltype(result.value))_mm256_sqrt_ps((__m256)a.value);
+  } else if constexpr (sizeof(T) == 8 && n == 4) {
+    result.value = (decltype(result.value))_mm256_sqrt_pd((__m256d)a.value);
+#endif
+#if defined(__SSE2__)
+  } else if constexpr (sizeof(T) == 4 && n == 4) {
+    result.value = (decltype(result.value))_mm_sqrt_ps((__m128)a.value);
+  } else if constexpr (sizeof(T) == 8 && n == 2) {
+    result.value = (decltype(result.value))_mm_sqrt_pd((__m128d)a.value);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  } else if constexpr (sizeof(T) == 4 && n == 4) {
+    result.value = (decltype(result.value))vsqrtq_f32((float32x4_t)a.value);
+  } else if constexpr (sizeof(T) == 8 && n == 2) {
+    result.value = (decltype(result.value))vsqrtq_f64((float64x2_t)a.value);
+#endif
+  } else {
+    for (int i = 0; i < n; ++i) result.value[i] = sqrt_one(a.value[i]);
+#else
+  } else {
+    result.value = sqrt_one(a.value);
+#endif
+  }
+  return result;
+}
+
+}  // namespace detail
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

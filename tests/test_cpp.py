@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from cpp_build import configure, eigen_prefixes, run, tool
+from cpp_build import compiler, configure, eigen_prefixes, run, tool
 
 SOURCE = Path(__file__).parent / "cpp"
 PROGRAMS = sorted(path.stem for path in SOURCE.glob("test_*.cpp"))
 NEED_EIGEN = {"test_eigen", "test_paper"}
+# Run with each kind of threads. The digests that test_digest looks for are one file for all kinds.
+OF_THREADS = ("test_allocation", "test_digest", "test_fork", "test_limits", "test_parallel", "test_step")
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,36 @@ class Build:
     programs: list[str]
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """All programs. One that does not compile leaves the others alone; its own test shows why."""
-    folder = tmp_path_factory.mktemp("cpp")
+def made(folder, threads, targets=("all",)):
+    """The programs of one kind of threads. One that does not compile leaves the others alone; its own test
+    shows why."""
     prefixes = ";".join(map(str, eigen_prefixes()))
-    configured = configure(SOURCE, folder, f"-DCMAKE_PREFIX_PATH={prefixes}")
+    settings = (f"-DCMAKE_PREFIX_PATH={prefixes}", f"-DADAFACTOR_THREADS={threads}")
+    configured = configure(SOURCE, folder, *settings)
     assert configured.returncode == 0, configured.stdout
-    log = run(tool("cmake"), "--build", folder, "--", "-k", "0").stdout
+    log = run(tool("cmake"), "--build", folder, "--target", *targets, "--", "-k", "0").stdout
     shown = run(tool("ctest"), "--test-dir", folder, "--show-only=json-v1").stdout
     return Build(folder, log, sorted(test["name"] for test in json.loads(shown)["tests"]))
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory):
+    """Everything, with the threads of choice: OpenMP's."""
+    return made(tmp_path_factory.mktemp("cpp"), "openmp")
+
+
+@pytest.fixture(scope="module", params=["pool", "serial"])
+def other_build(request, tmp_path_factory):
+    """What knows of threads, with the others."""
+    return made(tmp_path_factory.mktemp(request.param), request.param, OF_THREADS)
+
+
+def assert_passes(build, program):
+    names = (program, f"{program}.exe")
+    assert any((build.folder / name).exists() for name in names), f"does not compile\n{build.log}"
+    ctest = (tool("ctest"), "--test-dir", str(build.folder), "--no-tests=error", "--output-on-failure")
+    result = run(*ctest, "--tests-regex", f"^{program}$")
+    assert result.returncode == 0, result.stdout
 
 
 def test_every_cpp_file_is_a_program_of_the_suite(build):
@@ -46,8 +68,82 @@ def test_every_header_compiles_alone(build):
 def test_cpp(build, program):
     if program in NEED_EIGEN and program not in build.programs:
         pytest.skip("Eigen was not found")
-    names = (program, f"{program}.exe")
-    assert any((build.folder / name).exists() for name in names), f"does not compile\n{build.log}"
-    ctest = (tool("ctest"), "--test-dir", build.folder, "--no-tests=error", "--output-on-failure")
-    result = run(*ctest, "--tests-regex", f"^{program}$")
+    assert_passes(build, program)
+
+
+@pytest.mark.parametrize("program", OF_THREADS)
+def test_cpp_with_other_threads(other_build, program):
+    assert_passes(other_build, program)
+
+
+def test_an_unknown_kind_of_threads_is_refused(tmp_path):
+    configured = configure(SOURCE, tmp_path, "-DADAFACTOR_THREADS=many")
+    assert configured.returncode != 0
+    assert 'ADAFACTOR_THREADS is "many", expected openmp, pool or serial' in " ".join(
+        configured.stdout.split()
+    )
+
+
+def compiled(*arguments):
+    """What g++ makes of a program, or says to it."""
+    flags = ("-std=c++20", "-O0", "-pthread", f"-I{SOURCE.parents[1] / 'include'}")
+    return run(compiler("g++"), *flags, *arguments)
+
+
+# The flags of a file, and the threads that they ask for.
+FLAGS = {
+    "none": ((), "serial"),
+    "openmp": (("-fopenmp",), "openmp"),
+    "pool": (("-DADAFACTOR_THREADS=pool",), "pool"),
+    "pool and OpenMP": (("-DADAFACTOR_THREADS=pool", "-fopenmp"), "pool"),
+}
+
+
+@pytest.mark.parametrize(("flags", "kind"), FLAGS.values(), ids=FLAGS)
+def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text(
+        "#include <adafactor/parallel.hpp>\n#include <string_view>\n"
+        f'static_assert(std::string_view(adafactor::kThreadsKind) == "{kind}");\n'
+    )
+    result = compiled("-fsyntax-only", *flags, source)
     assert result.returncode == 0, result.stdout
+
+
+def test_threads_that_are_not_to_be_had_do_not_compile(tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("#include <adafactor/parallel.hpp>\n")
+    for kind, words in {"many": "is one of openmp, pool and serial", "openmp": "needs a compiler"}.items():
+        result = compiled("-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
+        assert result.returncode != 0
+        assert words in result.stdout
+
+
+def test_files_with_different_threads_are_linked_together(tmp_path):
+    """Unoptimized, so that a function of one file that got into another would show."""
+    objects = []
+    for name, (flags, _) in FLAGS.items():
+        if "and" in name:
+            continue
+        source = tmp_path / f"{name}.cpp"
+        source.write_text(
+            "#include <adafactor/parallel.hpp>\n"
+            f"void set_{name}(int n) {{ adafactor::set_num_threads(n); }}\n"
+            f"int get_{name}() {{ return adafactor::get_num_threads(); }}\n"
+        )
+        objects.append(source.with_suffix(".o"))
+        result = compiled("-c", *flags, source, "-o", objects[-1])
+        assert result.returncode == 0, result.stdout
+    main = tmp_path / "main.cpp"
+    main.write_text(
+        "#include <cstdio>\n"
+        "void set_openmp(int); void set_pool(int); void set_none(int);\n"
+        "int get_openmp(); int get_pool(); int get_none();\n"
+        "int main() {\n"
+        "  set_openmp(4); set_pool(3); set_none(2);\n"
+        '  std::printf("%d %d %d", get_openmp(), get_pool(), get_none());\n'
+        "}\n"
+    )
+    result = compiled("-fopenmp", main, *objects, "-o", tmp_path / "main")
+    assert result.returncode == 0, result.stdout
+    assert run(str(tmp_path / "main")).stdout == "4 3 1"

@@ -35,9 +35,14 @@ RULES = [
     Rule(
         "OpenMP",
         r"<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\(",
-        r"include/adafactor/parallel\.hpp|tests/cpp/test_parallel\.cpp",
+        r"include/adafactor/parallel/openmp\.hpp|tests/cpp/test_parallel\.cpp",
     ),
-    Rule("threads", r"<(thread|mutex|condition_variable)>", r"include/adafactor/parallel\.hpp|tests/.*"),
+    Rule(
+        "threads",
+        r"<(thread|mutex|condition_variable)>",
+        r"include/adafactor/parallel/(openmp|pool)\.hpp|tests/.*",
+    ),
+    Rule("fork", r"<pthread\.h>|\bfork\(\)", r"include/adafactor/fork\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
     Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),
     Rule(
@@ -59,6 +64,7 @@ LAYERS = {
 
 # The loops over a run know floats and nothing else: these headers they may not include even through another.
 ABOVE_THE_KERNELS = {
+    "fork",
     "parallel",
     "plan",
     "state",
@@ -155,7 +161,8 @@ def test_no_file_includes_a_higher_layer():
 
 def test_the_headers_of_the_core_use_the_standard_library_alone():
     exceptions = {
-        "parallel": {"omp.h"},
+        "openmp": {"omp.h"},
+        "fork": {"pthread.h"},
         "group": {"immintrin.h", "arm_neon.h"},
         "floating_point": {"immintrin.h"},
     }
@@ -242,7 +249,8 @@ print(json.dumps(sorted(after - set(sys.stdlib_module_names))))
 BREACHES = [
     ("pybind11", "src/cpu/a.cpp", "#include <pybind11/pybind11.h>", "// <pybind11/pybind11.h>"),
     ("OpenMP", "include/adafactor/step.hpp", "#pragma omp parallel for", "/* #pragma omp */"),
-    ("threads", "include/adafactor/step.hpp", "#include <thread>", "// <thread>"),
+    ("threads", "include/adafactor/parallel.hpp", "#include <thread>", "// <thread>"),
+    ("fork", "src/bindings/step.cpp", "#include <pthread.h>", "// <pthread.h>"),
     ("Eigen", "src/bindings/a.cpp", "#  include <Eigen/Dense>", "// <Eigen/Dense>"),
     ("CUDA", "src/bindings/a.cpp", "#include <cuda_runtime.h>", "// cudaMalloc()"),
     ("intrinsics", "include/adafactor/kernels.hpp", "#include <immintrin.h>", "// <immintrin.h>"),

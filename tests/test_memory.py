@@ -83,6 +83,62 @@ def test_the_process_grows_by_less_than_three_percent_of_its_parameters():
     assert found["second"] < 0.001 * found["nbytes"]
 
 
+# Small leaves, so that it is calls that count. The allocator's arenas have settled after a thousand steps.
+MANY_STEPS = """
+import gc, json, sys, warnings
+import numpy as np
+import adafactor
+
+def pages():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1])
+
+def references():
+    arrays = [*params.values(), *grads.values()]
+    objects = [params, grads, state, state._core, np.dtype(np.float32), callback, *arrays]
+    return [sys.getrefcount(each) for each in objects]
+
+def callback():
+    return 0.001
+
+adafactor.set_num_threads(2)
+params = {"w": np.ones((40, 33), np.float32), "b": np.ones(3, np.float32), "none": np.ones(2, np.float32)}
+grads = {"w": np.full((40, 33), 0.5, np.float32), "b": np.full(3, 0.5, np.float32), "none": None}
+state = adafactor.init(params, learning_rate=callback)
+bad = dict(grads, b=np.full(3, np.nan, np.float32))
+
+def steps(count):
+    for index in range(count):
+        adafactor.step(params, grads, state)
+        if index % 10 == 0:
+            try:
+                adafactor.step(params, bad, state)
+            except FloatingPointError:
+                pass
+            adafactor.update(params, grads, state)
+
+warnings.simplefilter("ignore")  # a gradient is None
+steps(1000)
+gc.collect()
+before = [references(), len(gc.get_objects()), pages()]
+steps(10_000)
+gc.collect()
+after = [references(), len(gc.get_objects()), pages()]
+json.dump([before, after], sys.stdout)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_ten_thousand_steps_leave_nothing_behind():
+    """Among them a thousand that raise and a thousand functional ones."""
+    result = subprocess.run([sys.executable, "-c", MANY_STEPS], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    before, after = json.loads(result.stdout)
+    assert after[0] == before[0], "reference counts"
+    assert after[1] <= before[1] + 10, "objects"  # the lists of `before` itself
+    assert after[2] <= before[2] + 64, "pages"  # a leak of 26 bytes a step would show
+
+
 def virtual(shape, dtype=np.float32):
     """An array of any size that takes no memory."""
     return np.broadcast_to(np.zeros((), dtype), shape)

@@ -20,12 +20,16 @@
 #define ADAFACTOR_ISA_TAG generic
 #endif
 
+// Who runs the loops: openmp, pool or serial, as the build says (-DADAFACTOR_THREADS=pool); where it says nothing,
+// OpenMP if the compiler has it on.
+#if !defined(ADAFACTOR_THREADS)
 #if defined(_OPENMP)
-#define ADAFACTOR_THREADS_TAG openmp
+#define ADAFACTOR_THREADS openmp
 #else
-#define ADAFACTOR_THREADS_TAG serial
+#define ADAFACTOR_THREADS serial
+#endif
 #endif
 
 #define ADAFACTOR_JOIN_TAGS(version, isa, threads) version##_##isa##_##threads
 #define ADAFACTOR_EXPAND_TAGS(version, isa, threads) ADAFACTOR_JOIN_TAGS(version, isa, threads)
-#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG, ADAFACTOR_THREADS_TAG)
+#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG, ADAFACTOR_THREADS)

@@ -16,6 +16,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 template <class T>
 concept Element = std::same_as<T, float> || std::same_as<T, double>;
 
+// The storage type of an element.
 template <class T>
   requires Element<std::remove_const_t<T>>
 inline constexpr DType dtype_of = std::same_as<std::remove_const_t<T>, double> ? DType::float64 : DType::float32;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "adafactor/fork.hpp"
 #include "adafactor/plan.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -135,8 +136,18 @@ class State {
   const Workspace& last_workspace() const { return *workspace_; }
 
   // Whoever gets true may step or copy, and has to release.
-  bool try_acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
-  void release() { busy_.store(false, std::memory_order_release); }
+  bool try_acquire() {
+    int holder = kNobody;
+    return holder_.compare_exchange_strong(holder, detail::forks(), std::memory_order_acquire);
+  }
+  void release() { holder_.store(kNobody, std::memory_order_release); }
+
+  // Whether a thread was in a call when this process was forked off. It goes on in the parent alone: here nobody will
+  // release the state, and its arrays may be half written.
+  bool torn() const {
+    const int holder = holder_.load();
+    return holder != kNobody && holder != detail::forks();
+  }
 
   std::int64_t updates = 0;       // made
   std::int64_t calls = 0;         // that counted
@@ -146,7 +157,8 @@ class State {
   std::shared_ptr<const Plan> plan_;
   detail::Bytes memory_;
   std::unique_ptr<Workspace> workspace_;
-  std::atomic<bool> busy_{false};
+  static constexpr int kNobody = -1;
+  std::atomic<int> holder_{kNobody};  // the process that a call runs in, as its number of forks
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

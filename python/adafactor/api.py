@@ -78,7 +78,7 @@ def step(
         TypeError: an array of the wrong kind or dtype.
         BufferError: a parameter that cannot be written.
         FloatingPointError: a gradient with NaN or Inf under `on_nonfinite="raise"`.
-        RuntimeError: the state is in use.
+        RuntimeError: the state is in use, or was when this process was forked.
 
     Source: Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 to 6; `keras.optimizers.Adafactor`.
 
@@ -178,7 +178,9 @@ def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -
 def set_num_threads(n: int) -> None:
     """Let every step use n threads at most; 0 goes back to the default. Results do not depend on it.
 
-    An explicit number wins over OMP_NUM_THREADS, which launchers set to 1.
+    An explicit number wins over OMP_NUM_THREADS, which launchers set to 1. It cannot make threads where there
+    are none: a build with serial loops, or a process forked from one that had loaded the package, when the
+    threads are OpenMP's (they do not survive a fork).
 
     Args:
         n: a whole number, at least 0. Small leaves take fewer threads, since more would not help.
@@ -188,8 +190,8 @@ def set_num_threads(n: int) -> None:
         ValueError: n is negative.
 
     >>> import adafactor
-    >>> adafactor.set_num_threads(2); adafactor.get_num_threads()
-    2
+    >>> adafactor.set_num_threads(1); adafactor.get_num_threads()
+    1
     >>> adafactor.set_num_threads(0)
     """
     number = whole_number("n", n)
@@ -199,7 +201,10 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Return how many threads a step may use: what `set_num_threads` chose, or what OpenMP says now.
+    """Return how many threads a step may use: what `set_num_threads` chose, else the default.
+
+    The default is what OpenMP says now, so a limit of `threadpoolctl` counts; without OpenMP it is
+    OMP_NUM_THREADS as the first step found it, or the number of processors. 1 where there are no threads.
 
     >>> import adafactor
     >>> adafactor.get_num_threads() >= 1

@@ -28,6 +28,7 @@ class State:
 
     A state can be pickled and copied (`copy`, `copy.copy` and `copy.deepcopy` are all independent). One call
     at a time may use it: a second one, from another thread or from inside a schedule, gets a RuntimeError.
+    So does every call in a forked process on a state that another thread was using at that moment.
 
     Attributes:
         paths: the paths of the leaves, in the order of `params` at `init`: a tuple of str.

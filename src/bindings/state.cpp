@@ -61,6 +61,11 @@ py::array memory_of(const py::object& owner) {
 // giving the state back.
 void enter(StateObject& object) {
   if (object.state.try_acquire()) return;
+  if (object.state.torn()) {
+    throw std::runtime_error(
+        "state torn by fork: a thread of the parent process was in a call on it when this process was forked, and its "
+        "arrays may be half written; make a new state, or fork between calls");
+  }
   throw std::runtime_error("state in use: another call, from a thread or from inside this one, runs on it");
 }
 
@@ -75,6 +80,9 @@ void bind_state(py::module_& m) {
       .def("__enter__", &enter,
            "The state is the caller's until the end of the `with`; RuntimeError if it is another's.")
       .def("__exit__", [](StateObject& object, const py::args&) { object.state.release(); })
+      .def_property_readonly(
+          "torn", [](const StateObject& object) { return object.state.torn(); },
+          "Whether a thread was in a call when this process was forked off.")
       .def_property_readonly(
           "plan", [](const StateObject& object) { return std::const_pointer_cast<Plan>(object.state.shared_plan()); })
       .def_property_readonly(

@@ -1,4 +1,5 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
+#include <limits>
 #include <string>
 
 #include "../cpu/kernels.hpp"

@@ -1,0 +1,27 @@
+# ADAFACTOR_THREADS, the kind of threads that the headers use: in the projects of this repository, and in those that
+# find its package.
+set(ADAFACTOR_THREADS "" CACHE STRING "openmp, pool or serial; empty: openmp where the compiler has it, else pool")
+set_property(CACHE ADAFACTOR_THREADS PROPERTY STRINGS "" openmp pool serial)
+
+# Gives a target what code with these threads is compiled and linked with; sets ADAFACTOR_THREADS_KIND for the caller.
+function(adafactor_use_threads target)
+  set(kind "${ADAFACTOR_THREADS}")
+  if(kind STREQUAL "")
+    find_package(OpenMP QUIET COMPONENTS CXX)
+    set(kind pool)
+    if(OpenMP_CXX_FOUND)
+      set(kind openmp)
+    endif()
+  elseif(kind STREQUAL "openmp")
+    find_package(OpenMP REQUIRED COMPONENTS CXX)
+  elseif(NOT kind MATCHES "^(pool|serial)$")
+    message(FATAL_ERROR "ADAFACTOR_THREADS is \"${kind}\", expected openmp, pool or serial")
+  endif()
+  target_compile_definitions(${target} INTERFACE ADAFACTOR_THREADS=${kind})
+  if(kind STREQUAL "openmp")
+    target_link_libraries(${target} INTERFACE OpenMP::OpenMP_CXX)
+  endif()
+  find_package(Threads REQUIRED) # the serial kind, too, is told of forks
+  target_link_libraries(${target} INTERFACE Threads::Threads)
+  set(ADAFACTOR_THREADS_KIND "${kind}" PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,77 @@
+// The threads of OpenMP, which are shared with every other library of the process that uses the same runtime.
+#pragma once
+
+#if !defined(_OPENMP)
+#error "ADAFACTOR_THREADS=openmp needs a compiler that has OpenMP on (-fopenmp)."
+#endif
+
+#include <omp.h>
+
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "adafactor/abi.hpp"
+#include "adafactor/fork.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// What the threads of this build are.
+inline constexpr const char* kThreadsKind = "openmp";
+
+namespace detail {
+
+// libgomp waits for ever in a forked process that opens a region of two threads.
+inline bool has_threads() { return forks() == 0; }
+
+inline int default_threads() { return omp_get_max_threads(); }
+
+// Starts up to `count` threads that are all there at once, ends them, and returns how many there were.
+inline int count_startable(int count) {
+  std::vector<std::thread> threads;
+  std::mutex gate;
+  std::unique_lock closed(gate);
+  try {
+    threads.reserve(static_cast<std::size_t>(count));
+    for (int i = 0; i < count; ++i) threads.emplace_back([&] { const std::lock_guard pass(gate); });
+  } catch (const std::exception&) {
+    // As many as there are, then.
+  }
+  closed.unlock();
+  for (std::thread& thread : threads) thread.join();
+  return static_cast<int>(threads.size());
+}
+
+// A team of at most `threads` that can be had. libgomp ends the process where a thread does not start, so a team larger
+// than any before is tried out, once: with twice as many, because a thread that was joined counts for a moment longer.
+inline int possible_team(int threads) {
+  static std::atomic<int> proven{1};
+  static std::atomic<bool> is_limit{false};
+  if (threads <= proven.load()) return threads;
+  if (is_limit.load()) return proven.load();
+  const int possible = 1 + count_startable(2 * (threads - 1)) / 2;
+  if (possible < threads) is_limit = true;
+  int before = proven.load();
+  while (before < possible && !proven.compare_exchange_weak(before, possible)) {
+  }
+  return possible;
+}
+
+template <class Share>
+int run_on_team(int threads, const Share& share) {
+  const int team = possible_team(threads);
+  int used = 1;
+#pragma omp parallel num_threads(team)
+  {
+    if (omp_get_thread_num() == 0) used = omp_get_num_threads();
+    share();  // not an `omp for`, which would wait at its own end and then again at the region's
+  }
+  return used;
+}
+
+}  // namespace detail
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

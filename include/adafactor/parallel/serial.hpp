@@ -1,0 +1,25 @@
+// No threads: the caller does everything.
+#pragma once
+
+#include "adafactor/abi.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// What the threads of this build are.
+inline constexpr const char* kThreadsKind = "serial";
+
+namespace detail {
+
+inline bool has_threads() { return false; }
+
+inline int default_threads() { return 1; }
+
+template <class Share>
+int run_on_team(int, const Share& share) {
+  share();
+  return 1;
+}
+
+}  // namespace detail
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

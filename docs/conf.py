@@ -34,7 +34,8 @@ suppress_warnings = ["config.cache"]  # the pictures' functions are no values th
 default_role = "code"  # what docstrings put between single backticks is code
 autodoc_member_order = "bysource"
 # By these the modules of the package speak with each other.
-autodoc_default_options = {"exclude-members": "in_use, rates, to_core"}
+INTERNAL = ["check_params", "finalize_leaves", "in_use", "leaf_updates", "rates", "to_core", "tree"]
+autodoc_default_options = {"exclude-members": ", ".join(INTERNAL)}
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -43,7 +44,7 @@ napoleon_use_rtype = False
 # What other projects document, and private classes.
 nitpick_ignore_regex = [
     ("py:class", r"(numpy|collections)\..*|LearningRate"),
-    ("py:class", r"adafactor\.(plan\.Description|schedules\._Formula)"),
+    ("py:class", r"adafactor\.(plan\.Description|schedules\._Formula|saving\.Saving)"),
 ]
 
 html_theme = "furo"

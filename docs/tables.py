@@ -1,7 +1,7 @@
 """Sphinx directives for what the sources already say: the table of knobs, and what each C++ header holds.
 
 `{knobs}` asks the compiled core for its own table. `{headers}` reads the headers: the comment that opens a
-file, and each declaration in its namespace that a comment stands before.
+file, and each declaration in its namespace that a comment stands before; `{declared}` shows one of these.
 """
 
 import dataclasses
@@ -20,7 +20,8 @@ HEADERS = Path(__file__).resolve().parents[1] / "include/adafactor"
 _COMMENT = r"(?P<comment>(?:^//[^\n]*\n)+)"
 _NAME = r"(?P<kind>enum class|struct|class)\s+(?P<type>\w+)|[\w:<>,&*\s]*?\b(?P<function>\w+)\s*[({=]"
 _DECLARATION = re.compile(
-    rf"{_COMMENT}(?:^template [^\n]*\n)*^(?:inline |constexpr |static |ADAFACTOR_INLINE )*(?:{_NAME})",
+    rf"{_COMMENT}(?:^template [^\n]*\n)*(?:^  requires [^\n]*\n(?:^ {{4,}}[^\n]*\n)*)?"
+    rf"^(?:inline |constexpr |static |ADAFACTOR_INLINE )*(?:{_NAME})",
     re.MULTILINE,
 )
 _DETAIL = re.compile(
@@ -167,7 +168,21 @@ class Headers(SphinxDirective):
         return [made]
 
 
+class Declared(SphinxDirective):
+    """What a header says of one name that it declares."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        header, name = self.arguments
+        self.env.note_dependency(str(HEADERS / header))
+        text = (HEADERS / header).read_text(encoding="utf-8")
+        (found,) = (declared for declared in declarations(text) if declared.name == name)
+        return described(found.comment)
+
+
 def setup(app: Any) -> dict[str, Any]:
     app.add_directive("knobs", Knobs)
     app.add_directive("headers", Headers)
+    app.add_directive("declared", Declared)
     return {"parallel_read_safe": True}

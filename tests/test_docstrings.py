@@ -18,7 +18,15 @@ FINDER = doctest.DocTestFinder(exclude_empty=True)
 PARSER = doctest.DocTestParser()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # By these the modules of the package speak with each other; docs/conf.py leaves them out of the reference.
-INTERNAL = {"in_use", "rates", "to_core"}
+INTERNAL = {
+    "check_params",
+    "finalize_leaves",
+    "in_use",
+    "leaf_updates",
+    "rates",
+    "to_core",
+    "tree",
+}
 
 
 def public_places():

@@ -27,16 +27,20 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 #if !defined(__GNUC__) || defined(ADAFACTOR_PLAIN_LANES)
 #define ADAFACTOR_NATIVE_LANES 0
-inline constexpr int kRegisterBytes = 0;
 #else
 #define ADAFACTOR_NATIVE_LANES 1
-#if defined(__AVX512F__)
-inline constexpr int kRegisterBytes = 64;
-#elif defined(__AVX__)
-inline constexpr int kRegisterBytes = 32;
-#else
-inline constexpr int kRegisterBytes = 16;
 #endif
+
+// How wide a register of this file's instruction set is; 0 where the compiler has no vectors.
+inline constexpr int kRegisterBytes =
+#if !ADAFACTOR_NATIVE_LANES
+    0;
+#elif defined(__AVX512F__)
+    64;
+#elif defined(__AVX__)
+    32;
+#else
+    16;
 #endif
 
 namespace detail {

@@ -119,7 +119,7 @@ class Adafactor(Saving):
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the next call: the number, or what the schedule or the callable gives.
+        """The learning rate of the next call, which is the number or what the schedule or the callable gives.
 
         A number can be set, and so can a schedule or a callable; in their place no number can be set any
         more (TypeError), as in Keras.
@@ -159,8 +159,8 @@ class Adafactor(Saving):
         >>> import numpy as np, adafactor
         >>> optimizer = adafactor.Adafactor()
         >>> optimizer.build({"kernel": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)})
-        >>> optimizer
-        Adafactor(2 leaves, 40 bytes, 0 updates)
+        >>> optimizer, optimizer.built
+        (Adafactor(2 leaves, 40 bytes, 0 updates), True)
         """
         variables = as_list(variables)
         if self._state is None:
@@ -215,7 +215,8 @@ class Adafactor(Saving):
             The number of calls so far.
 
         Raises:
-            As `apply`; TypeError where something is no pair.
+            TypeError: something is no pair, or as `apply`.
+            ValueError, BufferError, FloatingPointError, RuntimeError: as `apply`.
 
         >>> import numpy as np, adafactor
         >>> b = np.zeros(3)
@@ -245,7 +246,8 @@ class Adafactor(Saving):
             numbers are those of `apply`, bit for bit.
 
         Raises:
-            As `set_weights` and `apply`.
+            TypeError, ValueError: as `set_weights` and `apply`.
+            FloatingPointError, RuntimeError: as `apply`.
 
         >>> import numpy as np, adafactor
         >>> optimizer, b = adafactor.Adafactor(), np.zeros(3)

@@ -150,7 +150,11 @@ def test_a_call_that_fails_leaves_the_scale():
     loss_scale.advance(False)
     before = loss_scale.get_state(), snapshots.memory(params.values()), snapshots.of_state(state)
     for arguments, error, message in (
-        ((params, tree(1), params), TypeError, r"^state: dict, expected what adafactor.init returned$"),
+        (
+            (params, tree(1), params),
+            TypeError,
+            r"^state: dict, expected what adafactor.init\(params\) returned$",
+        ),
         ((params, {"w": tree(1)["w"]}, state), ValueError, r"^grads b: missing$"),
         (
             (params, tree(1), adafactor.init(params, on_nonfinite="propagate")),

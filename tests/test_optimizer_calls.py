@@ -130,7 +130,7 @@ def test_a_missing_gradient_leaves_its_variable_alone_with_one_warning():
     assert params["gain"] == gain
     assert optimizer.iterations == 3
     for nothing in ([None, None, None], [None]):
-        with pytest.raises(ValueError, match=r"^grads: every gradient is None$"):
+        with pytest.raises(ValueError, match=r"^grads: every gradient is None, expected at least one array$"):
             optimizer.apply_gradients(zip(nothing, leaves(params)[: len(nothing)], strict=True))
 
 
@@ -228,7 +228,9 @@ def test_a_wrong_call_names_what_is_wrong_and_changes_nothing(what):
 
 def test_variables_that_share_memory_are_refused_by_the_first_call():
     w = np.ones((2, 3), np.float32)
-    with pytest.raises(ValueError, match=r"^params 0: shares memory with params 1$"):
+    with pytest.raises(
+        ValueError, match=r"^params 0: shares memory with params 1, expected memory of its own$"
+    ):
         adafactor.Adafactor().apply([numbers((2, 3), 0), numbers(3, 1)], [w, w[0]])
 
 
@@ -310,7 +312,7 @@ def test_set_weights_checks_all_before_it_writes():
         (0, 1.5, TypeError, r"^weights\[0\] \(iteration\): .*1.5.*, expected a whole number$"),
         (0, np.zeros(2), TypeError, r"^weights\[0\] \(iteration\): array\(\[0., 0.\]\), expected a whole"),
         (1, np.array(np.nan), ValueError, r"^weights\[1\] \(learning_rate\): .*nan.*, expected a finite"),
-        (1, "x", ValueError, r"^weights\[1\] \(learning_rate\): .*'x'.*, expected a number$"),
+        (1, "x", ValueError, r"^weights\[1\] \(learning_rate\): .*'x'.*, expected a finite number >= 0$"),
         (2, weights[3], ValueError, r"^tensors encoder/w row: shape \(3,\), expected \(4,\)$"),
         (5, weights[5] + 1j, TypeError, r"^tensors gain full: dtype complex64, expected float32$"),
         (slice(5, 6), [], ValueError, r"^weights: 5 weights, expected 6: iteration, learning_rate, enc"),

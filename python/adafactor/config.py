@@ -331,6 +331,17 @@ def check_pattern(name: str, pattern: Any) -> None:
         raise ValueError(f"{name}: {pattern!r} is not a regular expression: {error}") from None
 
 
+def rate_of_call(rate: Any, calls: int) -> float:
+    """What a schedule, or a callable without arguments, gives for the call after `calls` others.
+
+    Raises:
+        ValueError: it is no learning rate; or whatever the schedule raises.
+    """
+    value = rate(calls) if isinstance(rate, schedules.LearningRateSchedule) else rate()
+    giver = getattr(rate, "__name__", type(rate).__name__)
+    return checked_rate(f"learning_rate: {giver} returned", value)
+
+
 def checked_rate(where: str, value: Any) -> float:
     """A learning rate that a schedule, a callable or the caller gave: a finite number of at least 0.
 

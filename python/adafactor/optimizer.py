@@ -9,9 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from adafactor import presets, rates
+from adafactor import presets
 from adafactor.call import empty_like, run
-from adafactor.config import checked_rate
+from adafactor.config import rate_of_call
 from adafactor.plan import describe_leaves
 from adafactor.saving import Saving
 from adafactor.state import State
@@ -128,7 +128,7 @@ class Adafactor(Saving):
         if not callable(rate):
             return rate
         calls = self._state.calls if self._state else 0
-        return checked_rate("learning_rate", rates.value(rate, calls))
+        return rate_of_call(rate, calls)
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:

@@ -1,4 +1,4 @@
-"""Learning rates that are no numbers: what they give, and how Keras writes them into dictionaries."""
+"""Learning rates that are no numbers, in dictionaries that JSON can write, as Keras has them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from typing import Any
 
 from adafactor import schedules
 
-__all__ = ["from_dict", "is_of_keras", "to_dict", "value"]
-
-
-def value(rate: Any, calls: int) -> Any:
-    """What a schedule, or a callable without arguments, gives for the call after `calls` others."""
-    return rate(calls) if isinstance(rate, schedules.LearningRateSchedule) else rate()
+__all__ = ["from_dict", "is_of_keras", "to_dict"]
 
 
 def is_of_keras(rate: Any) -> bool:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adafactor import _core, rates
-from adafactor.config import Config, checked_rate, exact_whole_number, real_number
+from adafactor import _core
+from adafactor.config import Config, checked_rate, exact_whole_number, rate_of_call, real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
 from adafactor.plan import Description
@@ -256,9 +256,7 @@ class State:
         if not callable(rate):
             return rate, False
         if id(rate) not in evaluated:
-            value = rates.value(rate, self.calls)
-            giver = getattr(rate, "__name__", type(rate).__name__)
-            evaluated[id(rate)] = checked_rate(f"learning_rate: {giver} returned", value), True
+            evaluated[id(rate)] = rate_of_call(rate, self.calls), True
         return evaluated[id(rate)]
 
     def _given_rates(self, learning_rate: Any) -> list[float]:

@@ -43,7 +43,7 @@ def restore(state: State, values: Sequence[Any], role: str) -> None:
         raise ValueError(f"{role}: {len(values)} weights, expected {expected}: {_named(front, keys, state)}")
     calls = exact_whole_number(f"{role}[0] (iteration)", _number(values[0]))
     if not callable(rate):
-        rate = checked_rate(f"{role}[1] (learning_rate)", _number(values[1]))
+        rate = checked_rate(f"{role}[1] (learning_rate):", _number(values[1]))
     updates = None
     if _counts_leaves(state):
         updates = list(np.asarray(values.pop()).ravel())

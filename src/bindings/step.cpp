@@ -1,4 +1,5 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
+#include <atomic>
 #include <exception>
 #include <limits>
 #include <string>
@@ -82,8 +83,18 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
                         outcome.global_grad_norm);
 }
 
-// Not with py::gil_scoped_release, whose destructor takes the GIL back: when the interpreter ends, Python ends a daemon
-// thread there by unwinding it, and out of a destructor that ends the process.
+// Takes the GIL back. When the interpreter ends, Python ends a daemon thread there by unwinding it, through destructors
+// that need the GIL, or at once if this is one (as that of py::gil_scoped_release is). The thread waits for the end of
+// the process instead, which is what newer Pythons make it do.
+void take_gil(PyThreadState* thread) {
+  try {
+    PyEval_RestoreThread(thread);
+  } catch (...) {
+    const std::atomic<bool> ended{false};
+    for (;;) ended.wait(false);
+  }
+}
+
 Outcome step_without_gil(State& state, const Call& call) {
   Outcome outcome;
   std::exception_ptr failure;
@@ -93,7 +104,7 @@ Outcome step_without_gil(State& state, const Call& call) {
   } catch (...) {
     failure = std::current_exception();
   }
-  PyEval_RestoreThread(thread);
+  take_gil(thread);
   if (failure) std::rethrow_exception(failure);
   return outcome;
 }

@@ -142,9 +142,9 @@ def test_one_file_compiles_with_the_include_folder_alone(empty_environment, tmp_
 
 
 def find(prefix, version, folder):
-    """What CMake says of the package in a project without a language."""
+    """What CMake says of the package in a project that has nothing else."""
     (folder / "CMakeLists.txt").write_text(
-        "cmake_minimum_required(VERSION 3.25)\nproject(finder LANGUAGES NONE)\n"
+        "cmake_minimum_required(VERSION 3.25)\nproject(finder LANGUAGES CXX)\n"
         f"find_package(adafactor {version} CONFIG REQUIRED)\nmessage(STATUS found)\n"
     )
     return configure(folder, folder / "build", f"-DCMAKE_PREFIX_PATH={prefix}").stdout
@@ -163,6 +163,7 @@ def test_an_installed_prefix_names_no_folder_of_the_build(prefix):
         "adafactorConfig.cmake",
         "adafactorConfigVersion.cmake",
         "adafactorTargets.cmake",
+        "threads.cmake",
     ]
     text = "".join(file.read_text() for file in package)
     assert str(sources.ROOT) not in text

@@ -134,7 +134,8 @@ def test_ten_thousand_steps_leave_nothing_behind():
     result = subprocess.run([sys.executable, "-c", MANY_STEPS], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     before, after = json.loads(result.stdout)
-    assert after[0] == before[0], "reference counts"
+    # Of None and the like the interpreter itself drops and takes a few; a leak would be thousands.
+    assert max(abs(a - b) for a, b in zip(after[0], before[0], strict=True)) <= 5, "reference counts"
     assert after[1] <= before[1] + 10, "objects"  # the lists of `before` itself
     assert after[2] <= before[2] + 64, "pages"  # a leak of 26 bytes a step would show
 

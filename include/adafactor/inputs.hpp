@@ -67,15 +67,15 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
 inline void check_view(const TensorView& view, const LeafPlan& plan, const char* role, std::int64_t leaf) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
   // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
-  const std::string of_state = std::string_view(role) == "params" ? " as in the state" : "";
+  const auto of_state = [&] { return std::string(std::string_view(role) == "params" ? " as in the state" : ""); };
   const auto refuse = [&](ErrorKind kind, const std::string& expected, const std::string& found) {
     throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = expected, .found = found});
   };
   if (view.dtype != plan.spec.dtype) {
-    refuse(ErrorKind::type, name(plan.spec.dtype) + of_state, std::string("dtype ") + name(view.dtype));
+    refuse(ErrorKind::type, name(plan.spec.dtype) + of_state(), std::string("dtype ") + name(view.dtype));
   }
   if (view.rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), view.shape)) {
-    refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state,
+    refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state(),
            "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
   }
   if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");

@@ -237,7 +237,7 @@ void what_arrays_are_refused() {
       [](Optimizer& o, Model& m) {
         o.step({MatrixView<float>{m.w.data(), 2, {33, 20}, {20, 1}}, m.b.data()}, {m.gw.data(), m.gb.data()});
       },
-      ErrorKind::value, "params leaf 0: shape (33, 20), expected (20, 33)");
+      ErrorKind::value, "params leaf 0: shape (33, 20), expected (20, 33) as in the state");
   expect(
       [](Optimizer& o, Model& m) {
         const TensorView shapeless{m.w.data(), DType::float32, {}, 2, nullptr, nullptr};
@@ -251,15 +251,15 @@ void what_arrays_are_refused() {
       ErrorKind::buffer,
       "params leaf 0: some elements share memory, expected an array whose elements each have memory of their own");
   expect([](Optimizer& o, Model& m) { o.step({m.w.data(), m.w.data() + 600}, {m.gw.data(), m.gb.data()}); },
-         ErrorKind::value, "params leaf 0: shares memory with params leaf 1");
+         ErrorKind::value, "params leaf 0: shares memory with params leaf 1, expected memory of its own");
   expect([](Optimizer& o, Model& m) { o.step({m.w.data(), m.b.data()}, {m.w.data(), m.gb.data()}); }, ErrorKind::value,
-         "params leaf 0: shares memory with grads leaf 0");
+         "params leaf 0: shares memory with grads leaf 0, expected memory of its own");
   expect(
       [](Optimizer& o, Model& m) {
         const float* row = o.array<float>(0, StateKind::row).data();
         o.step({m.w.data(), m.b.data()}, {m.gw.data(), MatrixView<const float>{row, 1, {33, 0}, {1, 0}}});
       },
-      ErrorKind::value, "grads leaf 1: shares memory with the state");
+      ErrorKind::value, "grads leaf 1: shares memory with the state, expected memory of its own");
 }
 
 void what_options_and_knobs_are_refused() {

@@ -159,8 +159,8 @@ class Adafactor(Saving):
         >>> import numpy as np, adafactor
         >>> optimizer = adafactor.Adafactor()
         >>> optimizer.build({"kernel": np.zeros((4, 3), np.float32), "bias": np.zeros(3, np.float32)})
-        >>> optimizer
-        Adafactor(2 leaves, 40 bytes, 0 updates)
+        >>> optimizer, optimizer.built
+        (Adafactor(2 leaves, 40 bytes, 0 updates), True)
         """
         variables = as_list(variables)
         if self._state is None:

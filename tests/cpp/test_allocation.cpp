@@ -63,8 +63,9 @@ void* operator new(std::size_t nbytes) {
   if (void* memory = std::malloc(nbytes == 0 ? 1 : nbytes)) return memory;
   throw std::bad_alloc();
 }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+// Where GCC inlines one of the pair and not the other, it takes them for mismatched.
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 #endif
 
 namespace {

@@ -94,8 +94,8 @@ RATES = (
 # What an argument may be, away from its default, where Keras' float32 can be trusted.
 VALUES = {
     "learning_rate": st.one_of(*RATES),
-    # Keras rounds t^decay to float32, so a beta2 near 0 is wrong by 6e-8 there, which old moments far above the
-    # new ones turn into more than the bound.
+    # Keras rounds t^decay to float32, so a beta2 near 0 is wrong by 6e-8 there, which old moments far above
+    # the new ones turn into more than the bound.
     "beta_2_decay": st.just(0.0) | between(-1.5, -0.01),
     "epsilon_1": powers(-20, -3),
     "epsilon_2": powers(-5, -1),

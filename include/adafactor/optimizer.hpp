@@ -44,9 +44,13 @@ namespace detail {
 class Held {
  public:
   explicit Held(State& state) : state_(state) {
-    if (!state.try_acquire()) {
-      throw Error({.kind = ErrorKind::busy, .expected = "one call at a time", .found = "the optimizer is in use"});
+    if (state.try_acquire()) return;
+    if (state.torn()) {
+      throw Error({.kind = ErrorKind::busy,
+                   .expected = "a fork between its calls",
+                   .found = "the optimizer is torn by a fork during a call"});
     }
+    throw Error({.kind = ErrorKind::busy, .expected = "one call at a time", .found = "the optimizer is in use"});
   }
   ~Held() { state_.release(); }
   Held(const Held&) = delete;
@@ -134,7 +138,8 @@ class Optimizer {
   // Throws Error{role, leaf, expected, found}, where role is "params" or "grads": kind `value` for another number of
   // arrays, another shape, a null pointer, arrays that share memory, no gradient at all; `type` for another dtype;
   // `buffer` for a parameter whose own elements share memory; `nonfinite` for NaN or Inf in a gradient where
-  // on_nonfinite is `raise`; `busy` while another thread is in here. Error{knob} for an option out of its range.
+  // on_nonfinite is `raise`; `busy` while another thread is in here, or was when this process was forked. Error{knob}
+  // for an option out of its range.
   StepReport step(std::initializer_list<ParameterArray> params, std::initializer_list<GradientArray> grads,
                   const StepOptions& options = {}) {
     return run(std::span<const ParameterArray>(params.begin(), params.size()),

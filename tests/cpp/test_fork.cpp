@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "adafactor/optimizer.hpp"
 #include "digest.hpp"
 
 namespace {
@@ -94,6 +95,8 @@ void a_child_forked_during_a_step_knows_the_torn_state() {
     CHECK_EQ(code_of_child([&] {
                CHECK(state.torn());
                CHECK(!state.try_acquire());
+               CHECK_EQ(CHECK_THROWS(adafactor::detail::Held{state}, adafactor::Error),
+                        "the optimizer is torn by a fork during a call, expected a fork between its calls");
                CHECK(!idle.torn());
                CHECK(idle.try_acquire());
                steps_like_any_other();

@@ -18,12 +18,14 @@ def tool(name):
     return found
 
 
-def compiler(name):
-    """A compiler of the machine, or the calling test is skipped."""
+def required(name):
+    """A compiler or other program of the machine; without it the test is skipped, or fails if CI demands."""
     found = shutil.which(name)
-    if not found:
-        pytest.skip(f"{name} is not installed")
-    return found
+    if found:
+        return found
+    if os.environ.get("ADAFACTOR_REQUIRE_PEERS") == "1":
+        pytest.fail(f"{name} is not installed (ADAFACTOR_REQUIRE_PEERS=1)")
+    pytest.skip(f"{name} is not installed")
 
 
 def run(*command, **options):
@@ -49,6 +51,15 @@ def eigen_prefixes():
     folders = spec.submodule_search_locations if spec else None
     prefixes = [Path(folder).parent / "cmeel.prefix" for folder in folders or ()]
     return [prefix for prefix in prefixes if (prefix / "share/eigen3/cmake/Eigen3Config.cmake").is_file()]
+
+
+def configure_tests(folder, *arguments):
+    """Configure the project of the C++ tests."""
+    prefixes = ";".join(map(str, eigen_prefixes()))
+    configured = configure(
+        Path(__file__).parent / "cpp", folder, f"-DCMAKE_PREFIX_PATH={prefixes}", *arguments
+    )
+    assert configured.returncode == 0, configured.stdout
 
 
 def require_eigen():

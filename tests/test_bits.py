@@ -4,7 +4,6 @@ Every case of tests/data/digest.txt has one digest, which stands in that file.
 """
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import pytest
 
 import adafactor
 import digest
+from cpp_build import required
 from digest import CASES
 from sources import ROOT
 
@@ -186,8 +186,7 @@ BUILDS = {
 
 
 def compile_program(command, *arguments):
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed")
+    required(command[0])
     if "-march=haswell" in command and not {"avx2", "fma", "bmi2", "f16c"} <= cpu_flags():
         pytest.skip("this CPU has no AVX2 or no fused multiply-add")
     line = [*command, "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", *map(str, arguments)]
@@ -217,10 +216,8 @@ def test_programs_of_any_flags_give_the_digests(build, request, tmp_path):
 
 
 def test_the_headers_are_not_contracted_and_the_code_after_them_is(contracted_program):
-    if shutil.which("objdump") is None:
-        pytest.skip("objdump is not installed")
     shown = subprocess.run(
-        ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(contracted_program)],
+        [required("objdump"), "--disassemble", "--demangle", "--no-show-raw-insn", str(contracted_program)],
         capture_output=True,
         text=True,
         check=True,

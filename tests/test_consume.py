@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import sources
-from cpp_build import compiler, configure, eigen_prefixes, require_eigen, run, tool
+from cpp_build import configure, eigen_prefixes, require_eigen, required, run, tool
 
 CONSUMER = Path(__file__).parent / "consume"
 # What an installer adds to the files of a wheel.
@@ -84,7 +84,7 @@ def consume(found_by, cxx, folder):
     shutil.copytree(CONSUMER, folder / "source")
     prefixes = ";".join(map(str, [found_by.get("CMAKE_PREFIX_PATH", ""), *eigen_prefixes()]))
     flags = {
-        "CMAKE_CXX_COMPILER": compiler(cxx),
+        "CMAKE_CXX_COMPILER": required(cxx),
         "CMAKE_CXX_FLAGS_RELEASE": "-O1",  # half the time to compile
         **found_by,
         "CMAKE_PREFIX_PATH": prefixes,
@@ -137,7 +137,7 @@ def test_one_file_compiles_with_the_include_folder_alone(empty_environment, tmp_
     program.write_text(
         "#include <adafactor/adafactor.hpp>\nadafactor::Optimizer optimizer{{}, {{{2, 3}}}};\n"
     )
-    result = run(compiler("g++"), "-std=c++20", "-fsyntax-only", f"-I{folder}", program)
+    result = run(required("g++"), "-std=c++20", "-fsyntax-only", f"-I{folder}", program)
     assert result.returncode == 0, result.stdout
 
 

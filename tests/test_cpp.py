@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cpp_build import compiler, configure, eigen_prefixes, run, tool
+from cpp_build import configure, configure_tests, required, run, tool
 
 SOURCE = Path(__file__).parent / "cpp"
 PROGRAMS = sorted(path.stem for path in SOURCE.glob("test_*.cpp"))
@@ -25,10 +25,7 @@ class Build:
 def made(folder, threads, targets=("all",)):
     """The programs of one kind of threads. One that does not compile leaves the others alone; its own test
     shows why."""
-    prefixes = ";".join(map(str, eigen_prefixes()))
-    settings = (f"-DCMAKE_PREFIX_PATH={prefixes}", f"-DADAFACTOR_THREADS={threads}")
-    configured = configure(SOURCE, folder, *settings)
-    assert configured.returncode == 0, configured.stdout
+    configure_tests(folder, f"-DADAFACTOR_THREADS={threads}")
     log = run(tool("cmake"), "--build", folder, "--target", *targets, "--", "-k", "0").stdout
     shown = run(tool("ctest"), "--test-dir", folder, "--show-only=json-v1").stdout
     return Build(folder, log, sorted(test["name"] for test in json.loads(shown)["tests"]))
@@ -87,7 +84,7 @@ def test_an_unknown_kind_of_threads_is_refused(tmp_path):
 def compiled(*arguments):
     """What g++ makes of a program, or says to it."""
     flags = ("-std=c++20", "-O0", "-pthread", f"-I{SOURCE.parents[1] / 'include'}")
-    return run(compiler("g++"), *flags, *arguments)
+    return run(required("g++"), *flags, *arguments)
 
 
 # The flags of a file, and the threads that they ask for.

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import sources
-from cpp_build import compiler, require_eigen
+from cpp_build import require_eigen, required
 from documents import DOCUMENTS, programs
 
 INCLUDE = sources.ROOT / "include"
@@ -32,7 +32,7 @@ def test_a_cpp_block_prints_what_is_shown_after_it(program, tmp_path):
     folders = [f"-I{INCLUDE}"]
     if "<Eigen/" in body:
         folders += ["-isystem", require_eigen()]
-    command = (compiler("g++"), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
+    command = (required("g++"), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     printed = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout

@@ -58,7 +58,7 @@ LAYERS = {
     "src/cpu": ("include/adafactor",),
     "src/cuda": ("include/adafactor",),
     "src/bindings": ("include/adafactor", "src/cpu", "src/cuda"),
-    "tests/cpp": ("include/adafactor",),
+    "tests/cpp": ("include/adafactor", "src/cpu"),
     "tests/consume": ("include/adafactor",),
 }
 

@@ -215,10 +215,11 @@ ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
     result.high = sqrt_group(a.high);
 #if ADAFACTOR_NATIVE_LANES
 #if defined(__AVX512F__)
+    // With a mask of all: GCC's header warns of what the function without one leaves undefined.
   } else if constexpr (sizeof(T) == 4 && n == 16) {
-    result.value = (decltype(result.value))_mm512_sqrt_ps((__m512)a.value);
+    result.value = (decltype(result.value))_mm512_maskz_sqrt_ps(0xffff, (__m512)a.value);
   } else if constexpr (sizeof(T) == 8 && n == 8) {
-    result.value = (decltype(result.value))_mm512_sqrt_pd((__m512d)a.value);
+    result.value = (decltype(result.value))_mm512_maskz_sqrt_pd(0xff, (__m512d)a.value);
 #endif
 #if defined(__AVX__)
   } else if constexpr (sizeof(T) == 4 && n == 8) {

@@ -40,13 +40,16 @@ constexpr Kernels make_kernels() {
           rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
 }
 
+constexpr KernelTable make_kernel_table(const char* isa) {
+  return {isa, make_kernels<float>(), make_kernels<double>()};
+}
+
 #define ADAFACTOR_STRING(text) #text
 #define ADAFACTOR_EXPAND_STRING(text) ADAFACTOR_STRING(text)
 
 // The kernels as this file's own flags compile them.
 inline const KernelTable& compiled_kernels() {
-  static constexpr KernelTable table{ADAFACTOR_EXPAND_STRING(ADAFACTOR_ISA_TAG), make_kernels<float>(),
-                                     make_kernels<double>()};
+  static constexpr KernelTable table = make_kernel_table(ADAFACTOR_EXPAND_STRING(ADAFACTOR_ISA_TAG));
   return table;
 }
 

@@ -9,7 +9,7 @@ True
 """
 
 # The first of these comes before whatever loads the compiled core.
-from adafactor import main_interpreter, presets, schedules  # noqa: F401
+from adafactor import main_interpreter, _core, presets, schedules  # noqa: F401, I001
 from adafactor.api import (
     build_info,
     get_num_threads,
@@ -27,7 +27,7 @@ from adafactor.optimizer import Adafactor
 from adafactor.report import StepReport
 from adafactor.state import State
 
-__version__ = str(build_info()["version"])
+__version__ = _core.version
 
 __all__ = [
     "Adafactor",

@@ -10,7 +10,11 @@ from adafactor import demo
 
 def info(_options: argparse.Namespace) -> int:
     """Print what `adafactor.build_info()` says, an entry a line."""
-    entries = adafactor.build_info()
+    try:
+        entries = adafactor.build_info()
+    except ValueError as error:  # ADAFACTOR_ISA
+        print(error, file=sys.stderr)
+        return 1
     width = max(map(len, entries))
     for name, value in entries.items():
         text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
@@ -22,8 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name and return its exit code; without a command, print the help."""
     what_it_is = (adafactor.__doc__ or "").partition("\n")[0]  # without the example after it
     parser = argparse.ArgumentParser(prog="python -m adafactor", description=what_it_is)
-    version = adafactor.build_info()["version"]
-    parser.add_argument("--version", action="version", version=f"adafactor {version}")
+    parser.add_argument("--version", action="version", version=f"adafactor {adafactor.__version__}")
     commands = parser.add_subparsers(title="commands")
 
     train = commands.add_parser(

@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 state_kinds: list[str]
+version: str
 
 class Error(ValueError):
     kind: str

@@ -7,6 +7,7 @@ from typing import Any
 from adafactor import _core
 from adafactor.call import empty_like, require_state, run
 from adafactor.config import Config, whole_number
+from adafactor.errors import phrase
 from adafactor.plan import describe
 from adafactor.report import StepReport
 from adafactor.state import State
@@ -217,12 +218,19 @@ def build_info() -> dict[str, Any]:
     """Return what was built, and what of it is in use.
 
     Returns:
-        A dict: `version`; `isa`, the instruction set in use, and `isas`, those available; `threads`, the kind
-        of threads, such as "openmp" or "serial", and `num_threads`, how many a step may use; `cuda`, whether
-        there is a backend for it; `compiler`.
+        A dict: `version`; `isa`, the instruction set in use, and `isas`, those that this build has and this
+        machine can run, the fastest last; `threads`, the kind of threads, such as "openmp" or "serial", and
+        `num_threads`, how many a step may use; `cuda`, whether there is a backend for it; `compiler`.
+
+    Raises:
+        ValueError: the environment variable `ADAFACTOR_ISA`, read when the first state is made or here, names
+            none of `isas`. Unset or empty stands for the fastest; the bits of a step are the same with all.
 
     >>> import adafactor
     >>> adafactor.build_info()["version"] == adafactor.__version__
     True
     """
-    return _core.build_info()
+    try:
+        return _core.build_info()
+    except _core.Error as error:
+        raise phrase(error) from None

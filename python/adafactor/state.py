@@ -53,6 +53,8 @@ class State:
         plan = self._description.plan(self._rows)
         try:
             return _core.State(plan)
+        except _core.Error as error:
+            raise phrase(error) from None
         except MemoryError:
             raise MemoryError(f"init: no memory for a state of {plan.state_nbytes:,} bytes") from None
 

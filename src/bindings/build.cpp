@@ -1,15 +1,18 @@
 // What was built, and how many threads it uses.
-#include "../cpu/kernels.hpp"
+#include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
 
 namespace adafactor::bindings {
 
 void bind_build(py::module_& m) {
+  m.attr("version") = ADAFACTOR_VERSION;
   m.def("build_info", [] {
     py::dict info;
     info["version"] = ADAFACTOR_VERSION;
     info["isa"] = cpu::kernels().isa;
-    info["isas"] = py::make_tuple(cpu::kernels().isa);
+    py::list isas;
+    for (const KernelTable* kernels : cpu::usable_kernels()) isas.append(kernels->isa);
+    info["isas"] = py::tuple(isas);
     info["threads"] = kThreadsKind;
     info["num_threads"] = get_num_threads();
     info["cuda"] = false;

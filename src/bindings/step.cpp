@@ -2,7 +2,7 @@
 #include <limits>
 #include <string>
 
-#include "../cpu/kernels.hpp"
+#include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
 

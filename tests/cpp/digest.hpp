@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -177,6 +178,12 @@ inline Case parse_case(const std::string& line) {
   return result;
 }
 
+// Where the cases lie.
+inline std::string data_file() {
+  const std::filesystem::path here = __FILE__;
+  return (here.parent_path().parent_path() / "data" / "digest.txt").string();
+}
+
 inline std::vector<Case> read_cases(const std::string& path) {
   std::ifstream file(path);
   if (!file) throw std::runtime_error("cannot read " + path);
@@ -250,7 +257,8 @@ struct Result {
 };
 
 // All calls of a case, in place or into other arrays.
-inline Result run(const Case& what, int threads, bool in_place) {
+inline Result run(const Case& what, int threads, bool in_place,
+                  const adafactor::KernelTable& kernels = adafactor::compiled_kernels()) {
   adafactor::set_num_threads(threads);
   adafactor::State state(std::make_shared<const adafactor::Plan>(what.leaves, std::vector{what.config}));
   Arrays first(what.leaves);
@@ -263,8 +271,8 @@ inline Result run(const Case& what, int threads, bool in_place) {
   Result result;
   for (int call = 0; call < what.calls; ++call) {
     gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
-    const adafactor::Outcome outcome = adafactor::step(
-        state, {parameters->views(), gradients.views(), outputs->views(), &rate, 1}, adafactor::compiled_kernels());
+    const adafactor::Outcome outcome =
+        adafactor::step(state, {parameters->views(), gradients.views(), outputs->views(), &rate, 1}, kernels);
     result.threads = std::max(result.threads, outcome.threads);
     std::swap(parameters, outputs);
   }

@@ -2,8 +2,6 @@
 // in place or not. What other flags and compilers make of the headers, print_digests.cpp tells tests/test_bits.py.
 #include <array>
 #include <cfenv>
-#include <filesystem>
-#include <source_location>
 #include <string>
 #include <thread>
 
@@ -11,11 +9,6 @@
 #include "digest.hpp"
 
 namespace {
-
-std::string data_file() {
-  const std::filesystem::path here = std::source_location::current().file_name();
-  return (here.parent_path().parent_path() / "data" / "digest.txt").string();
-}
 
 void has_its_digest(const digest::Case& what) {
   const std::string expected = what.name + " " + what.expected;
@@ -72,7 +65,7 @@ void two_callers_at_once_have_their_digests(const digest::Case& what) {
 }  // namespace
 
 int main() {
-  const auto cases = digest::read_cases(data_file());
+  const auto cases = digest::read_cases(digest::data_file());
   CHECK(cases.size() > 20);
   for (const digest::Case& what : cases) {
     has_its_digest(what);

@@ -1,0 +1,81 @@
+// The choice between the instruction sets of this build: what each asks of the machine, and the name that overrides.
+#include "dispatch.hpp"
+
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "adafactor/error.hpp"
+
+namespace adafactor::cpu {
+
+namespace {
+
+// A table is made of the types of its object's own anonymous namespace, which are those of this one, word for word:
+// the same headers, without anything that depends on an instruction set in their data.
+const KernelTable* table_at(const void* address) { return static_cast<const KernelTable*>(address); }
+
+}  // namespace
+
+// The flags of each object are in CMakeLists.txt; what they allow is what is asked of the machine here.
+#if defined(__x86_64__) && defined(__GNUC__)
+
+extern const void* const x86_64_v2;
+extern const void* const x86_64_v3;
+extern const void* const x86_64_v4;
+
+std::vector<const KernelTable*> usable_kernels() {
+  std::vector<const KernelTable*> usable;
+  const bool has_v2 = __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2");
+  if (!has_v2) return usable;
+  usable.push_back(table_at(x86_64_v2));
+  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+  if (!has_v3) return usable;
+  usable.push_back(table_at(x86_64_v3));
+  const bool has_v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_v4) usable.push_back(table_at(x86_64_v4));
+  return usable;
+}
+
+#elif defined(__aarch64__) && defined(__GNUC__)
+
+extern const void* const neon;
+
+std::vector<const KernelTable*> usable_kernels() { return {table_at(neon)}; }
+
+#else
+
+extern const void* const generic;
+
+std::vector<const KernelTable*> usable_kernels() { return {table_at(generic)}; }
+
+#endif
+
+namespace {
+
+std::string names_of(const std::vector<const KernelTable*>& usable) {
+  std::string names;
+  for (const KernelTable* kernels : usable) names += (names.empty() ? "'" : ", '") + std::string(kernels->isa) + "'";
+  return names.empty() ? "a CPU with SSE4.2" : names;
+}
+
+const KernelTable& choose(const char* wanted) {
+  const std::vector<const KernelTable*> usable = usable_kernels();
+  if ((!wanted || !*wanted) && !usable.empty()) return *usable.back();
+  for (const KernelTable* kernels : usable) {
+    if (std::string_view(kernels->isa) == wanted) return *kernels;
+  }
+  throw Error({.knob = "ADAFACTOR_ISA",
+               .expected = "an instruction set that this build has and this machine can run: " + names_of(usable),
+               .found = wanted ? "'" + std::string(wanted) + "'" : "a CPU without any"});
+}
+
+}  // namespace
+
+const KernelTable& kernels() {
+  static const KernelTable& chosen = choose(std::getenv("ADAFACTOR_ISA"));
+  return chosen;
+}
+
+}  // namespace adafactor::cpu

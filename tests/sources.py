@@ -1,6 +1,7 @@
 """The project's own source files, as text and as what they include or import, for the tests of its rules."""
 
 import ast
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,9 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".ci", "benchmarks", "cmake", "docs", "include", "python", "src", "tests")
 CPP = {".hpp", ".cpp", ".cu", ".cuh"}
 NOT_OURS = {"__pycache__", "build", "results", "data"}
+
+# For another Python: it finds the modules of the tests, and the package that is tested here, wherever that lies.
+PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
 
 _CPP_COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"][^>"]+)[>"]', re.MULTILINE)

@@ -123,6 +123,7 @@ def test_a_number_of_threads_that_is_none_is_refused(n, error, message):
 
 def test_a_number_of_threads_is_kept_until_zero_takes_it_back():
     default = adafactor.get_num_threads()
+    most = 1 if adafactor.build_info()["threads"] == "serial" else 1024
     for n, expected in ((3, 3), (np.int64(1), 1), (10**6, 1024), (2**100, 1024), (0, default)):
         adafactor.set_num_threads(n)
-        assert adafactor.get_num_threads() == expected
+        assert adafactor.get_num_threads() == min(expected, most)

@@ -11,7 +11,7 @@ import adafactor
 import digest
 from cpp_build import configure_tests, required, run, tool
 from digest import CASES
-from sources import ROOT
+from sources import PYTHONPATH, ROOT
 
 ISAS = adafactor.build_info()["isas"]
 BUILD_FILES = ["CMakeLists.txt", "pyproject.toml", "cmake", "src", "tests/cpp", "tests/consume"]
@@ -20,7 +20,7 @@ BUILD_FILES = ["CMakeLists.txt", "pyproject.toml", "cmake", "src", "tests/cpp", 
 def python(program, *arguments, isa=None, through=()):
     """What another Python prints, with ADAFACTOR_ISA set to `isa`."""
     environment = {key: value for key, value in os.environ.items() if key != "ADAFACTOR_ISA"}
-    environment["PYTHONPATH"] = str(ROOT / "tests")
+    environment["PYTHONPATH"] = PYTHONPATH
     if isa is not None:
         environment["ADAFACTOR_ISA"] = isa
     command = (*through, sys.executable, "-c", program, *arguments)

@@ -7,14 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import adafactor
+from sources import PYTHONPATH
 
 KIND = adafactor.build_info()["threads"]
-HERE = Path(__file__).parent
 SECONDS = 300
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
@@ -58,7 +57,7 @@ def run(script, **environment):
     script = f"{PREAMBLE}\n{script}\nsys.stdout.write(json.dumps(found))"
     result = subprocess.run(
         [sys.executable, "-c", script],
-        env={**variables, "PYTHONPATH": str(HERE), **environment},
+        env={**variables, "PYTHONPATH": PYTHONPATH, **environment},
         capture_output=True,
         text=True,
         timeout=SECONDS,

@@ -20,10 +20,10 @@ version = release = adafactor.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "drawings",
+    "equations",
     "tables",
 ]
 exclude_patterns = ["build"]
@@ -48,5 +48,8 @@ nitpick_ignore_regex = [
 ]
 
 html_theme = "furo"
+html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
 html_title = f"adafactor {version}"
 html_show_sphinx = False

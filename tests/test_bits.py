@@ -240,3 +240,12 @@ def test_fast_math_does_not_compile(compiler, tmp_path):
     result = compile_program((compiler, "-std=c++20", "-ffast-math", "-fsyntax-only"), source)
     assert result.returncode != 0
     assert "compile this file without -ffast-math" in result.stderr
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++"])
+def test_an_older_standard_is_refused_by_name(compiler, tmp_path):
+    source = tmp_path / "program.cpp"
+    source.write_text("#include <adafactor/adafactor.hpp>\n")
+    result = compile_program((compiler, "-std=c++17", "-fsyntax-only"), source)
+    assert result.returncode != 0
+    assert "compile this file with -std=c++20" in result.stderr

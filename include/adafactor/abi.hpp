@@ -4,6 +4,10 @@
 
 #include "adafactor/version.hpp"
 
+#if !defined(__cpp_concepts) || __cpp_concepts < 201907L
+#error "adafactor is C++20: compile this file with -std=c++20 or newer."
+#endif
+
 #if defined(__FAST_MATH__)
 #error "adafactor promises the same bits for every compiler and CPU: compile this file without -ffast-math."
 #endif

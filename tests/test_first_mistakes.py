@@ -71,10 +71,20 @@ MISTAKES = {
         ValueError,
         "grads encoder/b: list, expected an array; numpy.array makes one of a list of numbers",
     ),
+    "a gradient of numbers in lists": (
+        lambda: step(params(), grads(w=[[0.0] * 3] * 4)),
+        ValueError,
+        "grads encoder/w: list, expected an array; numpy.array makes one of a list of numbers",
+    ),
+    "a gradient under another name": (
+        lambda: step(params(), {"encoder": {"weight": np.ones((4, 3), np.float32), "b": np.zeros(3, "f")}}),
+        ValueError,
+        "grads encoder/w: missing, found encoder/weight",
+    ),
     "a tensor for a parameter": (
         lambda: adafactor.init({"w": Tensor()}),
         TypeError,
-        "params w: torch.Tensor, expected a numpy.ndarray that shares its memory",
+        "params w: torch.Tensor, expected a numpy.ndarray that shares its memory (numpy.asarray makes one)",
     ),
     "a tensor for a gradient": (
         lambda: step(params(), grads(w=Tensor())),
@@ -105,6 +115,50 @@ MISTAKES = {
         lambda: adafactor.init(params(), lr=0.01),
         TypeError,
         "unknown knob 'lr'; did you mean 'learning_rate'?",
+    ),
+    "a knob of torch alone": (
+        lambda: adafactor.init(params(), foreach=True),
+        TypeError,
+        "unknown knob 'foreach'; help(adafactor.Config) lists the knobs",
+    ),
+    "a config by name": (
+        lambda: adafactor.init(params(), config=adafactor.Config()),
+        TypeError,
+        "config: goes by position, as the second argument, and not by name",
+    ),
+    "a preset that is not called": (
+        lambda: adafactor.init(params(), adafactor.presets.keras),
+        TypeError,
+        "config: function, expected an adafactor.Config; call it",
+    ),
+    "overrides in a dict": (
+        lambda: adafactor.init(params(), overrides={"bias": {"weight_decay": None}}),
+        TypeError,
+        "overrides: dict, expected a sequence of (regular expression, dict of knobs), "
+        'as in [("bias", {"weight_decay": None})]',
+    ),
+    "a learning rate as a function of the step": (
+        lambda: adafactor.init(params(), learning_rate=lambda step: 0.1 / step),
+        TypeError,
+        "learning_rate: <lambda>(step): missing a required argument: 'step', expected a callable without "
+        "arguments; what depends on the step is an adafactor.schedules.LearningRateSchedule",
+    ),
+    "parameters where torch takes them": (
+        lambda: adafactor.Adafactor([np.ones(3, np.float32)]),
+        TypeError,
+        "learning_rate: list, expected a number, a LearningRateSchedule or a callable without arguments; "
+        "parameters are given to init, or to build",
+    ),
+    "a learning rate set in the state": (
+        lambda: setattr(adafactor.init(params()), "learning_rate", 0.1),
+        AttributeError,
+        "learning_rate: cannot be set in a state; knobs are given to init, "
+        "the learning rate of one call to step or update",
+    ),
+    "a learning rate set by torch's name": (
+        lambda: setattr(adafactor.Adafactor(), "lr", 0.1),
+        AttributeError,
+        "lr: cannot be set; did you mean 'learning_rate'?",
     ),
     "a learning rate in quotes": (
         lambda: adafactor.init(params(), learning_rate="0.01"),
@@ -146,6 +200,27 @@ MISTAKES = {
         "grads: every gradient is None, expected at least one array",
     ),
 }
+
+
+# What other libraries call a knob of ours.
+NAMES = {
+    "lr": "learning_rate",
+    "decay_rate": "beta_2_decay",
+    "beta2": "beta_2_decay",
+    "eps": "epsilon_1",
+    "d": "clip_threshold",
+    "max_grad_norm": "global_clipnorm",
+    "multiply_by_parameter_scale": "scale_parameter",
+    "wd": "weight_decay",
+    "ema": "use_ema",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_knob_is_recognised_by_the_name_that_others_have(name):
+    with pytest.raises(TypeError) as caught:
+        adafactor.Config(**{name: 1})
+    assert str(caught.value) == f"unknown knob {name!r}; did you mean {NAMES[name]!r}?"
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

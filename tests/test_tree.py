@@ -297,7 +297,7 @@ PARAMS = {"encoder": {"w": a, "b": b}, "layers": [a, b, (c,)], "head": Pair(a, b
 DIFFERENCES = [
     ({"encoder": {"b": b}}, "grads encoder/w: missing"),
     ({"encoder": {"w": a, "b": b, "extra": c}}, "grads encoder/extra: not in params"),
-    ({"encoder": {"w": a, "c": b}}, "grads encoder/b: missing"),
+    ({"encoder": {"w": a, "c": b}}, "grads encoder/b: missing, found encoder/c"),
     ({"encoder": [a, b]}, "grads encoder: list, expected dict"),
     ({"encoder": a}, "grads encoder: Leaf, expected dict"),
     ({"encoder": {"w": {}, "b": b}}, "grads encoder/w: dict, expected an array"),

@@ -9,7 +9,7 @@ import inspect
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from adafactor import _core, rates, schedules
@@ -215,9 +215,16 @@ _ELSEWHERE = {
     "lr": "learning_rate",
     "decay_rate": "beta_2_decay",
     "decay_exponent": "beta_2_decay",
+    "beta_2": "beta_2_decay",
+    "beta2": "beta_2_decay",
     "eps": "epsilon_1",
     "betas": "beta_1",
     "momentum": "beta_1",
+    "d": "clip_threshold",
+    "max_grad_norm": "global_clipnorm",
+    "multiply_by_parameter_scale": "scale_parameter",
+    "wd": "weight_decay",
+    "ema": "use_ema",
 }
 
 
@@ -227,7 +234,7 @@ def refuse_unknown(names: Iterable[str], known: list[str], what: str) -> None:
         if name not in known:
             near = [_ELSEWHERE[name]] if _ELSEWHERE.get(name) in known else []
             near = near or difflib.get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = f"; did you mean {near[0]!r}?" if near else "; help(adafactor.Config) lists the knobs"
             raise TypeError(f"unknown {what} {name!r}{hint}")
 
 
@@ -274,7 +281,7 @@ def _shown(value: Any) -> str:
 def _of_kind(name: str, kind: str, value: Any) -> Any:
     """The value brought to the kind that a field's annotation names; what the core checks is left to it."""
     if kind == "LearningRate":
-        return value if callable(value) else _rate(value)
+        return _callable_rate(value) if callable(value) else _rate(value)
     if kind.startswith("tuple"):
         return _patterns(name, value)
     if value is None and kind.endswith("| None"):
@@ -308,7 +315,29 @@ def _rate(value: Any) -> float:
         return real_number("learning_rate", value)
     except TypeError:
         expected = "a number, a LearningRateSchedule or a callable without arguments"
-        raise TypeError(f"learning_rate: {_shown(value)}, expected {expected}") from None
+        if isinstance(value, Mapping | list | tuple | Iterator):  # where torch's optimizers take parameters
+            found, what_to_do = type(value).__name__, "; parameters are given to init, or to build"
+        else:
+            found, what_to_do = _shown(value), ""
+        raise TypeError(f"learning_rate: {found}, expected {expected}{what_to_do}") from None
+
+
+def _callable_rate(value: Any) -> Any:
+    """The callable; TypeError where it plainly cannot be called without arguments."""
+    if not isinstance(value, schedules.LearningRateSchedule):
+        try:
+            signature = inspect.signature(value)
+        except (TypeError, ValueError):  # of something that does not tell
+            return value
+        try:
+            signature.bind()
+        except TypeError as error:
+            name = getattr(value, "__name__", type(value).__name__)
+            raise TypeError(
+                f"learning_rate: {name}{signature}: {error}, expected a callable without arguments; "
+                "what depends on the step is an adafactor.schedules.LearningRateSchedule"
+            ) from None
+    return value
 
 
 def _patterns(name: str, value: Any) -> tuple[str, ...]:

@@ -21,6 +21,9 @@ LEAF = "leaf"
 WRONG = "wrong"
 PLAIN: dict[str, type] = {"dict": dict, "list": list, "tuple": tuple}
 
+MAX_DIMENSIONS = 64
+"""How many lists inside each other NumPy makes an array of."""
+
 Contents = dict[Any, Any] | list[Any] | tuple[Any, ...]
 """What a container holds: a dict by key or field, or a sequence by position."""
 
@@ -90,7 +93,10 @@ def name_of(value: Any) -> str:
 
 def advice(value: Any) -> str:
     """What the message about a value that is no array adds: how numbers become one."""
-    first = value[0] if type(value) in (list, tuple) and value else value
+    first = value
+    for _ in range(MAX_DIMENSIONS):
+        if type(first) in (list, tuple) and first:
+            first = first[0]
     return "; numpy.array makes one of a list of numbers" if isinstance(first, int | float) else ""
 
 

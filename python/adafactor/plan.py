@@ -69,10 +69,10 @@ class Description:
 def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[str, Any]) -> Description:
     """Flatten the parameters, resolve the knobs and look at each array; writes nothing."""
     if config is not None and not isinstance(config, Config):
-        raise TypeError(
-            f"config: {type(config).__name__}, expected an adafactor.Config; "
-            f"single knobs go by name, as in learning_rate=0.01"
-        )
+        what_to_do = "call it" if callable(config) else "single knobs go by name, as in learning_rate=0.01"
+        raise TypeError(f"config: {type(config).__name__}, expected an adafactor.Config; {what_to_do}")
+    if "config" in knobs:
+        raise TypeError("config: goes by position, as the second argument, and not by name")
     resolved = (config or Config()).replace(**knobs) if knobs else config or Config()
     return describe_leaves(*Tree.of(params), resolved, _check_overrides(overrides))
 
@@ -94,7 +94,10 @@ def describe_leaves(
 
 def _check_overrides(overrides: Any) -> tuple[Override, ...]:
     if isinstance(overrides, str | Mapping) or not isinstance(overrides, Iterable):
-        raise TypeError("overrides: expected a sequence of (regular expression, dict of knobs)")
+        raise TypeError(
+            f"overrides: {type(overrides).__name__}, expected a sequence of (regular expression, dict of "
+            'knobs), as in [("bias", {"weight_decay": None})]'
+        )
     checked = []
     for index, override in enumerate(overrides):
         where = f"overrides[{index}]"

@@ -185,7 +185,9 @@ class Saving:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Refuse to set a knob, which would change nothing."""
+        """Refuse to set a knob, or the learning rate by torch's name: it would change nothing."""
+        if name == "lr":
+            raise AttributeError("lr: cannot be set; did you mean 'learning_rate'?")
         if name in _KNOBS and name != "learning_rate":
             raise AttributeError(f"{name}: cannot be set; construct a new optimizer with it")
         super().__setattr__(name, value)

@@ -39,6 +39,8 @@ class State:
     (6144, 0.01, 0, 0)
     """
 
+    __slots__ = ("__weakref__", "_core", "_description", "_rows", "paths")
+
     def __init__(self, description: Description) -> None:
         """Make a fresh state of what `describe` found; users call `adafactor.init`."""
         self._build(description, None)
@@ -305,6 +307,16 @@ class State:
         self._core.updates = kept["updates"]
         self._core.calls = kept["calls"]
         self._core.counts = kept["counts"]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse to set what a state does not have: it would change nothing."""
+        try:
+            super().__setattr__(name, value)
+        except AttributeError:
+            raise AttributeError(
+                f"{name}: cannot be set in a state; knobs are given to init, "
+                "the learning rate of one call to step or update"
+            ) from None
 
     def __repr__(self) -> str:
         """Leaves, bytes and updates."""

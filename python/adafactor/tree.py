@@ -82,7 +82,8 @@ def _describe_difference(
                     f"{at(role, extra_path)}: the key {key!r} ({type(key).__name__}), "
                     f"expected {missing[0]!r} ({type(missing[0]).__name__})"
                 )
-        return f"{at(role, paths[0])}: missing{like and ', expected' + like}"
+        there = f", found {paths[1]}" if extra else ""
+        return f"{at(role, paths[0])}: missing{there}{like and ', expected' + like}"
     if extra:
         there = "the state, expected the tree that init was given" if role == "params" else "params"
         return f"{at(role, paths[0])}: not in {there}"

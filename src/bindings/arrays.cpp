@@ -40,8 +40,10 @@ py::array as_array(py::handle object, const char* role, std::int64_t leaf) {
     // An array of another kind can be had as one of NumPy's; of a parameter the step would write into a copy else.
     const bool convertible = py::hasattr(object, "__array__");
     const bool written = std::string_view(role) == "params";
-    const char* how = !convertible ? "" : written ? " that shares its memory" : " (numpy.asarray makes one)";
-    refuse(ErrorKind::type, role, leaf, std::string("a numpy.ndarray") + how, type_name(object));
+    const std::string expected =
+        std::string("a numpy.ndarray") + (convertible && written ? " that shares its memory" : "");
+    refuse(ErrorKind::type, role, leaf, expected + (convertible ? " (numpy.asarray makes one)" : ""),
+           type_name(object));
   }
   return py::reinterpret_borrow<py::array>(object);
 }

@@ -149,7 +149,7 @@ def computed_in_double(outcome):
 
 ONE_AND_TWO = ({"x": np.array([1.0, 2.0])}, {"x": np.array([1.0, -1.0])})
 READ_ONLY = r"a read-only array, expected an array that can be written \(adafactor\.update returns new ones\)"
-NOT_SHARED = r"expected a numpy\.ndarray that shares its memory"
+NOT_SHARED = r"expected a numpy\.ndarray that shares its memory \(numpy\.asarray makes one\)"
 CONVERTED = r"expected a numpy\.ndarray \(numpy\.asarray makes one\)"
 
 DTYPES = [

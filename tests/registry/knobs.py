@@ -62,7 +62,11 @@ KINDS = {
     "float": (NO_NUMBERS, "a number"),
     "int": (NO_WHOLE_NUMBERS, "a whole number"),
     "bool": (NO_BOOLS, "True or False"),
-    "LearningRate": ([*NO_NUMBERS, None], "a number, a LearningRateSchedule or a callable without arguments"),
+    "LearningRate": (
+        [*NO_NUMBERS, None],
+        "a number, a LearningRateSchedule or a callable without arguments"
+        "(; parameters are given to init, or to build)?",  # said of a container
+    ),
     "tuple[str, ...]": (NO_PATTERNS, "(regular expressions|a regular expression)"),
 }
 TYPOS = {
@@ -172,7 +176,7 @@ REFUSED_KNOBS = [
         at_init({typo: 1}, "H5", TypeError, re.escape(f"unknown knob {typo!r}; did you mean {knob!r}?"))
         for typo, knob in TYPOS.items()
     ),
-    at_init({"zzz": 1}, "H5", TypeError, "unknown knob 'zzz'"),
+    at_init({"zzz": 1}, "H5", TypeError, r"unknown knob 'zzz'; help\(adafactor\.Config\) lists the knobs"),
     *(
         at_init(knobs, "H6", ValueError, re.escape(f"{first}: contradicts {second}: ") + ".+")
         for knobs, first, second in CONTRADICTIONS

@@ -182,7 +182,7 @@ STRUCTURE = [
         "T2 the state of another model, a key",
         lambda m: ({"w": m.params["w"], "c": m.params["b"]}, m.grads),
         ValueError,
-        "params b: missing, expected as in the state",
+        "params b: missing, found c, expected as in the state",
     ),
     Case(
         "T2 the state of another model, a key more",

@@ -42,7 +42,8 @@ concept EigenOwner =
 //
 //   adafactor::Config config;
 //   config.learning_rate = 0.1;
-//   adafactor::Optimizer optimizer{config, {{{64, 32}, adafactor::DType::float32}, {{32}, adafactor::DType::float32}}};
+//   adafactor::Optimizer optimizer{config,
+//                                  {{{64, 32}, adafactor::DType::float32}, {{32}, adafactor::DType::float32}}};
 //   optimizer.step({adafactor::view(w), adafactor::view(b)}, {adafactor::view(gw), adafactor::view(gb)});
 //   std::cout << w(0, 0) << ' ' << b(0) << '\n';
 // }

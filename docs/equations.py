@@ -1,4 +1,4 @@
-"""Equations as MathML, which browsers draw themselves: to read the built pages takes no network and no script.
+"""Equations as MathML, which browsers draw themselves: the pages need no network and no script for them.
 
 Docutils translates LaTeX; what it lacks is `\\texttt`, in which the equations name knobs.
 """

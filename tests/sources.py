@@ -11,7 +11,7 @@ FOLDERS = (".ci", "benchmarks", "cmake", "docs", "include", "python", "src", "te
 CPP = {".hpp", ".cpp", ".cu", ".cuh"}
 NOT_OURS = {"__pycache__", "build", "results", "data"}
 
-# For another Python: it finds the modules of the tests, and the package that is tested here, wherever that lies.
+# For another Python: it finds the modules of the tests, and the package that is tested, wherever it lies.
 PYTHONPATH = os.pathsep.join(filter(None, [str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]))
 
 _CPP_COMMENT = re.compile(r'("(?:\\.|[^"\\\n])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)

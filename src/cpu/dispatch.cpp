@@ -26,7 +26,8 @@ extern const void* const x86_64_v4;
 
 std::vector<const KernelTable*> usable_kernels() {
   std::vector<const KernelTable*> usable;
-  const bool has_v2 = __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2");
+  const bool has_v2 =
+      __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
   if (!has_v2) return usable;
   usable.push_back(table_at(x86_64_v2));
   const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");

@@ -4,6 +4,7 @@ Everything here is arithmetic of integers, so that both languages make the same 
 as a program it prints the file with the digests of the installed package.
 """
 
+import subprocess
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -118,6 +119,13 @@ def run(case, *, functional=False, params_as=np.array, grads_as=np.array):
         else:
             adafactor.step(params, gradient, state)
     return digest_of(params, state), state
+
+
+def assert_program_prints_them(*command):
+    """Run tests/cpp/print_digests.cpp, compiled, and hold what it prints against the file."""
+    printed = subprocess.run([*command, FILE, "7"], capture_output=True, text=True, check=True).stdout
+    found = {name: digests for name, *digests in (line.split() for line in printed.splitlines())}
+    assert found == {name: [case.digest, case.digest] for name, case in CASES.items()}
 
 
 def parse_value(text):

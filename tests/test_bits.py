@@ -210,9 +210,7 @@ def test_programs_of_any_flags_give_the_digests(build, request, tmp_path):
         program = tmp_path / "program"
         result = compile_program(BUILDS[build], PROGRAM, "-o", program)
         assert result.returncode == 0, result.stderr
-    printed = subprocess.run([program, digest.FILE, "7"], capture_output=True, text=True, check=True).stdout
-    found = {name: digests for name, *digests in (line.split() for line in printed.splitlines())}
-    assert found == {name: [case.digest, case.digest] for name, case in CASES.items()}
+    digest.assert_program_prints_them(program)
 
 
 def test_the_headers_are_not_contracted_and_the_code_after_them_is(contracted_program):

@@ -169,8 +169,11 @@ SHAPES = [
 
 
 def moments_nbytes(layout, dtype):
-    """The new moments, and the inverse roots of those of the columns."""
-    count = layout["slices"] * (layout["rows"] + 2 * layout["cols"]) if layout["factored"] else 0
+    """The new moments, the inverse roots of those of the columns, and where slices are small those of the rows."""
+    if not layout["factored"]:
+        return 0
+    small = layout["rows"] < 16 and layout["cols"] < 16
+    count = layout["slices"] * (layout["rows"] * (2 if small else 1) + 2 * layout["cols"])
     return count * np.dtype(dtype).itemsize
 
 
@@ -185,7 +188,7 @@ def assert_scratch_is_bounded(params, **knobs):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("factored", ["last_two", "largest_two", False])
-def test_scratch_is_the_moments_those_of_the_columns_twice_and_a_little(dtype, factored):
+def test_scratch_is_at_most_twice_the_moments_and_a_little(dtype, factored):
     leaves = {str(shape): virtual(shape, dtype) for shape in SHAPES}
     for name, leaf in leaves.items():
         assert_scratch_is_bounded({name: leaf}, factored=factored)

@@ -60,6 +60,10 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
     walk.col_axes = axes;
   }
   walk.contiguous = walk.col_rank == 0 || (walk.col_rank == 1 && walk.col_axes[0].stride == 1);
+  const bool rows_touch = layout.rows == 1 || walk.row_stride == layout.cols;
+  const bool slices_touch =
+      walk.slice_rank == 0 || (walk.slice_rank == 1 && walk.slice_axes[0].stride == layout.rows * layout.cols);
+  walk.whole = walk.contiguous && rows_touch && slices_touch;
   return walk;
 }
 

@@ -72,6 +72,12 @@ ADAFACTOR_INLINE Lanes<T> square_root(const Lanes<T>& a) {
 ADAFACTOR_INLINE float square_root(float a) { return detail::sqrt_one(a); }
 ADAFACTOR_INLINE double square_root(double a) { return detail::sqrt_one(a); }
 template <class T>
+ADAFACTOR_INLINE Lanes<double> widen(const Lanes<T>& a) {
+  T stored[kLanes];
+  detail::store_group(stored, a.group);
+  return {detail::load_group<double, kLanes>(stored)};
+}
+template <class T>
 ADAFACTOR_INLINE Lanes<T> fill(T x) {
   return {detail::fill_group<T, kLanes>(x)};
 }
@@ -193,6 +199,64 @@ ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
     if (count > half) count = half;
   }
   return lanes[0];
+}
+
+// A number that the compiler knows.
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
+
+// The lanes of the smallest group that holds n of them.
+template <int n>
+inline constexpr int kGroupWidth = n > 8 ? 16 : n > 4 ? 8 : 4;
+
+// Calls body(Constant<n>) where n is below sixteen and above zero, for loops that are unrolled.
+template <class Body>
+ADAFACTOR_INLINE void with_constant(std::int64_t n, const Body& body) {
+  switch (n) {
+    case 1:
+      return body(Constant<1>{});
+    case 2:
+      return body(Constant<2>{});
+    case 3:
+      return body(Constant<3>{});
+    case 4:
+      return body(Constant<4>{});
+    case 5:
+      return body(Constant<5>{});
+    case 6:
+      return body(Constant<6>{});
+    case 7:
+      return body(Constant<7>{});
+    case 8:
+      return body(Constant<8>{});
+    case 9:
+      return body(Constant<9>{});
+    case 10:
+      return body(Constant<10>{});
+    case 11:
+      return body(Constant<11>{});
+    case 12:
+      return body(Constant<12>{});
+    case 13:
+      return body(Constant<13>{});
+    case 14:
+      return body(Constant<14>{});
+    default:
+      return body(Constant<15>{});
+  }
+}
+
+// fold_few of a number of lanes that the compiler knows; each lane may itself be sixteen numbers.
+template <int count, int half = kLanes / 2, class Number>
+ADAFACTOR_INLINE Number fold_few(Number* lanes) {
+  for (int i = half; i < count; ++i) lanes[i - half] = lanes[i - half] + lanes[i];
+  if constexpr (half == 1) {
+    return lanes[0];
+  } else {
+    return fold_few<(count > half ? half : count), half / 2>(lanes);
+  }
 }
 
 // Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end. For sums.

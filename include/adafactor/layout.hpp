@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "adafactor/config.hpp"
+#include "adafactor/lanes.hpp"
 #include "adafactor/tensor.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -23,6 +24,8 @@ struct Layout {
   std::int64_t cols = 1;
 
   std::int64_t size() const { return slices * rows * cols; }
+  // Whether neither rows nor columns fill the lanes, as those of a 3x3 kernel.
+  bool has_small_slices() const { return factored && rows < kLanes && cols < kLanes; }
 };
 
 // "(3, 4)", as Python writes a shape.

@@ -25,6 +25,7 @@ struct Walk {
   int slice_rank = 0;
   int col_rank = 0;
   bool contiguous = false;  // the columns of a row lie side by side
+  bool whole = false;       // all elements lie side by side, in the order of the layout
 };
 
 // The state of one leaf, each array in the layout's order: [slice][row], [slice][col] or [slice][row][col].
@@ -69,6 +70,7 @@ struct Leaf {
   void* row_moment = nullptr;
   void* col_moment = nullptr;
   void* col_factor = nullptr;
+  void* row_factor = nullptr;     // null unless slices are small
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
 
@@ -119,6 +121,8 @@ struct Leaf {
   bool links_gradient() const { return accumulates || clip_value > 0; }
   // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
   bool scales_early() const { return !has_momentum || momentum_of_scaled; }
+  double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
+  bool links_update() const { return has_momentum || weight_decay != 0 || averages || accumulates; }
 };
 
 // A part of a leaf: rows and columns of one slice, or whole slices. Its shape depends on the leaf's shape alone.

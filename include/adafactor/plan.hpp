@@ -53,7 +53,7 @@ struct LeafPlan {
   std::int64_t tile_count = 0;
 
   // Bytes from the beginning of the workspace's moments, and numbers from the beginning of its partial sums.
-  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0;
+  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0, row_factor = 0;
   std::int64_t row_partial = 0, col_partial = 0;
 
   std::int64_t partials() const {
@@ -266,8 +266,11 @@ class Plan {
         leaf.row_moment = place(leaf.layout.slices * leaf.layout.rows);
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
+        if (leaf.layout.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
       }
     }
+    // The last factors are read sixteen at a time, too.
+    if (moment_scratch_nbytes_ > 0) moment_scratch_nbytes_ += kLanes * item_size(DType::float64);
   }
 
   Wave make_wave(Span leaves) {

@@ -81,6 +81,7 @@ class Workspace {
     leaf.row_moment = moments_.get() + plan.row_moment;
     leaf.col_moment = moments_.get() + plan.col_moment;
     leaf.col_factor = moments_.get() + plan.col_factor;
+    if (plan.layout.has_small_slices()) leaf.row_factor = moments_.get() + plan.row_factor;
     leaf.row_partial = partials_.data() + plan.row_partial;
     leaf.col_partial = partials_.data() + plan.col_partial;
   }

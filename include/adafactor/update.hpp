@@ -24,6 +24,7 @@ class Update {
     if (!leaf.factored) return;
     col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
     row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
+    if (leaf.row_factor) row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
     col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
     mean_ = mean_of_row_moments<T>(leaf, sums, slice);
   }
@@ -34,7 +35,7 @@ class Update {
   // Calls body(update) with that function, for columns from `first` on.
   template <class Body>
   ADAFACTOR_INLINE void with_lanes(std::int64_t row, std::int64_t first, const Body& body) const {
-    const double bare = row_factor(row);
+    const double bare = row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
     const T factor = static_cast<T>(bare * scale_);
     if (leaf_.clamps) {
       const double limit = 1 / leaf_.epsilon_1;
@@ -90,6 +91,7 @@ class Update {
   double scale_;  // of both
   const T* col_factors_ = nullptr;
   const T* row_moments_ = nullptr;
+  const T* row_factors_ = nullptr;  // those that are kept
   const T* col_moments_ = nullptr;
   double mean_ = 0;
 };

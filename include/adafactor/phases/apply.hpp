@@ -7,6 +7,7 @@
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/links.hpp"
+#include "adafactor/narrow.hpp"
 #include "adafactor/update.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -23,12 +24,11 @@ class SliceApply {
         gradient_(leaf, slice),
         parameter_(leaf.parameter, slice),
         parameter_out_(leaf.parameter_out, slice),
-        update_(leaf, leaf_sums, slice, leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1)),
+        update_(leaf, leaf_sums, slice, leaf.update_scale()),
         state_offset_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
-    const bool linked = leaf_.has_momentum || leaf_.weight_decay != 0 || leaf_.averages || leaf_.accumulates;
-    const bool in_place = !linked && update_.has_lanes() && gradient_.in_place() && parameter_.contiguous() &&
+    const bool in_place = !leaf_.links_update() && update_.has_lanes() && gradient_.in_place() && parameter_.contiguous() &&
                           parameter_out_.contiguous();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       if (in_place) {
@@ -100,6 +100,23 @@ class SliceApply {
   std::int64_t state_offset_;
 };
 
+// A tile of short rows, where nothing but the update happens to its parameters.
+template <class T>
+void apply_narrow(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
+  NarrowUpdate<T> factors(leaf, tile, leaf_sums, leaf.update_scale());
+  const T* p = reinterpret_cast<const T*>(leaf.parameter.data);
+  T* out = reinterpret_cast<T*>(leaf.parameter_out.data);
+  T buffer[kBlock];
+  for_row_ranges(leaf, tile, [&](RowRange rows) {
+    const T* g = read_gradient_rows(leaf, rows, buffer);
+    const std::int64_t first = rows.first * leaf.cols;
+    factors.prepare(rows);
+    factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+      subtract_update(g, p + first, out + first, update, rows.count * leaf.cols);
+    });
+  });
+}
+
 // The moments that `factors` left in the workspace become the state.
 template <class T>
 void commit_moments(const Leaf& leaf, const Tile& tile) {
@@ -107,9 +124,12 @@ void commit_moments(const Leaf& leaf, const Tile& tile) {
     std::memcpy(static_cast<T*>(to) + first, static_cast<const T*>(from) + first,
                 static_cast<std::size_t>(n) * sizeof(T));
   };
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    if (tile.col_block == 0) copy(leaf.row_moment, leaf.after.row, slice * leaf.rows + tile.row, tile.rows);
-    if (tile.row_block == 0) copy(leaf.col_moment, leaf.after.col, slice * leaf.cols + tile.col, tile.cols);
+  // Several slices are whole ones.
+  if (tile.col_block == 0) {
+    copy(leaf.row_moment, leaf.after.row, tile.slice * leaf.rows + tile.row, tile.slices * tile.rows);
+  }
+  if (tile.row_block == 0) {
+    copy(leaf.col_moment, leaf.after.col, tile.slice * leaf.cols + tile.col, tile.slices * tile.cols);
   }
 }
 
@@ -143,11 +163,16 @@ template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    if (updates) {
-      detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
-    } else {
-      detail::keep_slice<T>(leaf, tile, slice);
+  if (updates && is_narrow(leaf) && !leaf.wide && !leaf.links_update() && leaf.parameter.whole &&
+      leaf.parameter_out.whole) {
+    detail::apply_narrow<T>(leaf, tile, leaf_sums);
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      if (updates) {
+        detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
+      } else {
+        detail::keep_slice<T>(leaf, tile, slice);
+      }
     }
   }
   if (updates && leaf.factored) detail::commit_moments<T>(leaf, tile);

@@ -1,7 +1,8 @@
 // Phase `factors`: from the means of G^2 and the old moments the new moments, in the workspace, and the inverse roots
 // of the column moments. After it nothing can fail, and until its end nothing of the caller's or of the state has been
 // written. The row factors (R / M)^-1/2 are one number a row: whoever walks a row makes its own, from R, in double, so
-// that what it is multiplied by is rounded with it and not after it.
+// that what it is multiplied by is rounded with it and not after it. Only where slices are small, and each number of a
+// row counts, are they made here and kept.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,48 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+namespace detail {
+
+// Each number to `width` places that follow each other; what is written past them, the next number overwrites, and
+// after the last there is room for kLanes more.
+template <int width, class T>
+void spread(const T* numbers, std::int64_t count, T* places) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    store_group(places + i * width, fill_group<T, kGroupWidth<width>>(numbers[i]));
+  }
+}
+
+// The row factors of a tile of small slices. T is rounded to twice: here, and with what the factor is multiplied by.
+template <class T, int rows>
+void store_row_factors(const Leaf& leaf, const Tile& tile) {
+  constexpr std::int64_t most = kBlock / rows;
+  double means[most];
+  double mean_of_row[kBlock + kLanes];
+  for (std::int64_t done = 0; done < tile.slices; done += most) {
+    const std::int64_t count = tile.slices - done < most ? tile.slices - done : most;
+    const std::int64_t first = (tile.slice + done) * rows;
+    const T* moments = static_cast<const T*>(leaf.row_moment) + first;
+    for (std::int64_t slice = 0; slice < count; ++slice) {
+      double lanes[rows];
+      for (int i = 0; i < rows; ++i) lanes[i] = static_cast<double>(moments[slice * rows + i]);
+      means[slice] = fold_few<rows>(lanes);
+    }
+    const double least = leaf.clamps ? leaf.epsilon_1 : 0;
+    for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      store(means + i, larger(load<double>(means + i, extent) / static_cast<double>(rows), least), extent);
+    });
+    spread<rows>(means, count, mean_of_row);
+    T* factors = static_cast<T*>(leaf.row_factor) + first;
+    for_each(count * rows, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      auto moment = load<double>(moments + i, extent);
+      const auto root = square_root(load<double>(mean_of_row + i, extent) / moment);
+      store(factors + i, select_less(0.0, moment, root, decltype(moment){}), extent);
+    });
+  }
+}
+
+}  // namespace detail
+
 // R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
 // column factors C^-1/2, the tile's share of the sum of R, and the range of both moments.
 template <class T>
@@ -20,24 +63,25 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
                         leaf.clamps ? 0 : leaf.epsilon_1};
   sums.row_moments = 0;
   sums.rows = sums.cols = {__builtin_inf(), 0};
-  const auto widen = [](MomentRange& range, MomentRange more) {
-    range = {smaller(range.smallest, more.smallest), larger(range.largest, more.largest)};
-  };
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    if (tile.col_block == 0) {
-      const std::int64_t first = slice * leaf.rows + tile.row;
-      T* row = static_cast<T*>(leaf.row_moment) + first;
-      update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, tile.rows);
-      sums.row_moments += sum_of(row, tile.rows);
-      widen(sums.rows, range_of(row, tile.rows));
+  // Several slices are whole ones, so their moments follow each other.
+  if (tile.col_block == 0) {
+    const std::int64_t first = tile.slice * leaf.rows + tile.row;
+    const std::int64_t count = tile.slices * tile.rows;
+    T* row = static_cast<T*>(leaf.row_moment) + first;
+    update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
+    sums.row_moments = sum_of(row, count);
+    sums.rows = range_of(row, count);
+    if (leaf.row_factor) {
+      with_constant(leaf.rows, [&](auto rows) { detail::store_row_factors<T, rows.value>(leaf, tile); });
     }
-    if (tile.row_block == 0) {
-      const std::int64_t first = slice * leaf.cols + tile.col;
-      T* col = static_cast<T*>(leaf.col_moment) + first;
-      update_moments(static_cast<const T*>(leaf.before.col) + first, col, rule, tile.cols);
-      store_inverse_roots(col, static_cast<T*>(leaf.col_factor) + first, tile.cols);
-      widen(sums.cols, range_of(col, tile.cols));
-    }
+  }
+  if (tile.row_block == 0) {
+    const std::int64_t first = tile.slice * leaf.cols + tile.col;
+    const std::int64_t count = tile.slices * tile.cols;
+    T* col = static_cast<T*>(leaf.col_moment) + first;
+    update_moments(static_cast<const T*>(leaf.before.col) + first, col, rule, count);
+    store_inverse_roots(col, static_cast<T*>(leaf.col_factor) + first, count);
+    sums.cols = range_of(col, count);
   }
 }
 

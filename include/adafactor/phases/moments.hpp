@@ -8,20 +8,14 @@
 #include "adafactor/gradient.hpp"
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/narrow_moments.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
 // Columns whose float sums stay in L1 while the rows pass by. Tiles wider than this have fewer than kFewRows rows.
 inline constexpr std::int64_t kPanel = 4096;
 inline constexpr std::int64_t kFewRows = 64;
-// Column sums are kept in T over this many rows, then added up in double.
-inline constexpr std::int64_t kRowGroup = 16;
-
 namespace detail {
-
-// The total of squares above which some column's sum may have left T although no row's has.
-template <class T>
-inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
 
 template <class T>
 double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
@@ -154,6 +148,10 @@ template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   double total = 0;
   const bool factored = leaf.factored && leaf.action == Action::update;
+  if (factored && is_narrow(leaf) && leaf.gradient.contiguous && !leaf.links_gradient()) {
+    sums.gradient_squares = detail::narrow_moments<T>(leaf, tile);
+    return;
+  }
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
     total = factored ? detail::FactoredMoments<T>(leaf, tile, slice)(total)
                      : detail::sum_squares<T>(leaf, tile, slice, total);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
+#include "adafactor/narrow.hpp"
 #include "adafactor/update.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -90,14 +91,36 @@ class SliceSquares {
   Update<T> update_;
 };
 
+// A tile of short rows.
+template <class T>
+Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
+  NarrowUpdate<T> factors(leaf, tile, leaf_sums, 1);
+  Squares total;
+  T g_buffer[kBlock];
+  T p_buffer[kBlock];
+  for_row_ranges(leaf, tile, [&](RowRange rows) {
+    const T* g = read_gradient_rows(leaf, rows, g_buffer);
+    const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
+    factors.prepare(rows);
+    factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+      total = add_update_squares(g, p, update, rows.count * leaf.cols, total);
+    });
+  });
+  return total;
+}
+
 }  // namespace detail
 
 // The third phase on one tile; `leaf_sums` are those that `factors` left.
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    total = detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
+  if (is_narrow(leaf) && !leaf.wide) {
+    total = detail::narrow_squares<T>(leaf, tile, leaf_sums);
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      total = detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
+    }
   }
   sums.update_squares = total.update;
   sums.parameter_squares = total.parameter;

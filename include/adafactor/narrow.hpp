@@ -1,0 +1,201 @@
+// Leaves whose rows are shorter than the lanes, as those of a 3x3 kernel: the rows of a tile follow each other, slice
+// after slice, and as many as fit in a block make one run, in which each element has its own factors beside it. Lane =
+// place in the run mod 16.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/gradient.hpp"
+#include "adafactor/kernels.hpp"
+#include "adafactor/leaf.hpp"
+#include "adafactor/nearby.hpp"
+#include "adafactor/phases/factors.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// Whether rows are too short for runs of their own.
+inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kLanes && leaf.cols > 0; }
+
+// A range of rows, counted through all slices.
+struct RowRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
+  return {tile.slice * leaf.rows + tile.row, tile.slices * tile.rows};
+}
+
+// Whether slices are small too; then a range of rows holds whole ones.
+inline bool has_small_slices(const Leaf& leaf) { return leaf.row_factor != nullptr; }
+
+// Calls body(rows) for ranges of as many rows as fit in a block.
+template <class Body>
+void for_row_ranges(const Leaf& leaf, const Tile& tile, const Body& body) {
+  std::int64_t most = kBlock / leaf.cols;
+  if (has_small_slices(leaf)) most -= most % leaf.rows;
+  const RowRange all = rows_of(leaf, tile);
+  for (std::int64_t r = 0; r < all.count; r += most) {
+    body(RowRange{all.first + r, all.count - r < most ? all.count - r : most});
+  }
+}
+
+// Calls body(slice, row, count, offset) for the parts of a range that lie in one slice each; `offset` is how many rows
+// of the range come before.
+template <class Body>
+ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& body) {
+  std::int64_t slice = range.first / leaf.rows;
+  std::int64_t row = range.first % leaf.rows;
+  for (std::int64_t offset = 0; offset < range.count; ++slice, row = 0) {
+    const std::int64_t left = range.count - offset;
+    const std::int64_t count = leaf.rows - row < left ? leaf.rows - row : left;
+    body(slice, row, count, offset);
+    offset += count;
+  }
+}
+
+// The rows of a range as one run: in place, or copied into the buffer.
+template <class T>
+const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+  if (walk.whole) return reinterpret_cast<const T*>(walk.data) + range.first * leaf.cols;
+  for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const Slice<const T> from(walk, slice);
+    for (std::int64_t r = 0; r < count; ++r) {
+      T* to = buffer + (offset + r) * leaf.cols;
+      const T* run = read_run(from.row(row + r), 0, leaf.cols, to);
+      if (run != to) std::memcpy(to, run, static_cast<std::size_t>(leaf.cols) * sizeof(T));
+    }
+  });
+  return buffer;
+}
+
+// The same of G.
+template <class T>
+const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
+  if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+  for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const Gradient<T> gradient(leaf, slice);
+    for (std::int64_t r = 0; r < count; ++r) {
+      gradient.run(row + r, 0, leaf.cols, buffer + (offset + r) * leaf.cols);
+    }
+  });
+  return buffer;
+}
+
+// The factors of each element of one run, and with them the update.
+template <class T>
+class NarrowUpdate {
+ public:
+  NarrowUpdate(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
+      : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
+    if constexpr (kPermutes<T>) {
+      permutes_ = has_small_slices(leaf) && !leaf.clamps && table_.make(tile.slices, leaf.rows, leaf.cols);
+    }
+  }
+
+  // Makes the factors of these rows.
+  void prepare(RowRange range) {
+    if (permutes_) {
+      read_row_factors(range);
+      columns_ = static_cast<const T*>(leaf_.col_factor) + range.first / leaf_.rows * leaf_.cols;
+      return;
+    }
+    with_constant(leaf_.cols, [&](auto cols) { prepare_rows<cols.value>(range); });
+  }
+
+  // Calls body(update) with the update as a function of lanes.
+  template <class Body>
+  ADAFACTOR_INLINE void with_lanes(const Body& body) const {
+    if (permutes_) {
+      body(SmallSliceTable::Update<T>{factors_, columns_, table_});
+    } else if (leaf_.clamps) {
+      const double limit = 1 / leaf_.epsilon_1;
+      body(Clamped{rows_, cols_, bare_rows_, static_cast<T>(limit), static_cast<T>(limit * scale_)});
+    } else {
+      body(Plain{rows_, cols_});
+    }
+  }
+
+ private:
+  struct Plain {
+    const T* rows;
+    const T* cols;
+
+    template <class Numbers, class Extent>
+    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+      return (g * load<T>(rows + i, extent)) * load<T>(cols + i, extent);
+    }
+  };
+
+  struct Clamped {
+    const T* rows;
+    const T* cols;
+    const T* bare_rows;
+    T limit;
+    T scaled_limit;
+
+    template <class Numbers, class Extent>
+    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+      const Numbers col = load<T>(cols + i, extent);
+      const Numbers bare_row = load<T>(bare_rows + i, extent);
+      const Numbers row = load<T>(rows + i, extent);
+      return select_less(limit, bare_row * col, g * scaled_limit, (g * row) * col);
+    }
+  };
+
+  template <int cols>
+  void prepare_rows(RowRange range) {
+    for_slices(leaf_, range, [&](std::int64_t slice, std::int64_t, std::int64_t count, std::int64_t offset) {
+      const T* columns = static_cast<const T*>(leaf_.col_factor) + slice * cols;
+      const auto group = detail::load_group<T, kGroupWidth<cols>>(columns);
+      for (std::int64_t r = offset; r < offset + count; ++r) detail::store_group(cols_ + r * cols, group);
+      if (!has_small_slices(leaf_)) make_row_factors(slice, range.first + offset, count, offset);
+    });
+    if (has_small_slices(leaf_)) read_row_factors(range);
+    detail::spread<cols>(factors_, range.count, rows_);
+    if (leaf_.clamps) detail::spread<cols>(bare_factors_, range.count, bare_rows_);
+  }
+
+  // The factors of rows of one slice.
+  void make_row_factors(std::int64_t slice, std::int64_t first, std::int64_t count, std::int64_t offset) {
+    if (slice != slice_) mean_ = mean_of_row_moments<T>(leaf_, sums_, slice);
+    slice_ = slice;
+    const T* moments = static_cast<const T*>(leaf_.row_moment) + first;
+    for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      auto moment = load<double>(moments + i, extent);
+      const auto bare = select_less(0.0, moment, square_root(mean_ / moment), decltype(moment){});
+      store(bare_factors_ + offset + i, bare, extent);
+      store(factors_ + offset + i, bare * scale_, extent);
+    });
+  }
+
+  // The same from those that `factors` has kept.
+  void read_row_factors(RowRange range) {
+    const T* kept = static_cast<const T*>(leaf_.row_factor) + range.first;
+    for_each(range.count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const auto bare = load<double>(kept + i, extent);
+      store(bare_factors_ + i, bare, extent);
+      store(factors_ + i, bare * scale_, extent);
+    });
+  }
+
+  const Leaf& leaf_;
+  const TileSums* sums_;
+  double scale_;
+  std::int64_t slice_ = -1;
+  double mean_ = 0;
+  bool permutes_ = false;
+  const T* columns_ = nullptr;
+  SmallSliceTable table_;
+  T factors_[kBlock + kLanes];
+  T bare_factors_[kBlock];
+  T rows_[kBlock + kLanes];
+  T bare_rows_[kBlock + kLanes];
+  T cols_[kBlock + kLanes];
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

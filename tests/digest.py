@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 
 import adafactor
 
 FILE = Path(__file__).parent / "data" / "digest.txt"
-FRACTION_BITS = {"float32": 24, "float64": 53}
+FRACTION_BITS = {"float32": 24, "float64": 53, "float16": 11, "bfloat16": 8}
+DTYPES = {name: np.dtype(name) for name in ("float32", "float64", "float16")} | {
+    "bfloat16": np.dtype(ml_dtypes.bfloat16)
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Case:
     digest: str
     calls: int
     spread: Spread
-    leaves: tuple[tuple[str, tuple[int, ...]], ...]  # dtype and shape
+    leaves: tuple[tuple[str, str, tuple[int, ...]], ...]  # dtype of the parameter, of the gradient, shape
     knobs: dict
 
     def paths(self):
@@ -64,7 +68,8 @@ def numbers(seed, dtype, shape, spread):
     exponents = spread.low + ((words & np.uint64(0x7FF)) % np.uint64(spread.high - spread.low + 1)).astype(
         np.int32
     )
-    values = np.ldexp(whole.astype(dtype), exponents.astype(np.int32) - (fraction - 1))
+    wide = np.float64 if dtype == "float64" else np.float32
+    values = np.ldexp(whole.astype(wide), exponents.astype(np.int32) - (fraction - 1)).astype(DTYPES[dtype])
     if spread.zeros:
         values[mix(words) % np.uint64(spread.zeros) == 0] = 0
     values.flags.writeable = False
@@ -96,15 +101,15 @@ def digest_of(params, state):
 def inputs(case):
     """The parameters, and the gradients of each call."""
 
-    def tree(seed, spread):
+    def tree(seed, spread, role):
         leaves = zip(case.paths(), case.leaves, strict=True)
         return {
-            path: numbers(seed + leaf, dtype, shape, spread)
-            for leaf, (path, (dtype, shape)) in enumerate(leaves)
+            path: numbers(seed + index, leaf[role], leaf[2], spread)
+            for index, (path, leaf) in enumerate(leaves)
         }
 
-    parameters = tree(1, Spread(-2, 2, 0))
-    return parameters, [tree(1000 * (call + 1), case.spread) for call in range(case.calls)]
+    parameters = tree(1, Spread(-2, 2, 0), 0)
+    return parameters, [tree(1000 * (call + 1), case.spread, 1) for call in range(case.calls)]
 
 
 def run(case, *, functional=False, params_as=np.array, grads_as=np.array):
@@ -141,8 +146,9 @@ def parse_value(text):
 
 
 def parse_leaf(text):
-    dtype, _, extents = text.removesuffix("]").partition("[")
-    return dtype, tuple(int(extent) for extent in extents.split(",") if extent)
+    dtypes, _, extents = text.removesuffix("]").partition("[")
+    dtype, _, of_gradient = dtypes.partition(":")
+    return dtype, of_gradient or dtype, tuple(int(extent) for extent in extents.split(",") if extent)
 
 
 def parse_case(line):

@@ -109,7 +109,7 @@ def test_the_trees_have_leaves_of_one_and_of_several_tiles():
     knobs = [adafactor.Config().to_core()]
     for name, shapes in TREES.items():
         plan = adafactor._core.Plan(
-            list(shapes.values()), ["float32"] * len(shapes), [0] * len(shapes), knobs
+            list(shapes.values()), ["float32"] * len(shapes), [0] * len(shapes), knobs, list(shapes)
         )
         tiles = [plan.layout(leaf)["tiles"] for leaf in range(len(shapes))]
         assert all(count > 1 if "tiles" in name else count == 1 for count in tiles), (name, tiles)

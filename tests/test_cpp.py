@@ -1,6 +1,7 @@
 """The C++ tests, built and run by pytest so that one command runs everything. Each program is a test."""
 
 import json
+import platform
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def assert_passes(build, program):
 def test_every_cpp_file_is_a_program_of_the_suite(build):
     # Without Eigen CMake leaves these out; where ADAFACTOR_REQUIRE_PEERS=1 demands it, CMake has failed.
     assert set(PROGRAMS) - set(build.programs) in (set(), NEED_EIGEN)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets of x86-64")
+@pytest.mark.parametrize("level", ["v3", "v4"])
+@pytest.mark.parametrize("program", ["test_lanes", "test_noise"])
+def test_cpp_with_an_instruction_set(build, program, level):
+    assert_passes(build, f"{program}_{level}")
 
 
 def test_every_header_compiles_alone(build):

@@ -54,12 +54,12 @@ MISTAKES = {
     "parameters of whole numbers": (
         lambda: adafactor.init({"w": np.ones((4, 3), int)}),
         TypeError,
-        "params w: dtype int64, expected float32 or float64",
+        "params w: dtype int64, expected float32, float64, bfloat16 or float16",
     ),
     "gradients computed in double": (
         lambda: step(params(), grads(b=np.zeros(3))),
         TypeError,
-        "grads encoder/b: dtype float64, expected float32",
+        "grads encoder/b: dtype float64, expected float32, bfloat16 or float16",
     ),
     "numbers in lists": (
         lambda: adafactor.init({"w": [[1.0, 2.0], [3.0, 4.0]]}),

@@ -53,6 +53,10 @@ class CpuBackend final : public Backend {
     for_tiles(wave, wave.moments, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
       if (leaf.action == Action::update && leaf.factored) kernels.new_moments(leaf, tile, sums_of(tile));
     });
+    for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) {
+      Leaf& leaf = leaf_at(i);
+      leaf.clamp_binds = leaf.clamps && leaf.factored && leaf.action == Action::update && may_clamp(leaf);
+    }
   }
 
   void rms(const Wave& wave) override {
@@ -219,6 +223,13 @@ class CpuBackend final : public Backend {
     const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
     if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
     return !measures(leaf) && row_factor / std::sqrt(cols.smallest) * norm > limit;
+  }
+
+  // Whether the largest product of factors reaches the limit, or may by rounding.
+  bool may_clamp(const Leaf& leaf) {
+    const auto [rows, cols] = moment_ranges(leaf);
+    const double row_factor = std::sqrt(std::max(rows.largest, leaf.epsilon_1) / rows.smallest);
+    return !(row_factor / std::sqrt(cols.smallest) * leaf.epsilon_1 < 0.999);
   }
 
   std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf) {

@@ -1,16 +1,17 @@
-// The storage types of arrays, and how one element of each is read and written. The loops compute in float or double;
-// everything else is converted here, at the edge of a run.
+// The storage types of arrays. The loops compute in float (of the formats of 16 bits too) or double.
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "adafactor/abi.hpp"
+#include "adafactor/half.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// How numbers are stored. Parameters and gradients are float32 or float64; bfloat16 is for the momentum of a state.
-enum class DType : std::uint8_t { float32, float64, bfloat16 };
+// How numbers are stored.
+enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
+
+inline constexpr DType kDTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
 
 // Bytes of one element.
 constexpr std::int64_t item_size(DType dtype) {
@@ -20,6 +21,7 @@ constexpr std::int64_t item_size(DType dtype) {
     case DType::float32:
       return 4;
     case DType::bfloat16:
+    case DType::float16:
       return 2;
   }
   return 0;
@@ -34,8 +36,24 @@ constexpr const char* name(DType dtype) {
       return "float32";
     case DType::bfloat16:
       return "bfloat16";
+    case DType::float16:
+      return "float16";
   }
   return "unknown";
+}
+
+// What a leaf of parameters stored so is computed in, and its state kept in but for small momentum.
+constexpr DType arithmetic_of(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+
+// Whether a leaf of parameters of one type takes gradients of another: what is computed in float32 goes together in any
+// pairing.
+constexpr bool takes_gradient(DType parameter, DType gradient) {
+  return arithmetic_of(parameter) == arithmetic_of(gradient);
+}
+
+// The types of those gradients, for a message.
+constexpr const char* gradients_of(DType parameter) {
+  return parameter == DType::float64 ? "float64" : "float32, bfloat16 or float16";
 }
 
 // The difference between 1 and the next number: what `epsilon_1 = None` stands for.
@@ -47,29 +65,28 @@ constexpr double machine_epsilon(DType dtype) {
       return 0x1p-23;
     case DType::bfloat16:
       return 0x1p-7;
+    case DType::float16:
+      return 0x1p-10;
   }
   return 0;
 }
 
-// The upper half of a float32.
-struct Bfloat16 {
-  std::uint16_t bits;
+// Calls body(Storage<S>{}), where S is how the numbers are stored that a loop in T reads or writes.
+template <class S>
+struct Storage {
+  using type = S;
 };
-
-// Exact: every bfloat16 is a float32.
-inline float to_float(Bfloat16 value) {
-  const std::uint32_t bits = static_cast<std::uint32_t>(value.bits) << 16;
-  float result;
-  std::memcpy(&result, &bits, sizeof result);
-  return result;
-}
-
-// Rounds to nearest, ties to even, by integers alone: the same bits on every CPU. A NaN stays one, quiet.
-inline Bfloat16 to_bfloat16(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if ((bits & 0x7fffffffU) > 0x7f800000U) return {static_cast<std::uint16_t>((bits >> 16) | 0x40U)};
-  return {static_cast<std::uint16_t>((bits + 0x7fffU + ((bits >> 16) & 1U)) >> 16)};
+template <class T, class Body>
+ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    body(Storage<double>{});
+  } else if (dtype == DType::bfloat16) {
+    body(Storage<Bfloat16>{});
+  } else if (dtype == DType::float16) {
+    body(Storage<Float16>{});
+  } else {
+    body(Storage<float>{});
+  }
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -24,11 +24,14 @@ class Gradient {
   // What the elements of a run still have to be multiplied by to be G.
   static double scale(const Leaf& leaf) { return leaf.links_gradient() ? 1 : leaf.multiplier; }
 
-  // Whether runs lie in memory as they are and may be longer than a block.
+  // Whether runs lie in memory as they are, in whatever type, and may be longer than a block.
   bool in_place() const { return slice_.contiguous() && !linked_; }
 
-  // The elements of a row from `first` on, where they are in place.
-  const T* at(std::int64_t row, std::int64_t first) const { return slice_.row(row).data + first; }
+  // The elements of a row from `first` on, where they are in place and stored as S.
+  template <class S>
+  const S* at(std::int64_t row, std::int64_t first) const {
+    return slice_.row(row).at<const S>(first);
+  }
 
   // A run of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock elements).
   const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
@@ -46,8 +49,8 @@ class Gradient {
   const T* linked(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
     if (!slice_.exists()) {
       std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-    } else if (const T* g = read_run(slice_.row(row), first, n, buffer); g != buffer) {
-      std::memcpy(buffer, g, static_cast<std::size_t>(n) * sizeof(T));
+    } else {
+      read_into(buffer, slice_.row(row), first, n);
     }
     const T multiplier = static_cast<T>(leaf_.multiplier);
     if (leaf_.accumulates) {
@@ -60,7 +63,7 @@ class Gradient {
   }
 
   const Leaf& leaf_;
-  Slice<const T> slice_;
+  Slice slice_;
   const T* accumulator_ = nullptr;
   bool linked_;
 };

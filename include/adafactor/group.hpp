@@ -6,19 +6,12 @@
 #include <cstring>
 
 #include "adafactor/abi.hpp"
+#include "adafactor/inlining.hpp"
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
-#endif
-
-#if defined(__GNUC__)
-#define ADAFACTOR_INLINE inline __attribute__((always_inline))
-#define ADAFACTOR_INLINE_LAMBDA __attribute__((always_inline))
-#else
-#define ADAFACTOR_INLINE inline
-#define ADAFACTOR_INLINE_LAMBDA
 #endif
 
 #include "adafactor/exact_begin.hpp"

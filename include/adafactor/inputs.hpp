@@ -42,6 +42,7 @@ inline void append_axis(Axis* axes, int& rank, std::int64_t extent, std::int64_t
 inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) {
   Walk walk;
   walk.data = static_cast<std::byte*>(view.data);
+  walk.dtype = view.dtype;
   std::int64_t buffer[kMaxRank] = {};
   const std::int64_t* strides = detail::strides_of(view, buffer);
   if (layout.factored) {
@@ -75,8 +76,10 @@ inline void check_view(const TensorView& view, const LeafPlan& plan, const char*
   const auto refuse = [&](ErrorKind kind, const std::string& expected, const std::string& found) {
     throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = expected, .found = found});
   };
-  if (view.dtype != plan.spec.dtype) {
-    refuse(ErrorKind::type, name(plan.spec.dtype) + of_state(), std::string("dtype ") + name(view.dtype));
+  const bool written = std::string_view(role) == "params";
+  if (written ? view.dtype != plan.spec.dtype : !takes_gradient(plan.spec.dtype, view.dtype)) {
+    const char* expected = written ? name(plan.spec.dtype) : gradients_of(plan.spec.dtype);
+    refuse(ErrorKind::type, expected + of_state(), std::string("dtype ") + name(view.dtype));
   }
   if (view.rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), view.shape)) {
     refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state(),

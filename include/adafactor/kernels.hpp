@@ -1,5 +1,6 @@
 // The loops over one run: a contiguous piece of one row, either the array itself or a buffer in L1 filled from it.
-// They know numbers and nothing else. T is the arithmetic, float or double; lane = column mod 16, and the sixteen sums
+// They know numbers and nothing else. T is the arithmetic, float or double; G and P are what gradients and parameters
+// are stored as; lane = column mod 16, and the sixteen sums
 // are folded in double at the end of each block of 512 columns.
 #pragma once
 
@@ -21,8 +22,8 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
 }
 
 // sum + the squares of scale * g.
-template <class T>
-double add_squares(const T* g, T scale, std::int64_t n, double sum) {
+template <class T, class G>
+double add_squares(const G* g, T scale, std::int64_t n, double sum) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
@@ -44,8 +45,8 @@ double add_squares(const T* g, T scale, std::int64_t n, double sum) {
 }
 
 // The same, and each square is added to its column's sum (or begins it).
-template <bool begins, class T>
-double add_squares_by_column(const T* g, T scale, std::int64_t n, T* column_sums, double sum) {
+template <bool begins, class T, class G>
+double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums, double sum) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
@@ -196,8 +197,8 @@ struct ClampedUpdate {
 };
 
 // Adds the squares of u and of p over one run.
-template <class T, class Update>
-Squares add_update_squares(const T* g, const T* p, const Update& update, std::int64_t n, Squares sums) {
+template <class T, class G, class P, class Update>
+Squares add_update_squares(const G* g, const P* p, const Update& update, std::int64_t n, Squares sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double of_update[kLanes];
@@ -227,8 +228,8 @@ Squares add_update_squares(const T* g, const T* p, const Update& update, std::in
 }
 
 // out <- p - u, the whole of `apply` where there are no links.
-template <class T, class Update>
-void subtract_update(const T* g, const T* p, T* out, const Update& update, std::int64_t n) {
+template <class T, class G, class P, class Update>
+void subtract_update(const G* g, const P* p, P* out, const Update& update, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
     store(out + i, load<T>(p + i, extent) - update(load<T>(g + i, extent), i, extent), extent);
   });

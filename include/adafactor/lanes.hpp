@@ -9,6 +9,7 @@
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/group.hpp"
+#include "adafactor/half_group.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -142,16 +143,30 @@ struct Part {
   int count;
 };
 
-// Loads and stores go through memcpy, since nothing promises that an array is aligned.
+// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of 16 bits become floats
+// where they are loaded, and are rounded to nearest where they are stored.
 template <class T, class S>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Full) {
-  return {detail::load_group<T, kLanes>(from)};
+  if constexpr (!detail::kIsHalf<S>) {
+    return {detail::load_group<T, kLanes>(from)};
+  } else {
+    const Lanes<float> lanes{detail::load_half_group<S, kLanes>(from)};
+    if constexpr (sizeof(T) == sizeof(float)) {
+      return lanes;
+    } else {
+      return widen(lanes);
+    }
+  }
 }
 template <class T, class S>
 ADAFACTOR_INLINE T load(const S* from, One) {
   S one;
   std::memcpy(&one, from, sizeof one);
-  return static_cast<T>(one);
+  if constexpr (detail::kIsHalf<S>) {
+    return static_cast<T>(to_float(one));
+  } else {
+    return static_cast<T>(one);
+  }
 }
 template <class T, class S>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
@@ -161,12 +176,21 @@ ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Full) {
-  detail::store_group(to, lanes.group);
+  if constexpr (detail::kIsHalf<S>) {
+    detail::store_half_group(to, lanes.group);
+  } else {
+    detail::store_group(to, lanes.group);
+  }
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, T x, One) {
-  const S one = static_cast<S>(x);
-  std::memcpy(to, &one, sizeof one);
+  if constexpr (detail::kIsHalf<S>) {
+    const S one = to_half<S>(x);
+    std::memcpy(to, &one, sizeof one);
+  } else {
+    const S one = static_cast<S>(x);
+    std::memcpy(to, &one, sizeof one);
+  }
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
@@ -201,62 +225,32 @@ ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
   return lanes[0];
 }
 
-// A number that the compiler knows.
-template <int n>
-struct Constant {
-  static constexpr int value = n;
-};
-
-// The lanes of the smallest group that holds n of them.
-template <int n>
-inline constexpr int kGroupWidth = n > 8 ? 16 : n > 4 ? 8 : 4;
-
-// Calls body(Constant<n>) where n is below sixteen and above zero, for loops that are unrolled.
-template <class Body>
-ADAFACTOR_INLINE void with_constant(std::int64_t n, const Body& body) {
-  switch (n) {
-    case 1:
-      return body(Constant<1>{});
-    case 2:
-      return body(Constant<2>{});
-    case 3:
-      return body(Constant<3>{});
-    case 4:
-      return body(Constant<4>{});
-    case 5:
-      return body(Constant<5>{});
-    case 6:
-      return body(Constant<6>{});
-    case 7:
-      return body(Constant<7>{});
-    case 8:
-      return body(Constant<8>{});
-    case 9:
-      return body(Constant<9>{});
-    case 10:
-      return body(Constant<10>{});
-    case 11:
-      return body(Constant<11>{});
-    case 12:
-      return body(Constant<12>{});
-    case 13:
-      return body(Constant<13>{});
-    case 14:
-      return body(Constant<14>{});
-    default:
-      return body(Constant<15>{});
+// to[k][lane] = from[lane][k], for `lanes` runs of `n` numbers that follow each other.
+template <class T>
+void spread_over_lanes(const T* from, std::int64_t n, int lanes, T* to) {
+  for (int lane = 0; lane < lanes; ++lane) {
+    for (std::int64_t k = 0; k < n; ++k) std::memcpy(to + k * kLanes + lane, from++, sizeof(T));
   }
 }
 
-// fold_few of a number of lanes that the compiler knows; each lane may itself be sixteen numbers.
-template <int count, int half = kLanes / 2, class Number>
-ADAFACTOR_INLINE Number fold_few(Number* lanes) {
-  for (int i = half; i < count; ++i) lanes[i - half] = lanes[i - half] + lanes[i];
-  if constexpr (half == 1) {
-    return lanes[0];
-  } else {
-    return fold_few<(count > half ? half : count), half / 2>(lanes);
+// What fold_few does, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
+ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
+  if (count <= 4) { // the same in registers
+    Lanes<double> even = load<double>(vectors, Full{});
+    if (count == 1) return even;
+    Lanes<double> odd = load<double>(vectors + kLanes, Full{});
+    if (count > 2) even = even + load<double>(vectors + 2 * kLanes, Full{});
+    if (count > 3) odd = odd + load<double>(vectors + 3 * kLanes, Full{});
+    return even + odd;
   }
+  for (int half = kLanes / 2; half >= 1; half /= 2) {
+    for (int i = half; i < count; ++i) {
+      double* sum = vectors + (i - half) * kLanes;
+      store(sum, load<double>(sum, Full{}) + load<double>(vectors + i * kLanes, Full{}), Full{});
+    }
+    if (count > half) count = half;
+  }
+  return load<double>(vectors, Full{});
 }
 
 // Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end. For sums.
@@ -273,7 +267,10 @@ template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, Full{});
-  for (; i < n; ++i) body(i, One{});
+  for (; i < n; ++i) {
+    ADAFACTOR_STAY_SCALAR;
+    body(i, One{});
+  }
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "adafactor/abi.hpp"
+#include "adafactor/dtype.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -24,6 +25,7 @@ struct Walk {
   const Axis* col_axes = nullptr;
   int slice_rank = 0;
   int col_rank = 0;
+  DType dtype = DType::float32;
   bool contiguous = false;  // the columns of a row lie side by side
   bool whole = false;       // all elements lie side by side, in the order of the layout
 };
@@ -36,6 +38,12 @@ struct StateArrays {
   void* momentum = nullptr;
   void* average = nullptr;
   void* accumulator = nullptr;
+};
+
+// What the random bits of one leaf in one update depend on, beside the element; noise.hpp says how.
+struct Noise {
+  std::uint64_t key = 0;
+  std::uint64_t update = 0;
 };
 
 // What a leaf writes in this call.
@@ -61,6 +69,11 @@ struct Leaf {
   Walk gradient;
   Walk parameter;
   Walk parameter_out;
+
+  // Of a parameter that is rounded by noise; the walk says which element, in C order, lies where.
+  bool rounds_by_noise = false;
+  Noise noise;
+  Walk elements;
 
   StateArrays before;
   StateArrays after;
@@ -113,6 +126,7 @@ struct Leaf {
   double norm_factor = 1;        // what clipping by norm multiplies G by
   double update_squares = 0;     // sum of U^2
   double parameter_squares = 0;  // sum of P^2
+  bool clamp_binds = false;      // some estimate may lie below epsilon_1 where that is its least
   bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
@@ -121,6 +135,8 @@ struct Leaf {
   bool links_gradient() const { return accumulates || clip_value > 0; }
   // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
   bool scales_early() const { return !has_momentum || momentum_of_scaled; }
+  // Whether U is (g * row factor) * column factor and nothing else.
+  bool is_plain() const { return factored && !wide && !clamp_binds; }
   double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
   bool links_update() const { return has_momentum || weight_decay != 0 || averages || accumulates; }
 };

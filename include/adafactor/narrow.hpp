@@ -56,16 +56,17 @@ ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& b
   }
 }
 
+// All elements of an array that lie side by side.
+inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true}; }
+
 // The rows of a range as one run: in place, or copied into the buffer.
 template <class T>
 const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
-  if (walk.whole) return reinterpret_cast<const T*>(walk.data) + range.first * leaf.cols;
+  if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
-    const Slice<const T> from(walk, slice);
+    const Slice from(walk, slice);
     for (std::int64_t r = 0; r < count; ++r) {
-      T* to = buffer + (offset + r) * leaf.cols;
-      const T* run = read_run(from.row(row + r), 0, leaf.cols, to);
-      if (run != to) std::memcpy(to, run, static_cast<std::size_t>(leaf.cols) * sizeof(T));
+      read_into(buffer + (offset + r) * leaf.cols, from.row(row + r), 0, leaf.cols);
     }
   });
   return buffer;
@@ -91,7 +92,7 @@ class NarrowUpdate {
   NarrowUpdate(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
       : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
-      permutes_ = has_small_slices(leaf) && !leaf.clamps && table_.make(tile.slices, leaf.rows, leaf.cols);
+      permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
     }
   }
 
@@ -102,7 +103,13 @@ class NarrowUpdate {
       columns_ = static_cast<const T*>(leaf_.col_factor) + range.first / leaf_.rows * leaf_.cols;
       return;
     }
-    with_constant(leaf_.cols, [&](auto cols) { prepare_rows<cols.value>(range); });
+    if (leaf_.cols > 8) {
+      prepare_rows<16>(range);
+    } else if (leaf_.cols > 4) {
+      prepare_rows<8>(range);
+    } else {
+      prepare_rows<4>(range);
+    }
   }
 
   // Calls body(update) with the update as a function of lanes.
@@ -110,9 +117,6 @@ class NarrowUpdate {
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
     if (permutes_) {
       body(SmallSliceTable::Update<T>{factors_, columns_, table_});
-    } else if (leaf_.clamps) {
-      const double limit = 1 / leaf_.epsilon_1;
-      body(Clamped{rows_, cols_, bare_rows_, static_cast<T>(limit), static_cast<T>(limit * scale_)});
     } else {
       body(Plain{rows_, cols_});
     }
@@ -129,33 +133,25 @@ class NarrowUpdate {
     }
   };
 
-  struct Clamped {
-    const T* rows;
-    const T* cols;
-    const T* bare_rows;
-    T limit;
-    T scaled_limit;
-
-    template <class Numbers, class Extent>
-    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-      const Numbers col = load<T>(cols + i, extent);
-      const Numbers bare_row = load<T>(bare_rows + i, extent);
-      const Numbers row = load<T>(rows + i, extent);
-      return select_less(limit, bare_row * col, g * scaled_limit, (g * row) * col);
-    }
-  };
-
-  template <int cols>
+  // `width` elements are written at once for each row; what is written past its end, the next row overwrites.
+  template <int width>
   void prepare_rows(RowRange range) {
+    const std::int64_t cols = leaf_.cols;
     for_slices(leaf_, range, [&](std::int64_t slice, std::int64_t, std::int64_t count, std::int64_t offset) {
-      const T* columns = static_cast<const T*>(leaf_.col_factor) + slice * cols;
-      const auto group = detail::load_group<T, kGroupWidth<cols>>(columns);
-      for (std::int64_t r = offset; r < offset + count; ++r) detail::store_group(cols_ + r * cols, group);
+      const auto columns = detail::load_group<T, width>(static_cast<const T*>(leaf_.col_factor) + slice * cols);
+      for (std::int64_t r = offset; r < offset + count; ++r) detail::store_group(cols_ + r * cols, columns);
       if (!has_small_slices(leaf_)) make_row_factors(slice, range.first + offset, count, offset);
     });
     if (has_small_slices(leaf_)) read_row_factors(range);
-    detail::spread<cols>(factors_, range.count, rows_);
-    if (leaf_.clamps) detail::spread<cols>(bare_factors_, range.count, bare_rows_);
+    spread<width>(factors_, range.count, rows_);
+  }
+
+  // Each factor to the elements of its row.
+  template <int width>
+  void spread(const T* factors, std::int64_t count, T* elements) const {
+    for (std::int64_t r = 0; r < count; ++r) {
+      detail::store_group(elements + r * leaf_.cols, detail::fill_group<T, width>(factors[r]));
+    }
   }
 
   // The factors of rows of one slice.
@@ -166,7 +162,6 @@ class NarrowUpdate {
     for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       auto moment = load<double>(moments + i, extent);
       const auto bare = select_less(0.0, moment, square_root(mean_ / moment), decltype(moment){});
-      store(bare_factors_ + offset + i, bare, extent);
       store(factors_ + offset + i, bare * scale_, extent);
     });
   }
@@ -176,7 +171,6 @@ class NarrowUpdate {
     const T* kept = static_cast<const T*>(leaf_.row_factor) + range.first;
     for_each(range.count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       const auto bare = load<double>(kept + i, extent);
-      store(bare_factors_ + i, bare, extent);
       store(factors_ + i, bare * scale_, extent);
     });
   }
@@ -190,9 +184,7 @@ class NarrowUpdate {
   const T* columns_ = nullptr;
   SmallSliceTable table_;
   T factors_[kBlock + kLanes];
-  T bare_factors_[kBlock];
   T rows_[kBlock + kLanes];
-  T bare_rows_[kBlock + kLanes];
   T cols_[kBlock + kLanes];
 };
 

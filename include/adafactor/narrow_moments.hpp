@@ -1,6 +1,5 @@
 // Phase `moments` for leaves whose rows are shorter than the lanes: the sums of a row keep the order that longer rows
-// have, but the loops run along the columns (of many rows one after the other) or, where slices are small too, along
-// sixteen slices at a time.
+// have, but sixteen rows, or sixteen slices where they are small too, go through the loops together.
 #pragma once
 
 #include <cstdint>
@@ -23,74 +22,100 @@ namespace detail {
 template <class T>
 inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
 
-// A tile of one slice, or of a part of one. Means of rows are made for many at a time.
-template <class T, int cols>
-class NarrowMoments {
+// Sixteen rows of a tile, or fewer at its end.
+template <class T>
+class RowGroup {
  public:
-  NarrowMoments(const Leaf& leaf, const Tile& tile)
-      : leaf_(leaf), tile_(tile), scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
+  explicit RowGroup(const Leaf& leaf) : leaf_(leaf), scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
 
-  // The sum of squares of the tile; writes its row and column sums.
-  double operator()() {
-    for (std::int64_t slice = tile_.slice; slice < tile_.slice + tile_.slices; ++slice) add_slice(slice);
-    return total_;
+  // Reads at most sixteen rows.
+  void read(RowRange rows) {
+    count_ = static_cast<int>(rows.count);
+    const T* g = read_rows(leaf_, leaf_.gradient, rows, squares_);
+    for_each(rows.count * leaf_.cols, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const auto x = load<T>(g + i, extent) * scale_;
+      store(squares_ + i, x * x, extent);
+    });
+  }
+
+  // The sums of the rows, sixteen numbers; those of rows that are not there mean nothing.
+  Lanes<double> row_sums() {
+    spread_over_lanes(squares_, leaf_.cols, count_, by_column_);
+    double vectors[kLanes * kLanes];
+    for (std::int64_t i = 0; i < leaf_.cols; ++i) {
+      store(vectors + i * kLanes, load<double>(by_column_ + i * kLanes, Full{}), Full{});
+    }
+    return fold_vectors(vectors, static_cast<int>(leaf_.cols));
+  }
+
+  // totals + the sums of the columns, which are made in T; those past the last column mean nothing.
+  void add_column_sums(double* totals) const {
+    if (leaf_.cols > 8) {
+      add_columns<16>(totals);
+    } else if (leaf_.cols > 4) {
+      add_columns<8>(totals);
+    } else {
+      add_columns<4>(totals);
+    }
   }
 
  private:
-  void add_slice(std::int64_t slice) {
-    const Slice<const T> gradient(leaf_.gradient, slice);
-    const std::int64_t end = tile_.row + tile_.rows;
-    T* means = static_cast<T*>(leaf_.row_moment) + slice * leaf_.rows + tile_.row;
-    double totals[cols] = {};
-    for (std::int64_t row = tile_.row; row < end; row += kRowGroup) {
-      T sums[cols] = {};
-      for (std::int64_t r = row; r < end && r < row + kRowGroup; ++r) add_row(gradient.row(r).data, sums);
-      for (int i = 0; i < cols; ++i) totals[i] += static_cast<double>(sums[i]);
-      if (rows_ > kBlock - kRowGroup) means = finish_rows(means);
+  // No wider than needed: what was stored in another shape is slow to read again.
+  template <int width>
+  void add_columns(double* totals) const {
+    auto sums = fill_group<T, width>(T{});
+    for (int row = 0; row < count_; ++row) {
+      sums = combine<Sum>(sums, load_group<T, width>(squares_ + row * leaf_.cols));
     }
-    finish_rows(means);
-    if (!(total_ < kSafeTotal<T>)) total_ += 0 * sum_of(totals, cols);
-    if (leaf_.row_blocks == 1) {
-      store_means(totals, static_cast<double>(leaf_.rows), static_cast<T*>(leaf_.col_moment) + slice * cols, cols);
-    } else {
-      double* partial = leaf_.col_partial + (slice * leaf_.row_blocks + tile_.row_block) * cols;
-      std::memcpy(partial, totals, sizeof totals);
-    }
-  }
-
-  ADAFACTOR_INLINE void add_row(const T* g, T (&sums)[cols]) {
-    double lanes[cols];
-    for (int i = 0; i < cols; ++i) {
-      const T x = load<T>(g + i, One{}) * scale_;
-      const T square = x * x;
-      sums[i] += square;
-      lanes[i] = static_cast<double>(square);
-    }
-    row_sums_[rows_++] = fold_few<cols>(lanes);
-  }
-
-  // Writes the means of the rows so far and returns where the next ones belong.
-  T* finish_rows(T* means) {
-    total_ += sum_of(row_sums_, rows_);
-    store_means(row_sums_, static_cast<double>(cols), means, rows_);
-    means += rows_;
-    rows_ = 0;
-    return means;
+    T stored[width];
+    store_group(stored, sums);
+    const auto wide = load_group<double, width>(stored);
+    store_group(totals, combine<Sum>(load_group<double, width>(totals), wide));
   }
 
   const Leaf& leaf_;
-  const Tile& tile_;
+  int count_ = 0;
   T scale_;
-  double total_ = 0;
-  std::int64_t rows_ = 0;
-  double row_sums_[kBlock];
+  T squares_[kRowGroup * kLanes + kLanes] = {};
+  T by_column_[kLanes * kLanes] = {};
 };
 
+// A tile of one slice, or of a part of one.
+template <class T>
+double add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+  const std::int64_t cols = leaf.cols;
+  T* means = static_cast<T*>(leaf.row_moment) + slice * leaf.rows;
+  RowGroup<T> group(leaf);
+  double column_totals[kLanes] = {};
+  double total = 0;
+  for (std::int64_t done = 0; done < tile.rows; done += kRowGroup) {
+    const std::int64_t left = tile.rows - done;
+    const auto count = static_cast<int>(left < kRowGroup ? left : kRowGroup);
+    const std::int64_t row = tile.row + done;
+    group.read({slice * leaf.rows + row, count});
+    const Lanes<double> sums = group.row_sums();
+    double stored[kLanes];
+    store(stored, sums, Full{});
+    total += count == kLanes ? fold(sums) : sum_of(stored, count);
+    store_means(stored, static_cast<double>(cols), means + row, count);
+    group.add_column_sums(column_totals);
+  }
+  if (!(total < kSafeTotal<T>)) total += 0 * sum_of(column_totals, cols);
+  if (leaf.row_blocks == 1) {
+    store_means(column_totals, static_cast<double>(leaf.rows), static_cast<T*>(leaf.col_moment) + slice * cols, cols);
+  } else {
+    double* partial = leaf.col_partial + (slice * leaf.row_blocks + tile.row_block) * cols;
+    std::memcpy(partial, column_totals, static_cast<std::size_t>(cols) * sizeof(double));
+  }
+  return total;
+}
+
 // A tile of small slices, sixteen at a time: lane = place of the slice in the tile mod 16.
-template <class T, int cols>
+template <class T>
 class SmallSliceMoments {
  public:
-  SmallSliceMoments(const Leaf& leaf, const Tile& tile) : leaf_(leaf), tile_(tile), rows_(static_cast<int>(leaf.rows)) {}
+  SmallSliceMoments(const Leaf& leaf, const Tile& tile)
+      : leaf_(leaf), tile_(tile), rows_(static_cast<int>(leaf.rows)), cols_(static_cast<int>(leaf.cols)) {}
 
   // The sum of squares of the tile; writes its row and column means.
   double operator()() {
@@ -100,7 +125,7 @@ class SmallSliceMoments {
       read(slice, count);
       add_up();
       write(row_means_, static_cast<T*>(leaf_.row_moment) + slice * rows_, rows_, count);
-      write(col_means_, static_cast<T*>(leaf_.col_moment) + slice * cols, cols, count);
+      write(col_means_, static_cast<T*>(leaf_.col_moment) + slice * cols_, cols_, count);
     }
     const double total = fold(total_);
     return total < kSafeTotal<T> ? total : total + 0 * fold(columns_total_);
@@ -110,33 +135,28 @@ class SmallSliceMoments {
   // elements_[element of a slice][lane]
   void read(std::int64_t slice, int count) {
     if (count < kLanes) std::memset(elements_, 0, sizeof elements_);
-    for (int lane = 0; lane < count; ++lane) {
-      const Slice<const T> gradient(leaf_.gradient, slice + lane);
-      T* to = elements_ + lane;
-      for (int row = 0; row < rows_; ++row) {
-        const T* g = gradient.row(row).data;
-        for (int i = 0; i < cols; ++i, to += kLanes) *to = load<T>(g + i, One{});
-      }
-    }
+    T buffer[kLanes * kLanes * kLanes];
+    const T* g = read_rows(leaf_, leaf_.gradient, {slice * rows_, count * static_cast<std::int64_t>(rows_)}, buffer);
+    spread_over_lanes(g, rows_ * cols_, count, elements_);
   }
 
   void add_up() {
     const T scale = static_cast<T>(Gradient<T>::scale(leaf_));
-    for (int i = 0; i < cols; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
+    for (int i = 0; i < cols_; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
     for (int row = 0; row < rows_; ++row) {
-      Lanes<double> lanes[cols];
-      for (int i = 0; i < cols; ++i) {
-        const Lanes<T> x = load<T>(elements_ + (row * cols + i) * kLanes, Full{}) * scale;
+      double vectors[kLanes * kLanes];
+      for (int i = 0; i < cols_; ++i) {
+        const Lanes<T> x = load<T>(elements_ + (row * cols_ + i) * kLanes, Full{}) * scale;
         const Lanes<T> square = x * x;
         T* column = col_sums_ + i * kLanes;
         store(column, load<T>(column, Full{}) + square, Full{});
-        lanes[i] = widen(square);
+        store(vectors + i * kLanes, widen(square), Full{});
       }
-      const Lanes<double> sum = fold_few<cols>(lanes);
+      const Lanes<double> sum = fold_vectors(vectors, cols_);
       total_ = total_ + sum;
-      store(row_means_ + row * kLanes, sum / static_cast<double>(cols), Full{});
+      store(row_means_ + row * kLanes, sum / static_cast<double>(cols_), Full{});
     }
-    for (int i = 0; i < cols; ++i) {
+    for (int i = 0; i < cols_; ++i) {
       const Lanes<double> sum = load<double>(col_sums_ + i * kLanes, Full{});
       columns_total_ = columns_total_ + sum;
       store(col_means_ + i * kLanes, sum / static_cast<double>(rows_), Full{});
@@ -153,22 +173,23 @@ class SmallSliceMoments {
   const Leaf& leaf_;
   const Tile& tile_;
   int rows_;
+  int cols_;
   Lanes<double> total_ = fill(0.0);
   Lanes<double> columns_total_ = fill(0.0);
-  T elements_[kLanes * cols * kLanes];
+  T elements_[kLanes * kLanes * kLanes];
   T row_means_[kLanes * kLanes];
-  T col_means_[cols * kLanes];
-  T col_sums_[cols * kLanes];
+  T col_means_[kLanes * kLanes];
+  T col_sums_[kLanes * kLanes];
 };
 
 // The first phase on one tile of short rows that each lie in one piece.
 template <class T>
 double narrow_moments(const Leaf& leaf, const Tile& tile) {
+  if (has_small_slices(leaf)) return SmallSliceMoments<T>(leaf, tile)();
   double total = 0;
-  with_constant(leaf.cols, [&](auto cols) {
-    total = has_small_slices(leaf) ? SmallSliceMoments<T, cols.value>(leaf, tile)()
-                                   : NarrowMoments<T, cols.value>(leaf, tile)();
-  });
+  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+    total += add_narrow_slice<T>(leaf, tile, slice);
+  }
   return total;
 }
 

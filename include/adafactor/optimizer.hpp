@@ -60,9 +60,22 @@ class Held {
   State& state_;
 };
 
+// One element of an array.
+inline double number_at(const std::byte* element, DType dtype) {
+  double number = 0;
+  const auto read = [&](auto storage) {
+    number = load<double>(reinterpret_cast<const typename decltype(storage)::type*>(element), One{});
+  };
+  if (dtype == DType::float64) {
+    with_storage<double>(dtype, read);
+  } else {
+    with_storage<float>(dtype, read);
+  }
+  return number;
+}
+
 // "1 NaN and 0 Inf of 32 values"; element by element, for a message alone.
-template <class T>
-std::string nonfinite_text(const TensorView& view) {
+inline std::string nonfinite_text(const TensorView& view) {
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = strides_of(view, buffer);
   Axis axes[kMaxRank];
@@ -74,8 +87,9 @@ std::string nonfinite_text(const TensorView& view) {
   std::int64_t nan = 0;
   std::int64_t infinite = 0;
   for (std::int64_t i = 0; i < size; ++i) {
-    T value;
-    std::memcpy(&value, static_cast<const T*>(view.data) + offset_along(axes, view.rank, i), sizeof value);
+    const auto* element =
+        static_cast<const std::byte*>(view.data) + offset_along(axes, view.rank, i) * item_size(view.dtype);
+    const double value = number_at(element, view.dtype);
     nan += std::isnan(value);
     infinite += std::isinf(value);
   }
@@ -112,7 +126,7 @@ std::string nonfinite_text(const TensorView& view) {
 // ```
 class Optimizer {
  public:
-  // `leaves` has the shape and dtype of each parameter: extents >= 0, at most 64 axes, float32 or float64. A leaf whose
+  // `leaves` has the shape and dtype of each parameter: extents >= 0, at most 64 axes. A leaf whose
   // `knobs` is 0, the default, has those of `config`; one whose `knobs` is k those of `overrides[k - 1]`. Knobs that
   // concern the whole call (global_clipnorm, accumulation, loss scale, on_nonfinite, seed and those of the average) are
   // the same in all. Allocates nbytes() and writes to no parameter.
@@ -177,7 +191,8 @@ class Optimizer {
   std::span<const T> array(std::size_t leaf, StateKind kind) const {
     const StateArray& array = leaf_plan(leaf).state[static_cast<std::size_t>(kind)];
     if (!array.exists()) return {};
-    constexpr DType asked = stored_dtype<T>();
+    static_assert(Element<T>, "an array of the state has elements of float, double or adafactor::Bfloat16");
+    constexpr DType asked = dtype_of<T>;
     if (array.dtype != asked) {
       throw Error({.kind = ErrorKind::type,
                    .role = kStateKindNames[static_cast<std::size_t>(kind)],
@@ -192,16 +207,6 @@ class Optimizer {
   const State& state() const { return *state_; }
 
  private:
-  template <class T>
-  static constexpr DType stored_dtype() {
-    if constexpr (std::same_as<T, Bfloat16>) {
-      return DType::bfloat16;
-    } else {
-      static_assert(Element<T>, "an array of the state has elements of float, double or adafactor::Bfloat16");
-      return dtype_of<T>;
-    }
-  }
-
   static std::vector<Config> rows(const Config& config, const std::vector<Config>& overrides) {
     std::vector<Config> rows{config};
     rows.insert(rows.end(), overrides.begin(), overrides.end());
@@ -311,8 +316,7 @@ class Optimizer {
     const TensorView& gradient = gradients_[static_cast<std::size_t>(leaf)];
     std::string found = "not finite";
     if (gradient.data) {
-      const bool wide = gradient.dtype == DType::float64;
-      found = wide ? detail::nonfinite_text<double>(gradient) : detail::nonfinite_text<float>(gradient);
+      found = detail::nonfinite_text(gradient);
     }
     throw Error({.kind = ErrorKind::nonfinite,
                  .role = "grads",

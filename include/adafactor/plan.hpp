@@ -14,6 +14,7 @@
 #include "adafactor/dtype.hpp"
 #include "adafactor/layout.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/noise_key.hpp"
 #include "adafactor/phases/moments.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -28,6 +29,8 @@ struct LeafSpec {
   std::vector<std::int64_t> shape;
   DType dtype = DType::float32;
   std::size_t knobs = 0;
+  // What tells its noise of stochastic rounding from that of others; empty: its index, in decimal digits.
+  std::string path;
 };
 
 // A piece of the state's memory, in bytes from its beginning.
@@ -45,6 +48,7 @@ struct LeafPlan {
   LeafSpec spec;
   Layout layout;
   DType arithmetic = DType::float32;
+  std::uint64_t noise_key = 0;
   std::array<StateArray, kStateKinds> state;
 
   std::int64_t row_blocks = 1;
@@ -79,7 +83,7 @@ struct Wave {
 };
 
 // Made once for the shapes, dtypes and knobs of all leaves, then asked for sizes in bytes and handed to a State. A
-// leaf has at most kMaxRank axes and kMostElements elements, float32 or float64.
+// leaf has at most kMaxRank axes and kMostElements elements.
 class Plan {
  public:
   // Throws Error where a shape or a row of knobs is not allowed; its leaf is the index in `leaves`.
@@ -151,10 +155,6 @@ class Plan {
                    .expected = "at most " + std::to_string(kMaxRank) + " axes",
                    .found = std::to_string(spec.shape.size()) + " axes"});
     }
-    if (spec.dtype != DType::float32 && spec.dtype != DType::float64) {
-      throw Error(
-          {.kind = ErrorKind::type, .leaf = index, .expected = "float32 or float64", .found = name(spec.dtype)});
-    }
     try {
       checked_size(spec.shape);
     } catch (const Error& error) {
@@ -162,9 +162,11 @@ class Plan {
     }
     LeafPlan leaf;
     leaf.layout = make_layout(spec.shape, knobs_[spec.knobs]);
-    leaf.arithmetic = spec.dtype == DType::float64 ? DType::float64 : DType::float32;
+    leaf.arithmetic = arithmetic_of(spec.dtype);
+    if (spec.path.empty()) spec.path = std::to_string(index);
+    leaf.noise_key = noise_key(spec.path, static_cast<std::uint64_t>(knobs_[spec.knobs].seed));
     leaf.spec = std::move(spec);
-    axis_count_ += 3 * std::max<std::int64_t>(static_cast<std::int64_t>(leaf.spec.shape.size()), 1);
+    axis_count_ += 4 * std::max<std::int64_t>(static_cast<std::int64_t>(leaf.spec.shape.size()), 1);
     leaves_.push_back(std::move(leaf));
   }
 

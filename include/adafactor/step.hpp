@@ -77,7 +77,11 @@ class StepRun {
       leaf.parameter_out = make_walk(call_.outputs[i], plan.layout, axes + room);
       const bool present = call_.gradients[i].data != nullptr;
       leaf.gradient = present ? make_walk(call_.gradients[i], plan.layout, axes + 2 * room) : Walk{};
-      axes += 3 * room;
+      TensorView in_order;
+      in_order.rank = static_cast<int>(plan.spec.shape.size());
+      in_order.shape = plan.spec.shape.data();
+      leaf.elements = make_walk(in_order, plan.layout, axes + 3 * room);
+      axes += 4 * room;
       leaf.before = leaf.after = state_.arrays(plan);
       choose_action(leaf, plan, i, present);
       set_rule(leaf, plan, i);
@@ -197,6 +201,8 @@ class StepRun {
     leaf.norm_factor = 1;
     leaf.wide = false;
     leaf.clip_factor = 1;
+    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
+    leaf.noise = {plan.noise_key, static_cast<std::uint64_t>(state_.counts[index].updates + 1)};
     leaf.weight_decay = config.weight_decay.value_or(0);
     if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;
     leaf.decays_by_step = config.weight_decay_on == WeightDecayOn::step;

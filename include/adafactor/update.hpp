@@ -12,6 +12,14 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// Calls body(Storage<G>{}, Storage<P>{}) for what the leaf's gradient and its parameter are stored as.
+template <class T, class Body>
+ADAFACTOR_INLINE void with_storages(const Leaf& leaf, const Body& body) {
+  with_storage<T>(leaf.gradient.dtype, [&](auto of_gradient) {
+    with_storage<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
+  });
+}
+
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>
 class Update {
@@ -29,21 +37,9 @@ class Update {
     mean_ = mean_of_row_moments<T>(leaf, sums, slice);
   }
 
-  // Whether the update is a function of lanes: of a factored leaf that is not wide.
-  bool has_lanes() const { return leaf_.factored && !leaf_.wide; }
-
-  // Calls body(update) with that function, for columns from `first` on.
-  template <class Body>
-  ADAFACTOR_INLINE void with_lanes(std::int64_t row, std::int64_t first, const Body& body) const {
-    const double bare = row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
-    const T factor = static_cast<T>(bare * scale_);
-    if (leaf_.clamps) {
-      const double limit = 1 / leaf_.epsilon_1;
-      body(ClampedUpdate<T>{factor, col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
-                            static_cast<T>(limit * scale_)});
-    } else {
-      body(FactoredUpdate<T>{factor, col_factors_ + first});
-    }
+  // The update as a function of lanes, for columns from `first` on, where it is plain.
+  FactoredUpdate<T> plain(std::int64_t row, std::int64_t first) const {
+    return {static_cast<T>(kept_row_factor(row) * scale_), col_factors_ + first};
   }
 
   // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
@@ -56,7 +52,11 @@ class Update {
       const double factor = row_factor(row);
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
     } else {
-      with_lanes(row, first, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, u, update, n); });
+      if (leaf_.clamp_binds) {
+        store_update(g, u, clamped(row, first), n);
+      } else {
+        store_update(g, u, plain(row, first), n);
+      }
     }
   }
 
@@ -75,6 +75,17 @@ class Update {
   }
 
  private:
+  ClampedUpdate<T> clamped(std::int64_t row, std::int64_t first) const {
+    const double bare = kept_row_factor(row);
+    const double limit = 1 / leaf_.epsilon_1;
+    return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
+            static_cast<T>(limit * scale_)};
+  }
+
+  double kept_row_factor(std::int64_t row) const {
+    return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
+  }
+
   void store_full(const T* g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
     const T floor = leaf_.clamps ? static_cast<T>(leaf_.epsilon_1 * leaf_.epsilon_1) : T{0};
     const T epsilon = leaf_.clamps ? T{0} : static_cast<T>(leaf_.epsilon_1);

@@ -1,11 +1,12 @@
-// From an array of any strides to runs and back: where a row begins, and the copies into and out of a buffer in L1.
+// From an array of any strides and storage to runs and back: where a row begins, and the copies into and out of a
+// buffer in L1.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
-#include "adafactor/links.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -19,54 +20,65 @@ inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index)
   return rank > 0 ? offset + index * axes[0].stride : 0;
 }
 
-// One row of an array. T is its storage type.
-template <class T>
+// One row of an array.
 struct Row {
-  T* data = nullptr;
+  std::byte* data = nullptr;
   const Axis* axes = nullptr;
   int rank = 0;
+  DType dtype = DType::float32;
   bool contiguous = false;
+
+  // The elements from `first` on, where they lie side by side and are stored as T.
+  template <class T>
+  T* at(std::int64_t first) const {
+    return reinterpret_cast<T*>(data) + first;
+  }
+  template <class T>
+  bool in_place() const {
+    return contiguous && item_size(dtype) == sizeof(T);
+  }
 };
 
 // One slice of an array, from which its rows are cheap to get.
-template <class T>
 class Slice {
  public:
   Slice(const Walk& walk, std::int64_t slice)
-      : first_{nullptr, walk.col_axes, walk.col_rank, walk.contiguous}, row_stride_(walk.row_stride) {
+      : first_{nullptr, walk.col_axes, walk.col_rank, walk.dtype, walk.contiguous},
+        row_bytes_(walk.row_stride * item_size(walk.dtype)) {
     if (walk.data) {
-      first_.data = reinterpret_cast<T*>(walk.data) + offset_along(walk.slice_axes, walk.slice_rank, slice);
+      first_.data = walk.data + offset_along(walk.slice_axes, walk.slice_rank, slice) * item_size(walk.dtype);
     }
   }
 
   bool exists() const { return first_.data != nullptr; }
   bool contiguous() const { return first_.contiguous; }
-  Row<T> row(std::int64_t index) const {
-    Row<T> row = first_;
-    row.data += index * row_stride_;
+  DType dtype() const { return first_.dtype; }
+  Row row(std::int64_t index) const {
+    Row row = first_;
+    row.data += index * row_bytes_;
     return row;
   }
 
  private:
-  Row<T> first_;
-  std::int64_t row_stride_;
+  Row first_;
+  std::int64_t row_bytes_;
 };
 
 namespace detail {
 
-// Calls body(element, i) for the n elements from `first` on. Elements are read and written by memcpy, since nobody
-// promises that an array is aligned.
-template <class T, class Body>
-void for_elements(const Row<T>& row, std::int64_t first, std::int64_t n, const Body& body) {
+// Calls body(element, i) for the n elements from `first` on, which are stored as S. They are read and written by memcpy,
+// since nobody promises that an array is aligned.
+template <class S, class Body>
+void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body& body) {
   const Axis* last = row.axes + (row.rank - 1);
   if (row.rank <= 0) {
-    for (std::int64_t i = 0; i < n; ++i) body(row.data, i);
+    for (std::int64_t i = 0; i < n; ++i) body(row.at<S>(0), i);
     return;
   }
   for (std::int64_t i = 0; i < n;) {
     const std::int64_t inner = (first + i) % last->extent;
     const std::int64_t count = last->extent - inner < n - i ? last->extent - inner : n - i;
-    T* start = row.data + offset_along(row.axes, row.rank, first + i);
+    S* start = row.at<S>(offset_along(row.axes, row.rank, first + i));
     for (std::int64_t k = 0; k < count; ++k) body(start + k * last->stride, i + k);
     i += count;
   }
@@ -74,18 +86,75 @@ void for_elements(const Row<T>& row, std::int64_t first, std::int64_t n, const B
 
 }  // namespace detail
 
+// Copies and converts a run that lies side by side.
+template <class S, class T>
+void convert_run(const S* from, T* to, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent)
+                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, extent), extent); });
+}
+
 // n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
 template <class T>
-const T* read_run(const Row<const T>& row, std::int64_t first, std::int64_t n, T* buffer) {
-  if (row.contiguous) return row.data + first;
-  detail::for_elements(row, first, n, [&](const T* from, std::int64_t i) { std::memcpy(buffer + i, from, sizeof(T)); });
+const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
+  if (row.in_place<T>()) return row.at<const T>(first);
+  with_storage<T>(row.dtype, [&](auto storage) {
+    using S = typename decltype(storage)::type;
+    if (row.contiguous) {
+      convert_run(row.at<const S>(first), buffer, n);
+    } else {
+      detail::for_elements<const S>(row, first, n,
+                                    [&](const S* from, std::int64_t i) { buffer[i] = load<T>(from, One{}); });
+    }
+  });
   return buffer;
 }
 
-// n elements of the buffer into a row from `first` on.
+// The same, copied in any case.
 template <class T>
-void write_run(const Row<T>& row, std::int64_t first, std::int64_t n, const T* buffer) {
-  detail::for_elements(row, first, n, [&](T* to, std::int64_t i) { std::memcpy(to, buffer + i, sizeof(T)); });
+void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
+  if (const T* run = read_run(row, first, n, buffer); run != buffer) {
+    std::memcpy(buffer, run, static_cast<std::size_t>(n) * sizeof(T));
+  }
+}
+
+// n elements of the buffer into a row from `first` on, rounded to nearest where it is stored in 16 bits.
+template <class T>
+void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buffer) {
+  with_storage<T>(row.dtype, [&](auto storage) {
+    using S = typename decltype(storage)::type;
+    if (row.contiguous) {
+      for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent);
+      });
+    } else {
+      detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
+    }
+  });
+}
+
+// n elements, as they are stored, into a row from `first` on.
+template <class S>
+void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S* elements) {
+  if (row.contiguous) {
+    std::memcpy(row.at<S>(first), elements, static_cast<std::size_t>(n) * sizeof(S));
+  } else {
+    detail::for_elements<S>(row, first, n,
+                            [&](S* to, std::int64_t i) { std::memcpy(to, elements + i, sizeof(S)); });
+  }
+}
+
+// At most a block of the elements of one row into another of the same type, to the bit.
+template <class T>
+void copy_run(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
+  with_storage<T>(from.dtype, [&](auto storage) {
+    using S = typename decltype(storage)::type;
+    S buffer[kBlock];
+    if (!from.contiguous) {
+      detail::for_elements<const S>(
+          from, first, n, [&](const S* element, std::int64_t i) { std::memcpy(buffer + i, element, sizeof(S)); });
+    }
+    write_elements(to, first, n, from.contiguous ? from.at<const S>(first) : buffer);
+  });
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -19,7 +19,12 @@ class Error(ValueError):
 
 class Plan:
     def __init__(
-        self, shapes: list[tuple[int, ...]], dtypes: list[str], rows: list[int], knobs: list[dict[str, Any]]
+        self,
+        shapes: list[tuple[int, ...]],
+        dtypes: list[str],
+        rows: list[int],
+        knobs: list[dict[str, Any]],
+        paths: list[str],
     ) -> None: ...
     @property
     def state_nbytes(self) -> int: ...

@@ -28,8 +28,8 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
     """Make the state of a tree of parameters; writes nothing into it.
 
     Args:
-        params: any nesting of dict, list, tuple, namedtuple and dataclass around NumPy arrays of float32 or
-            float64 of any shape and strides, or one array.
+        params: any nesting of dict, list, tuple, namedtuple and dataclass around NumPy arrays of
+            float32, float64, float16 or `ml_dtypes.bfloat16`, of any shape and strides, or one array.
         config: the knobs; None for the defaults.
         overrides: a sequence of (regular expression, dict of knobs): a leaf whose path the expression finds
             (`re.search`) has these knobs instead; the first match wins. Knobs that concern the whole call
@@ -62,8 +62,9 @@ def step(
 
     Args:
         params: the tree that `init` was given, with arrays that can be written.
-        grads: a tree of the same structure with a gradient for each parameter, of its shape and dtype; a
-            leaf that is None is left alone, with a warning. Dicts are matched by key.
+        grads: a tree of the same structure with a gradient for each parameter, of its shape: float64 for
+            float64, any of float32, bfloat16 and float16 for each other dtype; a leaf that is None is left
+            alone, with a warning. Dicts are matched by key.
         state: from `init`.
         grad_multiplier: every gradient is multiplied by it before anything else; finite; default 1.
         learning_rate: used for this call instead of the configured one, at least 0; a number, or a sequence

@@ -12,6 +12,7 @@ import numpy as np
 from adafactor import _core
 from adafactor.config import real_number
 from adafactor.errors import phrase
+from adafactor.paths import at
 from adafactor.report import StepReport, empty_report, make_report
 from adafactor.state import State
 
@@ -94,7 +95,7 @@ def _warn_of_absent(absent: list[str], depth: int) -> None:
 
 
 def _nonfinite_message(path: str, gradient: Any, report: StepReport) -> str:
-    where = f"grads {path or 'array'}"
+    where = at("grads", path)
     more = int(report.nonfinite.sum()) - 1
     also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
     advice = 'nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through'

@@ -82,8 +82,11 @@ class Config:
         on_nonfinite: what a gradient with NaN or Inf does: "raise" (nothing is changed), "skip" (nothing is
             changed and the report says so), "propagate" (it goes through, as in other optimizers). Default:
             "raise".
-        rounding: "nearest" or "stochastic"; of parameters stored in 16 bits. Default: "nearest".
-        seed: at least 0. Of stochastic rounding. Default: 0.
+        rounding: of parameters stored in 16 bits: "nearest" (ties to even) loses an update that is smaller
+            than half a unit of its parameter; "stochastic" rounds up as often as the rest is of a unit, so
+            that such updates add up. Default: "nearest".
+        seed: at least 0. Of stochastic rounding: the noise is a function of the seed, the leaf's path, its
+            update and the element alone. Default: 0.
 
     Raises:
         TypeError: an unknown knob (the message names the nearest one) or a value of the wrong kind.

@@ -148,8 +148,8 @@ class Adafactor(Saving):
         A second time, it binds the optimizer to arrays of the same structure and keeps its state.
 
         Args:
-            variables: a list, or any nesting of dict, list, tuple, namedtuple and dataclass, of arrays of
-                float32 or float64. A variable's name is its path: the position in a list, the key in a dict.
+            variables: a list, or any nesting of dict, list, tuple, namedtuple and dataclass, of arrays
+                of the dtypes that `init` takes. A variable's name is its path: the position in a list, the key in a dict.
 
         Raises:
             TypeError, ValueError: as `adafactor.init`; and a ValueError where a variable of

@@ -61,7 +61,13 @@ class Description:
     def plan(self, rows: Rows) -> _core.Plan:
         """The core's plan; raises ValueError or TypeError, naming the path, where a leaf is not allowed."""
         try:
-            return _core.Plan(list(self.shapes), list(self.dtypes), list(rows.of_leaf), list(rows.core_knobs))
+            return _core.Plan(
+                list(self.shapes),
+                list(self.dtypes),
+                list(rows.of_leaf),
+                list(rows.core_knobs),
+                list(self.tree.paths),
+            )
         except _core.Error as error:
             raise phrase(error, self.tree.paths, "params" if error.leaf >= 0 else "") from None
 

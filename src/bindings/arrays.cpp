@@ -1,5 +1,7 @@
 // From Python objects to views. NumPy's arrays come through its C API; where other libraries' arrays will come in is
 // view_of, and nothing behind it knows where an array is from.
+#include <atomic>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -48,10 +50,35 @@ py::array as_array(py::handle object, const char* role, std::int64_t leaf) {
   return py::reinterpret_borrow<py::array>(object);
 }
 
+// NumPy has no bfloat16; the one of ml_dtypes, which JAX and others use, is a type that is added at run time and has a
+// number since then.
+bool is_bfloat16(const py::dtype& dtype) {
+  constexpr int first_added = 256;
+  static std::atomic<int> number{-1};
+  if (dtype.num() < first_added) return false;
+  if (dtype.num() == number.load(std::memory_order_relaxed)) return true;
+  if (dtype.itemsize() != 2 || py::str(dtype).cast<std::string>() != "bfloat16") return false;
+  number.store(dtype.num(), std::memory_order_relaxed);
+  return true;
+}
+
+std::optional<DType> known_dtype(const py::dtype& dtype) {
+  constexpr int half = 23;  // NPY_HALF, which pybind11 does not name
+  switch (dtype.num()) {
+    case py::detail::npy_api::NPY_FLOAT_:
+      return DType::float32;
+    case py::detail::npy_api::NPY_DOUBLE_:
+      return DType::float64;
+    case half:
+      return DType::float16;
+    default:
+      return is_bfloat16(dtype) ? std::optional(DType::bfloat16) : std::nullopt;
+  }
+}
+
 DType dtype_of(const py::array& array, const char* expected, const char* role, std::int64_t leaf) {
   const py::dtype dtype = array.dtype();
-  const int number = dtype.num();
-  const bool known = number == py::detail::npy_api::NPY_FLOAT_ || number == py::detail::npy_api::NPY_DOUBLE_;
+  const std::optional<DType> known = known_dtype(dtype);
   if (!known) {
     refuse(ErrorKind::type, role, leaf, expected, "dtype " + py::str(dtype).cast<std::string>());
   }
@@ -59,7 +86,7 @@ DType dtype_of(const py::array& array, const char* expected, const char* role, s
     refuse(ErrorKind::type, role, leaf, "the byte order of this machine",
            "byte order '" + std::string(1, dtype.byteorder()) + "'");
   }
-  return number == py::detail::npy_api::NPY_FLOAT_ ? DType::float32 : DType::float64;
+  return *known;
 }
 
 }  // namespace

@@ -55,6 +55,9 @@ struct StateObject {
 // Whether an array is only read, or written.
 enum class Access { read, write };
 
+// The types that a parameter may have, for a message.
+inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
+
 // From a Python object to a view, the one place where arrays come in. `dtypes` says which are expected. `strides` takes
 // the strides in elements and has room for the array's rank; the view points into it and into the array, and is valid
 // as long as both.

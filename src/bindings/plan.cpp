@@ -8,17 +8,19 @@ namespace adafactor::bindings {
 namespace {
 
 DType dtype_named(const std::string& text) {
-  for (const DType dtype : {DType::float32, DType::float64, DType::bfloat16}) {
+  for (const DType dtype : kDTypes) {
     if (text == name(dtype)) return dtype;
   }
-  throw Error({.kind = ErrorKind::type, .expected = "float32 or float64", .found = "dtype " + text});
+  throw Error({.kind = ErrorKind::type, .expected = kParameterTypes, .found = "dtype " + text});
 }
 
 std::shared_ptr<Plan> make_plan(const std::vector<std::vector<std::int64_t>>& shapes,
                                 const std::vector<std::string>& dtypes, const std::vector<std::size_t>& rows,
-                                const std::vector<py::dict>& knobs) {
+                                const std::vector<py::dict>& knobs, const std::vector<std::string>& paths) {
   std::vector<LeafSpec> leaves;
-  for (std::size_t i = 0; i < shapes.size(); ++i) leaves.push_back({shapes[i], dtype_named(dtypes.at(i)), rows.at(i)});
+  for (std::size_t i = 0; i < shapes.size(); ++i) {
+    leaves.push_back({shapes[i], dtype_named(dtypes.at(i)), rows.at(i), paths.at(i)});
+  }
   std::vector<Config> configs;
   for (const py::dict& row : knobs) configs.push_back(config_from(row));
   return std::make_shared<Plan>(std::move(leaves), std::move(configs));
@@ -42,7 +44,8 @@ py::dict layout_of(const Plan& plan, std::size_t index) {
 
 void bind_plan(py::module_& m) {
   py::classh<Plan>(m, "Plan", "The layouts, tiles, byte counts and knobs of all leaves; immutable.")
-      .def(py::init(&make_plan), py::arg("shapes"), py::arg("dtypes"), py::arg("rows"), py::arg("knobs"))
+      .def(py::init(&make_plan), py::arg("shapes"), py::arg("dtypes"), py::arg("rows"), py::arg("knobs"),
+           py::arg("paths"))
       .def_property_readonly("state_nbytes", &Plan::state_nbytes)
       .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return Workspace::nbytes(plan); })
       .def("layout", &layout_of, py::arg("leaf"), "How a leaf is factored, and into how many tiles it is cut.");
@@ -50,7 +53,7 @@ void bind_plan(py::module_& m) {
       "inspect_array",
       [](py::handle array, std::int64_t leaf) {
         std::vector<std::int64_t> strides(static_cast<std::size_t>(rank_of(array, "params", leaf)));
-        const TensorView view = view_of(array, Access::read, "float32 or float64", "params", leaf, strides.data());
+        const TensorView view = view_of(array, Access::read, kParameterTypes, "params", leaf, strides.data());
         return std::pair(std::vector<std::int64_t>(view.shape, view.shape + view.rank), std::string(name(view.dtype)));
       },
       py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");

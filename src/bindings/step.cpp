@@ -1,6 +1,7 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
 #include <limits>
 #include <string>
+#include <string_view>
 
 #include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
@@ -43,7 +44,9 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
     const auto leaf = static_cast<std::int64_t>(i);
     const LeafPlan& expected = plan.leaves()[i];
-    TensorView view = view_of(object, access, name(expected.spec.dtype), role, leaf, strides);
+    const DType dtype = expected.spec.dtype;
+    const bool written = std::string_view(role) == "params";
+    TensorView view = view_of(object, access, written ? name(dtype) : gradients_of(dtype), role, leaf, strides);
     check_view(view, expected, role, leaf);
     // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
     view.shape = expected.spec.shape.data();

@@ -7,6 +7,10 @@
 
 #include "adafactor/error.hpp"
 
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
+
 namespace adafactor::cpu {
 
 namespace {
@@ -24,13 +28,19 @@ extern const void* const x86_64_v2;
 extern const void* const x86_64_v3;
 extern const void* const x86_64_v4;
 
+// Not every compiler's builtin knows the name. The system's part is that of AVX2.
+bool has_f16c() {
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 std::vector<const KernelTable*> usable_kernels() {
   std::vector<const KernelTable*> usable;
   const bool has_v2 =
       __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
   if (!has_v2) return usable;
   usable.push_back(table_at(x86_64_v2));
-  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+  const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && has_f16c();
   if (!has_v3) return usable;
   usable.push_back(table_at(x86_64_v3));
   const bool has_v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

@@ -111,6 +111,21 @@ std::string throws(const Function& function, const char* text, const char* name,
 }
 
 // The exit code of the program. A program that checked nothing has failed.
+// What a program returns that was compiled for a CPU which this one is not; CTest counts it as skipped.
+inline constexpr int kSkipped = 77;
+
+// Whether this machine has the instructions that the program was compiled with.
+inline bool runs_here() {
+#if defined(__AVX512F__)
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+#elif defined(__AVX2__)
+  return __builtin_cpu_supports("avx2");
+#else
+  return true;
+#endif
+}
+
 inline int report() {
   std::cout << counts.made << " checks, " << counts.failed << " failed" << std::endl;
   return counts.made > 0 && counts.failed == 0 ? 0 : 1;

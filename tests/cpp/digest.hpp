@@ -41,10 +41,9 @@ struct Spread {
   unsigned zeros;
 };
 
-// A number that depends on the seed and the index alone.
+// A number of so many bits that depends on the seed and the index alone.
 template <class T>
-T number(std::uint64_t seed, std::size_t index, const Spread& spread) {
-  constexpr int fraction = sizeof(T) == 8 ? 53 : 24;
+T number(std::uint64_t seed, std::size_t index, const Spread& spread, int fraction) {
   const std::uint64_t word = mix(mixed_index(index) + seed * 0x632be59bd9b4e019U);
   const auto whole = static_cast<std::int64_t>(word >> (64 - fraction)) - (std::int64_t{1} << (fraction - 1));
   const int exponent =
@@ -83,6 +82,7 @@ struct Case {
   int calls = 0;
   Spread spread{};
   std::vector<adafactor::LeafSpec> leaves;
+  std::vector<adafactor::LeafSpec> gradients;  // the same shapes, in the gradients' types
   adafactor::Config config;
 };
 
@@ -145,14 +145,27 @@ inline std::vector<std::string> split(const std::string& text, char separator) {
   return fields;
 }
 
-inline adafactor::LeafSpec parse_leaf(const std::string& text) {
+inline adafactor::DType dtype_named(const std::string& text) {
+  for (const adafactor::DType dtype : adafactor::kDTypes) {
+    if (text == adafactor::name(dtype)) return dtype;
+  }
+  throw std::runtime_error("no such dtype: " + text);
+}
+
+// "float32[3,4]", or "bfloat16:float32[3,4]" where the gradient's type is another. The path is the index of the leaf.
+inline void parse_leaf(const std::string& text, Case& what) {
   const std::size_t open = text.find('[');
+  const std::vector<std::string> dtypes = split(text.substr(0, open), ':');
+  const std::string index = std::to_string(what.leaves.size());
   adafactor::LeafSpec spec;
-  spec.dtype = text.substr(0, open) == "float64" ? adafactor::DType::float64 : adafactor::DType::float32;
+  spec.dtype = dtype_named(dtypes.front());
+  spec.path = std::string(3 - index.size(), '0') + index;
   for (const std::string& extent : split(text.substr(open + 1, text.size() - open - 2), ',')) {
     spec.shape.push_back(std::stoll(extent));
   }
-  return spec;
+  what.leaves.push_back(spec);
+  spec.dtype = dtype_named(dtypes.back());
+  what.gradients.push_back(spec);
 }
 
 inline Case parse_case(const std::string& line) {
@@ -165,7 +178,7 @@ inline Case parse_case(const std::string& line) {
   char colon = 0;
   std::istringstream(fields[3]) >> result.spread.low >> colon >> result.spread.high >> result.spread.zeros;
   std::istringstream leaves(fields[4]);
-  for (std::string leaf; leaves >> leaf;) result.leaves.push_back(parse_leaf(leaf));
+  for (std::string leaf; leaves >> leaf;) parse_leaf(leaf, result);
   std::istringstream knobs(fields.size() > 5 ? fields[5] : "");
   for (std::string knob; knobs >> knob;) {
     const std::size_t equals = knob.find('=');
@@ -216,10 +229,21 @@ class Arrays {
 
   void fill(std::uint64_t seed, const Spread& spread) {
     for (std::size_t leaf = 0; leaf < leaves_.size(); ++leaf) {
-      if (leaves_[leaf].dtype == adafactor::DType::float64) {
-        fill_leaf<double>(leaf, seed + leaf, spread);
-      } else {
-        fill_leaf<float>(leaf, seed + leaf, spread);
+      switch (leaves_[leaf].dtype) {
+        case adafactor::DType::float64:
+          fill_leaf<double>(leaf, [&](std::size_t i) { return number<double>(seed + leaf, i, spread, 53); });
+          break;
+        case adafactor::DType::float32:
+          fill_leaf<float>(leaf, [&](std::size_t i) { return number<float>(seed + leaf, i, spread, 24); });
+          break;
+        case adafactor::DType::float16:
+          fill_leaf<adafactor::Float16>(
+              leaf, [&](std::size_t i) { return adafactor::to_float16(number<float>(seed + leaf, i, spread, 11)); });
+          break;
+        case adafactor::DType::bfloat16:
+          fill_leaf<adafactor::Bfloat16>(
+              leaf, [&](std::size_t i) { return adafactor::to_bfloat16(number<float>(seed + leaf, i, spread, 8)); });
+          break;
       }
     }
   }
@@ -232,10 +256,10 @@ class Arrays {
   }
 
  private:
-  template <class T>
-  void fill_leaf(std::size_t leaf, std::uint64_t seed, const Spread& spread) {
+  template <class T, class Make>
+  void fill_leaf(std::size_t leaf, const Make& make) {
     for (std::size_t i = 0; i < static_cast<std::size_t>(count(leaf)); ++i) {
-      const T value = number<T>(seed, i, spread);
+      const T value = make(i);
       std::memcpy(memory_[leaf].data() + i * sizeof value, &value, sizeof value);
     }
   }
@@ -263,7 +287,7 @@ inline Result run(const Case& what, int threads, bool in_place,
   adafactor::State state(std::make_shared<const adafactor::Plan>(what.leaves, std::vector{what.config}));
   Arrays first(what.leaves);
   Arrays second(what.leaves);
-  Arrays gradients(what.leaves);
+  Arrays gradients(what.gradients);
   first.fill(1, Spread{-2, 2, 0});
   Arrays* parameters = &first;
   Arrays* outputs = in_place ? &first : &second;

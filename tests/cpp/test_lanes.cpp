@@ -235,6 +235,39 @@ void the_loops_visit_each_element_once() {
   }
 }
 
+// Every number of 16 bits, and every upper half of a float with some lower ones: what lanes do is what one number does.
+template <class Half>
+void halves_are_those_of_single_numbers() {
+  int wrong = 0;
+  for (std::uint32_t first = 0; first < 0x10000; first += kLanes) {
+    Sixteen<Half> halves;
+    for (std::size_t i = 0; i < halves.size(); ++i) halves[i].bits = static_cast<std::uint16_t>(first + i);
+    const Sixteen<float> wide = values_of(adafactor::load<float>(halves.data(), Full{}));
+    for (std::size_t i = 0; i < halves.size(); ++i) wrong += !same_bits(wide[i], adafactor::to_float(halves[i]));
+
+    for (const std::uint32_t lower : {0x0000U, 0x0001U, 0x0fffU, 0x1000U, 0x1001U, 0x7fffU, 0x8000U, 0xd555U}) {
+      Sixteen<float> values;
+      Sixteen<std::uint16_t> noise;
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        const auto upper = static_cast<std::uint32_t>(first + i);
+        const std::uint32_t bits = upper << 16 | lower;
+        std::memcpy(&values[i], &bits, sizeof bits);
+        noise[i] = static_cast<std::uint16_t>(upper * 40503U + lower);
+      }
+      const Lanes<float> lanes = lanes_of(values);
+      Sixteen<Half> nearest;
+      Sixteen<Half> by_noise;
+      adafactor::store(nearest.data(), lanes, Full{});
+      adafactor::detail::store_half_group(by_noise.data(), lanes.group, noise.data());
+      for (std::size_t i = 0; i < values.size(); ++i) {
+        wrong += nearest[i].bits != adafactor::to_half<Half>(values[i]).bits;
+        wrong += by_noise[i].bits != adafactor::to_half<Half>(values[i], noise[i]).bits;
+      }
+    }
+  }
+  CHECK_EQ(wrong, 0);
+}
+
 template <class T>
 void test_all() {
   arithmetic_is_by_element<T>();
@@ -250,8 +283,11 @@ void test_all() {
 }  // namespace
 
 int main() {
+  if (!check::runs_here()) return check::kSkipped;
   test_all<float>();
   test_all<double>();
+  halves_are_those_of_single_numbers<adafactor::Bfloat16>();
+  halves_are_those_of_single_numbers<adafactor::Float16>();
   the_loops_visit_each_element_once();
   return check::report();
 }

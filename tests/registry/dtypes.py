@@ -44,12 +44,11 @@ NOT_FLOATS = {
 }
 OTHER_FLOATS = {
     "D4": {
-        "float16": np.float16,
         str(np.dtype(np.longdouble)): np.longdouble,
         "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
     },
-    "D5": {"bfloat16": ml_dtypes.bfloat16},
 }
+HALVES = {"D4": np.float16, "D5": ml_dtypes.bfloat16}
 
 
 def refused_dtype(number, name, dtype):
@@ -60,15 +59,37 @@ def refused_dtype(number, name, dtype):
             f"{number} {name} as gradient",
             with_grads(b=lambda m: np.zeros(21, dtype)),
             TypeError,
-            f"grads b: dtype {shown}, expected float32",
+            f"grads b: dtype {shown}, expected float32, bfloat16 or float16$",
             library="numpy",
         ),
         Case(
             f"{number} {name} as parameter at init",
             leaf(lambda: np.zeros((2, 3), dtype)),
             TypeError,
-            f"params w: dtype {shown}, expected float32 or float64",
+            f"params w: dtype {shown}, expected float32, float64, bfloat16 or float16$",
             AT_INIT,
+            library="numpy",
+        ),
+    ]
+
+
+def in_16_bits(number, dtype):
+    """A gradient of 16 bits for a parameter of 32, and one of 64; a parameter that the state does not know so."""
+    name = np.dtype(dtype).name
+    return [
+        Case(f"{number} {name} as gradient", with_grads(b=lambda m: m.grads["b"].astype(dtype))),
+        Case(
+            f"{number} {name} as gradient of float64",
+            with_grads(b=lambda m: m.grads["b"].astype(dtype)),
+            TypeError,
+            f"grads b: dtype {name}, expected float64$",
+            model=model(dtype="float64"),
+        ),
+        Case(
+            f"{number} {name} as parameter",
+            with_params(b=lambda m: m.params["b"].astype(dtype)),
+            TypeError,
+            f"params b: dtype {name}, expected float32 as in the state",
             library="numpy",
         ),
     ]
@@ -157,7 +178,7 @@ DTYPES = [
         "D1 float64 for float32",
         with_grads(b=zeros(21, dtype="float64")),
         TypeError,
-        "grads b: dtype float64, expected float32",
+        "grads b: dtype float64, expected float32, bfloat16 or float16$",
     ),
     Case(
         "D1 float32 for float64",
@@ -186,13 +207,7 @@ DTYPES = [
         model=model(values=ONE_AND_TWO, steps=0, learning_rate=1e-3, scale_parameter=False),
         expect=computed_in_double,
     ),
-    Case(
-        "D5 a parameter",
-        with_params(b=lambda m: np.zeros(21, ml_dtypes.bfloat16)),
-        TypeError,
-        "params b: dtype bfloat16, expected float32",
-        library="numpy",
-    ),
+    *(case for number, dtype in HALVES.items() for case in in_16_bits(number, dtype)),
     Case(
         "D6 the other byte order, parameter",
         with_params(b=lambda m: m.params["b"].astype(">f4")),

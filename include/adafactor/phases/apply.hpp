@@ -8,6 +8,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/links.hpp"
 #include "adafactor/narrow.hpp"
+#include "adafactor/rounding.hpp"
 #include "adafactor/update.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -23,13 +24,13 @@ class SliceApply {
         tile_(tile),
         gradient_(leaf, slice),
         parameter_(leaf.parameter, slice),
-        parameter_out_(leaf.parameter_out, slice),
+        output_(leaf, slice),
         update_(leaf, leaf_sums, slice, leaf.update_scale()),
         state_offset_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
-    const bool in_place = !leaf_.links_update() && update_.has_lanes() && gradient_.in_place() && parameter_.contiguous() &&
-                          parameter_out_.contiguous();
+    const bool in_place = !leaf_.links_update() && leaf_.is_plain() && gradient_.in_place() &&
+                          parameter_.contiguous() && output_.in_place();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       if (in_place) {
         apply_row(row);
@@ -46,11 +47,12 @@ class SliceApply {
   }
 
   void apply_row(std::int64_t row) const {
-    const T* g = gradient_.at(row, tile_.col);
-    const T* p = parameter_.row(row).data + tile_.col;
-    T* out = parameter_out_.row(row).data + tile_.col;
-    update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-      subtract_update(g, p, out, update, tile_.cols);
+    with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using P = typename decltype(of_parameter)::type;
+      const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
+      const P* p = parameter_.row(row).at<const P>(tile_.col);
+      P* out = output_.row(row).template at<P>(tile_.col);
+      subtract_update<T>(g, p, out, update_.plain(row, tile_.col), tile_.cols);
     });
   }
 
@@ -63,18 +65,22 @@ class SliceApply {
 
     T p_buffer[kBlock];
     const T* p = read_run(parameter_.row(row), first, n, p_buffer);
-    const Row<T> out_row = parameter_out_.row(row);
-    T* out = out_row.contiguous ? out_row.data + first : p_buffer;
+    const Row out_row = output_.row(row);
+    const bool direct = out_row.in_place<T>();
+    T* out = direct ? out_row.at<T>(first) : p_buffer;
     if (leaf_.weight_decay != 0) {
       subtract_with_decay(x, p, out, static_cast<T>(leaf_.weight_decay), n);
     } else {
       subtract(x, p, out, n);
     }
+    if (!direct) output_.write(row, first, n, p_buffer);
     if (leaf_.averages) {
+      // Of the parameters as they are stored.
+      if (!direct) read_into(p_buffer, out_row, first, n);
       apply_average(out, state<const T>(leaf_.before.average, row, first), state<T>(leaf_.after.average, row, first),
                     leaf_, n);
+      if (!direct && leaf_.overwrites) output_.write(row, first, n, p_buffer);
     }
-    if (!out_row.contiguous) write_run(out_row, first, n, p_buffer);
     if (leaf_.accumulates) {
       std::memset(state<T>(leaf_.after.accumulator, row, first), 0, static_cast<std::size_t>(n) * sizeof(T));
     }
@@ -94,8 +100,8 @@ class SliceApply {
   const Leaf& leaf_;
   const Tile& tile_;
   Gradient<T> gradient_;
-  Slice<const T> parameter_;
-  Slice<T> parameter_out_;
+  Slice parameter_;
+  Output<T> output_;
   Update<T> update_;
   std::int64_t state_offset_;
 };
@@ -104,15 +110,18 @@ class SliceApply {
 template <class T>
 void apply_narrow(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   NarrowUpdate<T> factors(leaf, tile, leaf_sums, leaf.update_scale());
-  const T* p = reinterpret_cast<const T*>(leaf.parameter.data);
-  T* out = reinterpret_cast<T*>(leaf.parameter_out.data);
   T buffer[kBlock];
   for_row_ranges(leaf, tile, [&](RowRange rows) {
     const T* g = read_gradient_rows(leaf, rows, buffer);
     const std::int64_t first = rows.first * leaf.cols;
     factors.prepare(rows);
-    factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-      subtract_update(g, p + first, out + first, update, rows.count * leaf.cols);
+    with_storage<T>(leaf.parameter.dtype, [&](auto storage) {
+      using P = typename decltype(storage)::type;
+      const P* p = reinterpret_cast<const P*>(leaf.parameter.data) + first;
+      P* out = reinterpret_cast<P*>(leaf.parameter_out.data) + first;
+      factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+        subtract_update<T>(g, p, out, update, rows.count * leaf.cols);
+      });
     });
   });
 }
@@ -136,21 +145,20 @@ void commit_moments(const Leaf& leaf, const Tile& tile) {
 // The parameter stays; it is copied where the output is another array, and the average moves on.
 template <class T>
 void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
-  const Slice<const T> parameter(leaf.parameter, slice);
-  const Slice<T> out(leaf.parameter_out, slice);
+  const Slice parameter(leaf.parameter, slice);
+  const Output<T> output(leaf, slice);
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     const std::int64_t offset = (slice * leaf.rows + row) * leaf.cols;
     for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
-      T buffer[kBlock];
       const std::int64_t first = tile.col + from;
-      if (const T* p = read_run(parameter.row(row), first, n, buffer); p != buffer) {
-        std::memcpy(buffer, p, static_cast<std::size_t>(n) * sizeof(T));
-      }
       if (leaf.averages) {
+        T buffer[kBlock];
+        read_into(buffer, parameter.row(row), first, n);
         apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
                       static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
+        if (leaf.overwrites) return output.write(row, first, n, buffer);
       }
-      write_run(out.row(row), first, n, buffer);
+      if (leaf.parameter.data != leaf.parameter_out.data) copy_run<T>(parameter.row(row), output.row(row), first, n);
     });
   }
 }
@@ -163,8 +171,8 @@ template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
-  if (updates && is_narrow(leaf) && !leaf.wide && !leaf.links_update() && leaf.parameter.whole &&
-      leaf.parameter_out.whole) {
+  if (updates && is_narrow(leaf) && leaf.is_plain() && !leaf.links_update() && leaf.parameter.whole &&
+      leaf.parameter_out.whole && !leaf.rounds_by_noise) {
     detail::apply_narrow<T>(leaf, tile, leaf_sums);
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernels.hpp"
@@ -15,36 +16,38 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-// Each number to `width` places that follow each other; what is written past them, the next number overwrites, and
-// after the last there is room for kLanes more.
-template <int width, class T>
-void spread(const T* numbers, std::int64_t count, T* places) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    store_group(places + i * width, fill_group<T, kGroupWidth<width>>(numbers[i]));
+// M of sixteen small slices from `first` on, whose row moments follow each other; `count` of them are there.
+template <class T>
+ADAFACTOR_INLINE Lanes<double> means_of_small_slices(const Leaf& leaf, std::int64_t first, int count) {
+  const auto rows = static_cast<int>(leaf.rows);
+  const T* moments = static_cast<const T*>(leaf.row_moment) + first * rows;
+  T by_row[kLanes * kLanes];
+  if (count < kLanes) std::memset(by_row, 0, sizeof by_row);
+  spread_over_lanes(moments, rows, count, by_row);
+  double vectors[kLanes * kLanes];
+  for (int row = 0; row < rows; ++row) {
+    store(vectors + row * kLanes, load<double>(by_row + row * kLanes, Full{}), Full{});
   }
+  const Lanes<double> means = fold_vectors(vectors, rows) / static_cast<double>(rows);
+  return larger(means, leaf.clamps ? leaf.epsilon_1 : 0.0);
 }
 
-// The row factors of a tile of small slices. T is rounded to twice: here, and with what the factor is multiplied by.
-template <class T, int rows>
+// The row factors of a tile of small slices. They are rounded to T twice: here, and with what they are multiplied by.
+template <class T>
 void store_row_factors(const Leaf& leaf, const Tile& tile) {
-  constexpr std::int64_t most = kBlock / rows;
-  double means[most];
-  double mean_of_row[kBlock + kLanes];
-  for (std::int64_t done = 0; done < tile.slices; done += most) {
-    const std::int64_t count = tile.slices - done < most ? tile.slices - done : most;
-    const std::int64_t first = (tile.slice + done) * rows;
-    const T* moments = static_cast<const T*>(leaf.row_moment) + first;
+  const std::int64_t rows = leaf.rows;
+  for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
+    const std::int64_t count = tile.slices - done < kLanes ? tile.slices - done : kLanes;
+    const std::int64_t first = tile.slice + done;
+    double means[kLanes];
+    double mean_of_row[kLanes * kLanes];
+    store(means, means_of_small_slices<T>(leaf, first, static_cast<int>(count)), Full{});
+    double* to = mean_of_row;
     for (std::int64_t slice = 0; slice < count; ++slice) {
-      double lanes[rows];
-      for (int i = 0; i < rows; ++i) lanes[i] = static_cast<double>(moments[slice * rows + i]);
-      means[slice] = fold_few<rows>(lanes);
+      for (std::int64_t row = 0; row < rows; ++row) *to++ = means[slice];
     }
-    const double least = leaf.clamps ? leaf.epsilon_1 : 0;
-    for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      store(means + i, larger(load<double>(means + i, extent) / static_cast<double>(rows), least), extent);
-    });
-    spread<rows>(means, count, mean_of_row);
-    T* factors = static_cast<T*>(leaf.row_factor) + first;
+    const T* moments = static_cast<const T*>(leaf.row_moment) + first * rows;
+    T* factors = static_cast<T*>(leaf.row_factor) + first * rows;
     for_each(count * rows, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       auto moment = load<double>(moments + i, extent);
       const auto root = square_root(load<double>(mean_of_row + i, extent) / moment);
@@ -71,9 +74,7 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
     sums.row_moments = sum_of(row, count);
     sums.rows = range_of(row, count);
-    if (leaf.row_factor) {
-      with_constant(leaf.rows, [&](auto rows) { detail::store_row_factors<T, rows.value>(leaf, tile); });
-    }
+    if (leaf.row_factor) detail::store_row_factors<T>(leaf, tile);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.cols + tile.col;

@@ -24,7 +24,10 @@ double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, doubl
   T buffer[kBlock];
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     if (gradient.in_place()) {
-      total = add_squares(gradient.at(row, tile.col), scale, tile.cols, total);
+      with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        total = add_squares(gradient.template at<G>(row, tile.col), scale, tile.cols, total);
+      });
       continue;
     }
     for_blocks(tile.cols, [&](std::int64_t first, std::int64_t n) {
@@ -64,12 +67,15 @@ class FactoredMoments {
   void add_row(std::int64_t r, bool begins, std::int64_t first, std::int64_t n) {
     const std::int64_t row = tile_.row + r;
     double sum = first == 0 ? 0 : row_sums_[r];
-    const auto add = [&](const T* run, std::int64_t from, std::int64_t count) {
+    const auto add = [&](const auto* run, std::int64_t from, std::int64_t count) {
       sum = begins ? add_squares_by_column<true>(run, scale_, count, column_sums_ + from, sum)
                    : add_squares_by_column<false>(run, scale_, count, column_sums_ + from, sum);
     };
     if (gradient_.in_place()) {
-      add(gradient_.at(row, tile_.col + first), 0, n);
+      with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        add(gradient_.template at<G>(row, tile_.col + first), 0, n);
+      });
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
         const std::int64_t col = tile_.col + first + from;

@@ -33,7 +33,7 @@ class SliceSquares {
 
   // sums + the squares of the slice's part.
   Squares operator()(Squares sums) const {
-    const bool in_place = update_.has_lanes() && gradient_.in_place() && parameter_.contiguous();
+    const bool in_place = leaf_.is_plain() && gradient_.in_place() && parameter_.contiguous();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       sums = in_place ? add_row(row, sums) : add_row_by_blocks(row, sums);
     }
@@ -42,10 +42,10 @@ class SliceSquares {
 
  private:
   Squares add_row(std::int64_t row, Squares sums) const {
-    const T* g = gradient_.at(row, tile_.col);
-    const T* p = parameter_.row(row).data + tile_.col;
-    update_.with_lanes(row, tile_.col, [&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-      sums = add_update_squares(g, p, update, tile_.cols, sums);
+    with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
+      const auto* p = parameter_.row(row).at<const typename decltype(of_parameter)::type>(tile_.col);
+      sums = add_update_squares<T>(g, p, update_.plain(row, tile_.col), tile_.cols, sums);
     });
     return sums;
   }
@@ -63,7 +63,7 @@ class SliceSquares {
         return;
       }
       update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-      sums = add_update_squares(u, p, StoredUpdate<T>{}, n, sums);
+      sums = add_update_squares<T>(u, p, StoredUpdate<T>{}, n, sums);
     });
     return sums;
   }
@@ -87,7 +87,7 @@ class SliceSquares {
   const Leaf& leaf_;
   const Tile& tile_;
   Gradient<T> gradient_;
-  Slice<const T> parameter_;
+  Slice parameter_;
   Update<T> update_;
 };
 
@@ -103,7 +103,7 @@ Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_
     const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
     factors.prepare(rows);
     factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-      total = add_update_squares(g, p, update, rows.count * leaf.cols, total);
+      total = add_update_squares<T>(g, p, update, rows.count * leaf.cols, total);
     });
   });
   return total;
@@ -115,7 +115,7 @@ Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;
-  if (is_narrow(leaf) && !leaf.wide) {
+  if (is_narrow(leaf) && leaf.is_plain()) {
     total = detail::narrow_squares<T>(leaf, tile, leaf_sums);
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {

@@ -1,0 +1,14 @@
+// For the small functions that loops are made of: inlined always, since a call for each sixteen numbers would cost more
+// than they do.
+#pragma once
+
+#if defined(__GNUC__)
+#define ADAFACTOR_INLINE inline __attribute__((always_inline))
+#define ADAFACTOR_INLINE_LAMBDA __attribute__((always_inline))
+// In a loop over what is left of sixteen, which the compiler would make vectors of, too.
+#define ADAFACTOR_STAY_SCALAR __asm__ volatile("")
+#else
+#define ADAFACTOR_INLINE inline
+#define ADAFACTOR_INLINE_LAMBDA
+#define ADAFACTOR_STAY_SCALAR
+#endif

@@ -1,0 +1,75 @@
+// How new parameters reach memory: converted to what they are stored as, in 16 bits to nearest or by noise.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/leaf.hpp"
+#include "adafactor/noise.hpp"
+#include "adafactor/walk.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// The output of one slice of a leaf.
+template <class T>
+class Output {
+ public:
+  Output(const Leaf& leaf, std::int64_t slice)
+      : leaf_(leaf), slice_(leaf.parameter_out, slice) {
+    if (leaf.rounds_by_noise) {
+      first_element_ = offset_along(leaf.elements.slice_axes, leaf.elements.slice_rank, slice);
+    }
+  }
+
+  // Whether a loop may store into it as it is.
+  bool in_place() const { return slice_.contiguous() && !leaf_.rounds_by_noise; }
+  Row row(std::int64_t index) const { return slice_.row(index); }
+
+  // At most a block of numbers into a row from `first` on.
+  void write(std::int64_t row, std::int64_t first, std::int64_t n, const T* numbers) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (leaf_.rounds_by_noise) return write_by_noise(row, first, n, numbers);
+    }
+    write_run(slice_.row(row), first, n, numbers);
+  }
+
+ private:
+  void write_by_noise(std::int64_t row, std::int64_t first, std::int64_t n, const float* numbers) const {
+    std::uint16_t noise[kBlock];
+    read_noise(row, first, n, noise);
+    if (leaf_.parameter_out.dtype == DType::bfloat16) {
+      write_halves<Bfloat16>(slice_.row(row), first, n, numbers, noise);
+    } else {
+      write_halves<Float16>(slice_.row(row), first, n, numbers, noise);
+    }
+  }
+
+  void read_noise(std::int64_t row, std::int64_t first, std::int64_t n, std::uint16_t* noise) const {
+    const Walk& walk = leaf_.elements;
+    const std::int64_t element = first_element_ + row * walk.row_stride;
+    if (walk.contiguous) return make_noise(leaf_.noise, element + first, n, noise);
+    for (std::int64_t i = 0; i < n; ++i) {
+      noise[i] = noise_of(leaf_.noise, element + offset_along(walk.col_axes, walk.col_rank, first + i));
+    }
+  }
+
+  template <class Half>
+  static void write_halves(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
+                           const std::uint16_t* noise) {
+    Half halves[kBlock];
+    std::int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      detail::store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
+    }
+    for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
+    write_elements(row, first, n, halves);
+  }
+
+  const Leaf& leaf_;
+  Slice slice_;
+  std::int64_t first_element_ = 0;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import adafactor
 
+PEERS = ("torch", "transformers", "pytorch_optimizer", "jax", "optax", "keras")
+
 
 def _cpu_model() -> str:
     try:
@@ -27,7 +29,14 @@ def _caches() -> dict[str, str]:
     return found
 
 
-def _memory_bytes() -> int | None:
+def cache_bytes() -> int:
+    """The largest cache's size; 32 MB where Linux does not tell."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    sizes = [int(size[:-1]) * units[size[-1]] for size in _caches().values() if size[-1] in units]
+    return max(sizes, default=32 << 20)
+
+
+def memory_bytes() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -41,17 +50,21 @@ def _version(package: str) -> str | None:
         return None
 
 
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe() -> dict[str, object]:
     """CPU, cores, caches, memory, the build of adafactor, versions and the date, ready for JSON."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    packages = ("adafactor", "numpy", "torch")
+    packages = ("adafactor", "numpy", *PEERS)
     return {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
         "system": platform.system(),
-        "cores": cores,
+        "cores": cores(),
         "caches": _caches(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "build": adafactor.build_info(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,38 +1,243 @@
-"""The benchmarks run and count what they say; nothing here judges how long anything took."""
+"""The benchmarks run, count what they say and write what they found; nothing here judges a time."""
 
+import importlib.util
 import json
-import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 
+import numpy as np
 import pytest
 
 import sources
 
+sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it lies beside it
 
-def test_the_step_benchmark_prints_its_table_and_writes_what_it_found(tmp_path):
-    out = tmp_path / "step.json"
-    trees = ["--tree", "1024x1024", "--tree", "500 x (64x64 and 64)"]
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.step",
-        *trees,
-        "--seconds",
-        "0.1",
-        "--no-torch",
-        "--out",
-        str(out),
-    ]
-    result = subprocess.run(command, cwd=sources.ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "1024x1024" in result.stdout
+from benchmarks import accuracy, documents, memory, peers, results, scaling, traffic, trees, worker
+from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, Contestant, Made
 
-    found = json.loads(out.read_text(encoding="utf-8"))
+CACHE = 32 << 20
+TREE = trees.Workload("64x32,16", [(64, 32), (16,)])
+
+
+def run(main, tmp_path, *arguments):
+    """The result that a benchmark writes, and the words of its picture."""
+    out = tmp_path / "folder" / "result.json"
+    main([*arguments, "--out", str(out)])
+    words = ElementTree.parse(out.with_suffix(".svg")).getroot().itertext()
+    return json.loads(out.read_text(encoding="utf-8")), " ".join(words)
+
+
+def without(monkeypatch, *modules):
+    """Lets the benchmarks not find these modules."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in modules else find(name))
+
+
+@pytest.mark.parametrize(
+    ("workload", "count"),
+    [
+        ("4096x4096", 4 + 8 + 12),
+        ("1024x1024", 12),  # all of it stays in the cache: each array is read once, and p written
+        ("kernels-first", 4 + 12),  # each leaf stays there from `rms` to `apply`
+        ("vector", 4 + 12 + 20),  # with the second moment read twice and written
+    ],
+)
+def test_bytes_are_counted_as_the_phases_read_them(workload, count):
+    tree = trees.WORKLOADS[workload]
+    assert traffic.bytes_moved(tree.shapes, CACHE) == count * tree.elements
+
+
+def test_the_t5_tree_has_its_leaves_and_bytes():
+    tree = trees.WORKLOADS["t5-small"]
+    assert (len(tree.shapes), round(tree.elements / 1e6, 1)) == (131, 60.5)
+    # At 55 GB/s the floor is 20 ms, and 17 ms where nobody looks first.
+    assert traffic.bytes_moved(tree.shapes, CACHE) == pytest.approx(55e9 * 0.020, rel=0.01)
+    propagated = traffic.bytes_moved(tree.shapes, CACHE, CONTESTANTS[PROPAGATE].streams)
+    assert propagated == pytest.approx(55e9 * 0.0168, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("ema", 24 + 8),
+        ("momentum", 24 + 8),
+        ("clip-decay", 24),
+        ("accumulation", (20 + 40) / 2),  # a call that adds, and one that updates and empties
+        ("bfloat16", 12),
+        ("bfloat16-parameters", 4 + 6 + 8),
+    ],
+)
+def test_an_option_is_counted_with_its_own_arrays(name, count):
+    assert peers.rows.bytes_per_element(name, trees.WORKLOADS["4096x4096"], "float32", CACHE) == count
+
+
+def test_peers_are_measured_beside_this_project_and_a_missing_one_is_named(tmp_path, monkeypatch, capsys):
+    without(monkeypatch, "torch")
+    chosen = ["--peer", "adamw", "--peer", "keras-jax", "--dtype", "float32", "--no-memory", "--no-options"]
+    found, picture = run(peers.main, tmp_path, "--shapes", "64x32,16", "--seconds", "0", *chosen)
+    printed = capsys.readouterr()
+    assert "left out: torch.optim.AdamW, fused, for want of torch" in printed.err
+    assert "[1/2] 64x32,16, float32: times of adafactor, propagate; about" in printed.err
+    assert found["missing"] == {"torch.optim.AdamW, fused": ["torch"]}
     assert found["machine"]["build"]["version"] == found["machine"]["versions"]["adafactor"]
-    row = found["trees"]["1024x1024"]
-    assert row["elements"] == 1024 * 1024
-    # 8 MB of p and g stay in the cache from phase to phase: each is read once and p is written once.
-    assert row["bytes_per_element"] == 12
-    per_element = row["milliseconds"]["adafactor"] * 1e6 / row["elements"]
-    assert row["nanoseconds_per_element"] == pytest.approx(per_element)
-    assert row["gigabytes_per_second"] == pytest.approx(12 / per_element)
+
+    plain, propagate = found["rows"]
+    assert (plain["contestant"], propagate["contestant"]) == (OURS, PROPAGATE)
+    assert (plain["elements"], plain["leaves"]) == (64 * 32 + 16, 2)
+    assert plain["gigabytes_per_second"] == pytest.approx(
+        plain["bytes_per_element"] / plain["nanoseconds_per_element"]
+    )
+    (keras,) = plain["peers"].values()
+    assert keras["ratio"] == keras["our_milliseconds"] / keras["milliseconds"]
+    for words in (printed.out, picture):
+        assert "keras Adafactor on jax, jit" in words
+        assert "64x32,16" in words
+
+
+def test_options_sixteen_bits_and_memory_are_measured(tmp_path, monkeypatch):
+    without(monkeypatch, "torch")
+    found, _ = run(peers.main, tmp_path, "--shapes", "64x32,16", "--seconds", "0", "--peer", "torch")
+    by_dtype = {row["dtype"]: row for row in found["rows"] if row["contestant"] == OURS}
+    assert by_dtype["float32"]["peak_extra_bytes"] < 1e6 or not sys.platform.startswith("linux")
+    sixteen = by_dtype["bfloat16"]
+    assert "milliseconds" in sixteen or sixteen["refused"].startswith("TypeError: ")
+    for option in found["options"]:
+        if "refused" in option:
+            assert option["refused"].startswith("TypeError: ")
+            assert "bfloat16" in option["title"]
+        else:
+            assert option["over_bytes"] == pytest.approx(option["ratio"] / option["bytes_ratio"])
+
+
+def test_an_interrupted_run_keeps_the_workloads_that_it_finished(tmp_path, monkeypatch):
+    def answer(task, workload, names, **settings):
+        if workload.title == "8":
+            raise KeyboardInterrupt
+        return {"seconds": dict.fromkeys(names, 1.0), "refused": {}, "loop_bytes_per_second": 1e9}
+
+    monkeypatch.setattr(worker, "run", answer)
+    without(monkeypatch, "torch")
+    arguments = ["--shapes", "4", "--shapes", "8", "--peer", "torch", "--dtype", "float32", "--no-memory"]
+    found, _ = run(peers.main, tmp_path, *arguments)
+    assert [(row["title"], row["contestant"]) for row in found["rows"]] == [("4", OURS), ("4", PROPAGATE)]
+
+
+def contestant(step):
+    return Contestant("made up", lambda params, grads: Made(lambda: step(params, grads), lambda: params))
+
+
+def test_a_contestant_that_fails_leaves_the_others(monkeypatch):
+    def fail(params, grads):
+        raise NotImplementedError("not for these\nand so on")
+
+    monkeypatch.setitem(CONTESTANTS, "failing", contestant(fail))
+    steps, refused = worker.make_steps(
+        {"shapes": TREE.shapes, "dtype": "float32", "names": ["failing", OURS]}
+    )
+    assert list(steps) == [OURS]
+    assert refused == {"failing": "NotImplementedError: not for these"}
+
+
+def test_a_contestant_that_writes_to_the_shared_arrays_is_found(monkeypatch):
+    monkeypatch.setitem(CONTESTANTS, "writing", contestant(lambda params, grads: grads[1].fill(0)))
+    with pytest.raises(RuntimeError, match="writing wrote to the arrays that all share"):
+        worker.make_steps({"shapes": TREE.shapes, "dtype": "float32", "names": [OURS, "writing"]})
+
+
+def test_a_worker_that_breaks_down_says_why():
+    with pytest.raises(worker.WorkerError, match="exit code 1: KeyError: 'no such task'"):
+        worker.run("no such task", TREE, [OURS], threads=1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
+@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.keras is None])
+def test_a_peer_steps_on_a_copy_of_the_parameters(name):
+    if peers.missing([name]):
+        pytest.skip(f"{name} is not installed")
+    params, grads = trees.draw(TREE.shapes, "float32")
+    made = CONTESTANTS[name].make(params, grads)
+    before = [np.array(array) for array in made.parameters()]
+    made.step()
+    for drawn, was, now in zip(params, before, made.parameters(), strict=True):
+        assert np.array_equal(was, drawn)
+        assert not np.any(now == drawn)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_temporary_of_a_call_shows_in_its_peak():
+    size = 64 << 20
+    assert memory.peak_extra_bytes(lambda: np.ones(size, np.uint8).sum()) == pytest.approx(size, rel=0.05)
+    assert memory.peak_extra_bytes(lambda: None) < 1 << 20
+
+
+def test_costs_are_measured_as_a_leaf_grows(tmp_path, capsys):
+    found, picture = run(
+        scaling.main, tmp_path, "--max-elements", "2K", "--seconds", "0", "--threads", "1", "2"
+    )
+    assert [(row["elements"], row["threads"]) for row in found["rows"][-4:]] == [
+        (1024, 1),
+        (1024, 2),
+        (2048, 1),
+        (2048, 2),
+    ]
+    assert found["rows"][-1]["shape"] == [32, 64]
+    assert "2,048        2" in capsys.readouterr().out
+    assert "2 threads" in picture
+
+
+def test_errors_are_measured_against_float64(tmp_path, monkeypatch, capsys):
+    without(monkeypatch, "torch", "optax")
+    found, picture = run(accuracy.main, tmp_path, "--shapes", "200x100")
+    (row,) = found["rows"]
+    assert list(row["found"]) == [OURS]
+    # What tests/test_accuracy.py holds of much larger leaves.
+    assert 0.5 <= row["found"][OURS]["max_units"] <= 5
+    assert row["found"][OURS]["correctly_rounded"] >= 0.95
+    assert "left out: optax.adafactor, jit, donated, for want of optax" in capsys.readouterr().err
+    assert "200x100" in picture
+
+
+@pytest.mark.parametrize("document", documents.DOCUMENTS, ids=lambda path: path.name)
+def test_a_document_shows_what_the_results_hold(document):
+    """`python -m benchmarks.documents` writes what is compared here."""
+    text = document.read_text(encoding="utf-8")
+    assert documents.BLOCK.search(text)
+    assert documents.filled(document) == text
+
+
+def test_a_block_is_written_from_the_youngest_result(tmp_path):
+    def row(milliseconds):
+        adamw = {"title": "AdamW", "milliseconds": 6.0, "ratio": milliseconds / 6, "peak_extra_bytes": 2e6}
+        numbers = {"milliseconds": milliseconds, "fraction_of_bandwidth": 0.9, "peak_extra_bytes": 1e5}
+        names = {"title": "4096x4096", "dtype": "float32", "contestant": OURS}
+        return names | numbers | {"peers": {"adamw": adamw}}
+
+    for name, date, milliseconds in [("a", "2026-01-02", 3.0), ("b", "2026-01-01", 4.0)]:
+        on = {"cpu": "A CPU", "date": date, "versions": {"numpy": "2.0", "torch": None}}
+        made = {"machine": on, "threads": 2, "rows": [row(milliseconds)], "options": []}
+        (tmp_path / f"peers-{name}.json").write_text(json.dumps(made), encoding="utf-8")
+    document = tmp_path / "page.md"
+    document.write_text("x\n<!-- benchmarks: peers -->\nold\n<!-- benchmarks end -->\ny\n", encoding="utf-8")
+    assert documents.filled(document, tmp_path).splitlines() == [
+        "x",
+        "<!-- benchmarks: peers -->",
+        "",
+        "![the step of each library beside this one's](peers-a.svg)",
+        "",
+        "|  | 4096x4096 | peak MB, 4096x4096 |",
+        "| --- | ---: | ---: |",
+        "| **adafactor**, ms | **3** | 0.1 |",
+        "| its share of the memory bandwidth | 90% |  |",
+        "| `torch.optim.AdamW, fused` | 2 | 2.0 |",
+        "",
+        "A CPU, 2 threads, 2026-01-02; numpy 2.0.",
+        "",
+        "<!-- benchmarks end -->",
+        "y",
+    ]
+
+
+def test_a_result_is_named_after_its_question_its_processor_and_its_threads():
+    made = results.begin("peers", threads=2)
+    made["machine"]["cpu"] = "AMD EPYC(TM) 9"
+    assert results.default_path(made).name == "peers-amd-epyc-tm-9-2-threads.json"

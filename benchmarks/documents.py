@@ -1,0 +1,167 @@
+"""Writes the newest results into the documents, so that no figure in them is typed.
+
+`python -m benchmarks.documents` does it. What stands between `<!-- benchmarks: NAME -->` and
+`<!-- benchmarks end -->` in a document is the block NAME: a table, and the picture beside it, of the result
+in benchmarks/results with the youngest date. A block of a question that was not asked yet is empty.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks import results
+from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE
+from benchmarks.pictures import significant
+from benchmarks.results import FOLDER, Result
+from benchmarks.rows import Entry
+from benchmarks.tables import megabytes
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs/benchmarks.md")
+BLOCK = re.compile(
+    r"(?P<begin><!-- benchmarks: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- benchmarks end -->)", re.DOTALL
+)
+
+
+def markdown(titles: list[str], rows: list[list[str]]) -> str:
+    """A table; every column but the first is to the right."""
+    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def ratio_of(peer: Entry) -> str:
+    return significant(1 / peer["ratio"]) if "ratio" in peer else "-"
+
+
+def peers_of(result: Result, dtype: str) -> str:
+    """Workloads across, contestants down: how many times as long as this project's step each one's takes."""
+    measured = [row for row in result["rows"] if row["dtype"] == dtype and "milliseconds" in row]
+    if not measured:
+        return ""
+    plain = [row for row in measured if row["contestant"] == OURS]
+    variants = {row["title"]: row for row in measured if row["contestant"] == PROPAGATE}
+    largest = plain[0]
+    lines = [
+        ["**adafactor**, ms", *(f"**{significant(row['milliseconds'])}**" for row in plain)],
+        ["its share of the memory bandwidth", *(f"{row['fraction_of_bandwidth']:.0%}" for row in plain)],
+    ]
+    lines[0].append(megabytes(largest["peak_extra_bytes"]))
+    lines[1].append("")
+    if variants:
+        found = [variants.get(row["title"]) for row in plain]
+        times = [
+            significant(other["milliseconds"] / row["milliseconds"]) if other else ""
+            for other, row in zip(found, plain, strict=True)
+        ]
+        lines.append(
+            [f"`{CONTESTANTS[PROPAGATE].title}`", *times, megabytes((found[0] or {}).get("peak_extra_bytes"))]
+        )
+    for name, peer in PEERS.items():
+        if not any(name in row["peers"] for row in plain):
+            continue
+        entries = [row["peers"].get(name, {}) for row in plain]
+        lines.append(
+            [f"`{peer.title}`", *map(ratio_of, entries), megabytes(entries[0].get("peak_extra_bytes"))]
+        )
+    return markdown(["", *(row["title"] for row in plain), f"peak MB, {largest['title']}"], lines)
+
+
+def options_of(result: Result) -> str:
+    rows = [
+        [
+            each["title"],
+            significant(each["milliseconds"]),
+            f"{each['ratio']:.2f}",
+            f"{each['bytes_ratio']:.2f}",
+            f"{each['over_bytes']:.2f}",
+        ]
+        for each in result["options"]
+        if "ratio" in each
+    ]
+    return (
+        markdown(["on 4096x4096", "ms", "beside the plain step", "by its bytes", "over these"], rows)
+        if rows
+        else ""
+    )
+
+
+def scaling_of(result: Result) -> str:
+    counts = result["thread_counts"]
+    found = {(row["elements"], row["threads"]): row["nanoseconds_per_element"] for row in result["rows"]}
+    sizes = sorted({elements for elements, _ in found})
+    rows = [[f"{size:,}", *(significant(found[size, count]) for count in counts)] for size in sizes]
+    titles = [f"{count} thread{'s' if count > 1 else ''}, ns an element" for count in counts]
+    return markdown(["elements", *titles], rows)
+
+
+def accuracy_of(result: Result) -> str:
+    titles = [
+        f"{row['title']}, {what}"
+        for row in result["rows"]
+        for what in ("units at worst", "correctly rounded")
+    ]
+    names = dict.fromkeys(name for row in result["rows"] for name in row["found"])
+    lines = []
+    for name in names:
+        cells = []
+        for row in result["rows"]:
+            found = row["found"][name]
+            cells += [significant(found["max_units"]), f"{found['correctly_rounded']:.1%}"]
+        lines.append([f"`{CONTESTANTS[name].title}`", *cells])
+    return markdown(["", *titles], lines)
+
+
+# The question of each block, its table, and what its picture shows where it has one.
+BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
+    "peers": (
+        "peers",
+        lambda result: peers_of(result, "float32"),
+        "the step of each library beside this one's",
+    ),
+    "bfloat16": ("peers", lambda result: peers_of(result, "bfloat16"), None),
+    "options": ("peers", options_of, None),
+    "scaling": ("scaling", scaling_of, "the cost of an element as the leaf grows"),
+    "accuracy": ("accuracy", accuracy_of, "the worst error of each library"),
+}
+
+
+def where(result: Result) -> str:
+    """One line on what was measured, and on what."""
+    versions = result["machine"]["versions"]
+    peers = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    on = f"{result['machine']['cpu']}, {result['threads']} threads, {result['machine']['date'][:10]}"
+    return f"{on}; {peers}.\n"
+
+
+def block(name: str, document: Path, folder: Path = FOLDER) -> str:
+    """The text of a block, with links as they are seen from the document."""
+    question, table_of, meaning = BLOCKS[name]
+    path = results.newest(question, folder)
+    if path is None:
+        return ""
+    result = results.read(path)
+    table = table_of(result)
+    if not table:
+        return ""
+    picture = Path(os.path.relpath(path.with_suffix(".svg"), document.parent)).as_posix()
+    image = f"![{meaning}]({picture})\n\n" if meaning else ""
+    return f"\n{image}{table}\n{where(result)}\n"
+
+
+def filled(document: Path, folder: Path = FOLDER) -> str:
+    """The document's text with its blocks as the results have them."""
+    text = document.read_text(encoding="utf-8")
+    return BLOCK.sub(
+        lambda found: found["begin"] + block(found["name"], document, folder) + found["end"], text
+    )
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        document.write_text(filled(document), encoding="utf-8")
+        print(f"written: {document.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

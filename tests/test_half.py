@@ -117,13 +117,13 @@ def test_small_updates_add_up_by_noise_and_not_by_nearest(dtype):
         return w.astype(np.float64) - before
 
     unit = float(ml_dtypes.finfo(HALVES[dtype]).eps)
-    assert 1e-4 < unit / 2
+    assert unit / 2 > 1e-4
     moved = trained(np.float32).mean()
     assert moved == pytest.approx(-0.1, abs=1e-3)
     assert np.all(trained(HALVES[dtype]) == 0)
     by_noise = trained(HALVES[dtype], rounding="stochastic")
-    # A walk of 1,000 steps of at most a unit each, with a variance of at most that of the two neighbours, in 4,096
-    # elements that are independent: five standard errors.
+    # 1,000 steps, each with a variance of at most (what is lost) x (a unit), in 4,096 elements that are
+    # independent: five standard errors.
     error = np.sqrt(1000 * unit * 1e-4 / by_noise.size)
     assert abs(by_noise.mean() - moved) < 5 * error
 

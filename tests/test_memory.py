@@ -169,7 +169,7 @@ SHAPES = [
 
 
 def moments_nbytes(layout, dtype):
-    """The new moments, the inverse roots of those of the columns, and where slices are small those of the rows."""
+    """The new moments, the inverse roots of those of the columns, of small slices those of the rows."""
     if not layout["factored"]:
         return 0
     small = layout["rows"] < 16 and layout["cols"] < 16

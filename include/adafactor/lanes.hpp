@@ -235,7 +235,7 @@ void spread_over_lanes(const T* from, std::int64_t n, int lanes, T* to) {
 
 // What fold_few does, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
 ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
-  if (count <= 4) { // the same in registers
+  if (count <= 4) {  // the same in registers
     Lanes<double> even = load<double>(vectors, Full{});
     if (count == 1) return even;
     Lanes<double> odd = load<double>(vectors + kLanes, Full{});

@@ -1,5 +1,5 @@
-// Numbers that are few and lie close together, spread over many elements by the CPU's permutations: the factors of small
-// slices, where each row or column of three serves three elements. The table of places is made once for a tile.
+// Numbers that are few and lie close together, spread over many elements by the CPU's permutations: the factors of
+// small slices, where each row or column of three serves three elements. The table of places is made once for a tile.
 #pragma once
 
 #include <cstdint>

@@ -14,8 +14,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 template <class T>
 class Output {
  public:
-  Output(const Leaf& leaf, std::int64_t slice)
-      : leaf_(leaf), slice_(leaf.parameter_out, slice) {
+  Output(const Leaf& leaf, std::int64_t slice) : leaf_(leaf), slice_(leaf.parameter_out, slice) {
     if (leaf.rounds_by_noise) {
       first_element_ = offset_along(leaf.elements.slice_axes, leaf.elements.slice_rank, slice);
     }

@@ -66,8 +66,8 @@ class Slice {
 
 namespace detail {
 
-// Calls body(element, i) for the n elements from `first` on, which are stored as S. They are read and written by memcpy,
-// since nobody promises that an array is aligned.
+// Calls body(element, i) for the n elements from `first` on, which are stored as S. They are read and written by
+// memcpy, since nobody promises that an array is aligned.
 template <class S, class Body>
 void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body& body) {
   const Axis* last = row.axes + (row.rank - 1);
@@ -123,9 +123,8 @@ void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buff
   with_storage<T>(row.dtype, [&](auto storage) {
     using S = typename decltype(storage)::type;
     if (row.contiguous) {
-      for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent);
-      });
+      for_each(n, [&](std::int64_t i, auto extent)
+                      ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent); });
     } else {
       detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
     }
@@ -138,8 +137,7 @@ void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S*
   if (row.contiguous) {
     std::memcpy(row.at<S>(first), elements, static_cast<std::size_t>(n) * sizeof(S));
   } else {
-    detail::for_elements<S>(row, first, n,
-                            [&](S* to, std::int64_t i) { std::memcpy(to, elements + i, sizeof(S)); });
+    detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { std::memcpy(to, elements + i, sizeof(S)); });
   }
 }
 

@@ -74,7 +74,7 @@ def refused_dtype(number, name, dtype):
 
 
 def in_16_bits(number, dtype):
-    """A gradient of 16 bits for a parameter of 32, and one of 64; a parameter that the state does not know so."""
+    """A gradient of 16 bits for a parameter of 32 and for one of 64, and a parameter that the state has in 32."""
     name = np.dtype(dtype).name
     return [
         Case(f"{number} {name} as gradient", with_grads(b=lambda m: m.grads["b"].astype(dtype))),

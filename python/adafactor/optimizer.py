@@ -149,7 +149,8 @@ class Adafactor(Saving):
 
         Args:
             variables: a list, or any nesting of dict, list, tuple, namedtuple and dataclass, of arrays
-                of the dtypes that `init` takes. A variable's name is its path: the position in a list, the key in a dict.
+                of the dtypes that `init` takes. A variable's name is its path: the position in a list, the
+                key in a dict.
 
         Raises:
             TypeError, ValueError: as `adafactor.init`; and a ValueError where a variable of

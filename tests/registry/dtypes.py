@@ -59,14 +59,14 @@ def refused_dtype(number, name, dtype):
             f"{number} {name} as gradient",
             with_grads(b=lambda m: np.zeros(21, dtype)),
             TypeError,
-            f"grads b: dtype {shown}, expected float32, bfloat16 or float16$",
+            f"grads b: dtype {shown}, expected float32, bfloat16 or float16",
             library="numpy",
         ),
         Case(
             f"{number} {name} as parameter at init",
             leaf(lambda: np.zeros((2, 3), dtype)),
             TypeError,
-            f"params w: dtype {shown}, expected float32, float64, bfloat16 or float16$",
+            f"params w: dtype {shown}, expected float32, float64, bfloat16 or float16",
             AT_INIT,
             library="numpy",
         ),
@@ -74,15 +74,20 @@ def refused_dtype(number, name, dtype):
 
 
 def in_16_bits(number, dtype):
-    """A gradient of 16 bits for a parameter of 32 and for one of 64, and a parameter that the state has in 32."""
+    """A gradient of 16 bits for a parameter of 32 and for one of 64, and a parameter unlike the state's."""
     name = np.dtype(dtype).name
     return [
-        Case(f"{number} {name} as gradient", with_grads(b=lambda m: m.grads["b"].astype(dtype))),
+        Case(
+            f"{number} {name} as gradient",
+            with_grads(b=lambda m: m.grads["b"].astype(dtype)),
+            like=with_grads(b=lambda m: m.grads["b"].astype(dtype).astype(np.float32)),
+            library="numpy",
+        ),
         Case(
             f"{number} {name} as gradient of float64",
             with_grads(b=lambda m: m.grads["b"].astype(dtype)),
             TypeError,
-            f"grads b: dtype {name}, expected float64$",
+            f"grads b: dtype {name}, expected float64",
             model=model(dtype="float64"),
         ),
         Case(
@@ -178,7 +183,7 @@ DTYPES = [
         "D1 float64 for float32",
         with_grads(b=zeros(21, dtype="float64")),
         TypeError,
-        "grads b: dtype float64, expected float32, bfloat16 or float16$",
+        "grads b: dtype float64, expected float32, bfloat16 or float16",
     ),
     Case(
         "D1 float32 for float64",

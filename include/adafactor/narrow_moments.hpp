@@ -41,11 +41,10 @@ class RowGroup {
   // The sums of the rows, sixteen numbers; those of rows that are not there mean nothing.
   Lanes<double> row_sums() {
     spread_over_lanes(squares_, leaf_.cols, count_, by_column_);
-    double vectors[kLanes * kLanes];
     for (std::int64_t i = 0; i < leaf_.cols; ++i) {
-      store(vectors + i * kLanes, load<double>(by_column_ + i * kLanes, Full{}), Full{});
+      store(vectors_ + i * kLanes, load<double>(by_column_ + i * kLanes, Full{}), Full{});
     }
-    return fold_vectors(vectors, static_cast<int>(leaf_.cols));
+    return fold_vectors(vectors_, static_cast<int>(leaf_.cols));
   }
 
   // totals + the sums of the columns, which are made in T; those past the last column mean nothing.
@@ -78,6 +77,7 @@ class RowGroup {
   T scale_;
   T squares_[kRowGroup * kLanes + kLanes] = {};
   T by_column_[kLanes * kLanes] = {};
+  double vectors_[kLanes * kLanes] = {};
 };
 
 // A tile of one slice, or of a part of one.
@@ -144,15 +144,14 @@ class SmallSliceMoments {
     const T scale = static_cast<T>(Gradient<T>::scale(leaf_));
     for (int i = 0; i < cols_; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
     for (int row = 0; row < rows_; ++row) {
-      double vectors[kLanes * kLanes];
       for (int i = 0; i < cols_; ++i) {
         const Lanes<T> x = load<T>(elements_ + (row * cols_ + i) * kLanes, Full{}) * scale;
         const Lanes<T> square = x * x;
         T* column = col_sums_ + i * kLanes;
         store(column, load<T>(column, Full{}) + square, Full{});
-        store(vectors + i * kLanes, widen(square), Full{});
+        store(vectors_ + i * kLanes, widen(square), Full{});
       }
-      const Lanes<double> sum = fold_vectors(vectors, cols_);
+      const Lanes<double> sum = fold_vectors(vectors_, cols_);
       total_ = total_ + sum;
       store(row_means_ + row * kLanes, sum / static_cast<double>(cols_), Full{});
     }
@@ -180,6 +179,7 @@ class SmallSliceMoments {
   T row_means_[kLanes * kLanes];
   T col_means_[kLanes * kLanes];
   T col_sums_[kLanes * kLanes];
+  double vectors_[kLanes * kLanes] = {};
 };
 
 // The first phase on one tile of short rows that each lie in one piece.

@@ -30,7 +30,7 @@ struct LeafSpec {
   DType dtype = DType::float32;
   std::size_t knobs = 0;
   // What tells its noise of stochastic rounding from that of others; empty: its index, in decimal digits.
-  std::string path;
+  std::string path = {};
 };
 
 // A piece of the state's memory, in bytes from its beginning.

@@ -43,7 +43,7 @@ struct Spread {
 
 // A number of so many bits that depends on the seed and the index alone.
 template <class T>
-T number(std::uint64_t seed, std::size_t index, const Spread& spread, int fraction) {
+T number(std::uint64_t seed, std::size_t index, const Spread& spread, int fraction = sizeof(T) == 8 ? 53 : 24) {
   const std::uint64_t word = mix(mixed_index(index) + seed * 0x632be59bd9b4e019U);
   const auto whole = static_cast<std::int64_t>(word >> (64 - fraction)) - (std::int64_t{1} << (fraction - 1));
   const int exponent =

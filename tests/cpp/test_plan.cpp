@@ -28,7 +28,7 @@ const std::vector<Shape> kShapes{
 
 Plan plan_of(const std::vector<Shape>& shapes, const Config& config = {}, DType dtype = DType::float32) {
   std::vector<LeafSpec> leaves;
-  for (const Shape& shape : shapes) leaves.push_back({shape, dtype, 0, {}});
+  for (const Shape& shape : shapes) leaves.push_back({shape, dtype});
   return Plan(leaves, {config});
 }
 

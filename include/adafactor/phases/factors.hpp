@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernels.hpp"
@@ -16,43 +15,54 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-// M of sixteen small slices from `first` on, whose row moments follow each other; `count` of them are there.
+// Makes the row factors of a tile of small slices, sixteen slices at a time. They are rounded to T twice: here, and
+// with what they are multiplied by.
 template <class T>
-ADAFACTOR_INLINE Lanes<double> means_of_small_slices(const Leaf& leaf, std::int64_t first, int count) {
-  const auto rows = static_cast<int>(leaf.rows);
-  const T* moments = static_cast<const T*>(leaf.row_moment) + first * rows;
-  T by_row[kLanes * kLanes];
-  if (count < kLanes) std::memset(by_row, 0, sizeof by_row);
-  spread_over_lanes(moments, rows, count, by_row);
-  double vectors[kLanes * kLanes];
-  for (int row = 0; row < rows; ++row) {
-    store(vectors + row * kLanes, load<double>(by_row + row * kLanes, Full{}), Full{});
-  }
-  const Lanes<double> means = fold_vectors(vectors, rows) / static_cast<double>(rows);
-  return larger(means, leaf.clamps ? leaf.epsilon_1 : 0.0);
-}
+class SmallSliceFactors {
+ public:
+  explicit SmallSliceFactors(const Leaf& leaf) : leaf_(leaf), rows_(static_cast<int>(leaf.rows)) {}
 
-// The row factors of a tile of small slices. They are rounded to T twice: here, and with what they are multiplied by.
-template <class T>
-void store_row_factors(const Leaf& leaf, const Tile& tile) {
-  const std::int64_t rows = leaf.rows;
-  for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
-    const std::int64_t count = tile.slices - done < kLanes ? tile.slices - done : kLanes;
-    const std::int64_t first = tile.slice + done;
+  // Writes those of at most sixteen slices.
+  void operator()(std::int64_t first, int count) {
+    const T* moments = static_cast<const T*>(leaf_.row_moment) + first * rows_;
     double means[kLanes];
-    double mean_of_row[kLanes * kLanes];
-    store(means, means_of_small_slices<T>(leaf, first, static_cast<int>(count)), Full{});
-    double* to = mean_of_row;
-    for (std::int64_t slice = 0; slice < count; ++slice) {
-      for (std::int64_t row = 0; row < rows; ++row) *to++ = means[slice];
+    store(means, means_of(moments, count), Full{});
+    double* to = mean_of_row_;
+    for (int slice = 0; slice < count; ++slice) {
+      for (int row = 0; row < rows_; ++row) *to++ = means[slice];
     }
-    const T* moments = static_cast<const T*>(leaf.row_moment) + first * rows;
-    T* factors = static_cast<T*>(leaf.row_factor) + first * rows;
-    for_each(count * rows, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    T* factors = static_cast<T*>(leaf_.row_factor) + first * rows_;
+    for_each(std::int64_t{count} * rows_, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       auto moment = load<double>(moments + i, extent);
-      const auto root = square_root(load<double>(mean_of_row + i, extent) / moment);
+      const auto root = square_root(load<double>(mean_of_row_ + i, extent) / moment);
       store(factors + i, select_less(0.0, moment, root, decltype(moment){}), extent);
     });
+  }
+
+ private:
+  // M of each slice; of slices that are not there, nothing.
+  Lanes<double> means_of(const T* moments, int count) {
+    spread_over_lanes(moments, rows_, count, by_row_);
+    for (int row = 0; row < rows_; ++row) {
+      store(vectors_ + row * kLanes, load<double>(by_row_ + row * kLanes, Full{}), Full{});
+    }
+    const Lanes<double> means = fold_vectors(vectors_, rows_) / static_cast<double>(rows_);
+    return larger(means, leaf_.clamps ? leaf_.epsilon_1 : 0.0);
+  }
+
+  const Leaf& leaf_;
+  int rows_;
+  T by_row_[kLanes * kLanes] = {};
+  double vectors_[kLanes * kLanes] = {};
+  double mean_of_row_[kLanes * kLanes];
+};
+
+template <class T>
+void store_row_factors(const Leaf& leaf, const Tile& tile) {
+  SmallSliceFactors<T> store_factors(leaf);
+  for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
+    const std::int64_t left = tile.slices - done;
+    store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes));
   }
 }
 

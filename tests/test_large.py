@@ -1,0 +1,35 @@
+"""A leaf of more than 2^31 elements. It takes 9 GB of memory, so it runs on demand: ADAFACTOR_TEST_LARGE=1."""
+
+import os
+
+import numpy as np
+import pytest
+
+import adafactor
+
+SHAPE = (839845, 2557)
+ROWS = 4096  # looked at together
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("ADAFACTOR_TEST_LARGE") != "1", reason="takes 9 GB; ADAFACTOR_TEST_LARGE=1 runs it"
+)
+
+
+@pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
+def test_a_leaf_of_more_than_two_to_the_31_elements(rounding):
+    assert SHAPE[0] * SHAPE[1] == 2**31 + 17
+    random = np.random.default_rng(0)
+    w = np.ones(SHAPE, np.float16)
+    g = np.empty(SHAPE, np.float16)
+    for first in range(0, SHAPE[0], ROWS):
+        part = g[first : first + ROWS]
+        part[...] = 1.0 - 2.0 * random.integers(0, 2, part.shape, np.int8)
+    # Every square is 1, so that U is G, and a step of 2^-6 takes 1 to one of two numbers that float16 has.
+    state = adafactor.init(w, learning_rate=2.0**-6, scale_parameter=False, rounding=rounding)
+    report = adafactor.step(w, g, state)
+    assert report.grad_norm[0] == pytest.approx(np.sqrt(2.0**31 + 17), rel=1e-12)
+    assert np.all(state.tensors()["", "row"] == 1)
+    assert np.all(state.tensors()["", "col"] == 1)
+    for first in range(0, SHAPE[0], ROWS):
+        part = slice(first, first + ROWS)
+        assert np.array_equal(w[part], np.float16(1) - np.float16(2.0**-6) * g[part]), f"rows from {first}"

@@ -11,6 +11,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 // How numbers are stored.
 enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
 
+// All of them.
 inline constexpr DType kDTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
 
 // Bytes of one element.

@@ -24,6 +24,7 @@ struct RowRange {
   std::int64_t count = 0;
 };
 
+// The rows of a tile.
 inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
   return {tile.slice * leaf.rows + tile.row, tile.slices * tile.rows};
 }

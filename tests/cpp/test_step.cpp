@@ -255,7 +255,7 @@ void views_are_held_against_the_plan() {
   adafactor::check_view(view, plan.leaves()[0], "grads", 7);
   view = good;
   view.dtype = DType::float64;
-  refused(view, adafactor::ErrorKind::type, "dtype float64, expected float32");
+  refused(view, adafactor::ErrorKind::type, "dtype float64, expected float32, bfloat16 or float16");
   view = good;
   view.shape = other.data();
   refused(view, adafactor::ErrorKind::value, "shape (4, 3), expected (3, 4)");

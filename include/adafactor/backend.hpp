@@ -62,9 +62,13 @@ class CpuBackend final : public Backend {
   void rms(const Wave& wave) override {
     if (!goes()) return;
     if (any(wave, measures)) {
-      for_tiles(wave, wave.elements, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
-        if (measures(leaf)) kernels.rms(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
-      });
+      // What the phase before came to last is in the cache still.
+      for_tiles(
+          wave, wave.elements,
+          [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels) {
+            if (measures(leaf)) kernels.rms(leaf, tile, sums_of_leaf(leaf), sums_of(tile));
+          },
+          Order::backwards);
     }
     for (std::int64_t i = wave.leaves.first; i < wave.leaves.last; ++i) find_step(i);
   }
@@ -112,12 +116,16 @@ class CpuBackend final : public Backend {
     return static_cast<int>(std::clamp<std::int64_t>(useful, 1, threads));
   }
 
+  enum class Order : std::uint8_t { forwards, backwards };
+
   // All tiles of all leaves of the wave are one parallel loop.
   template <class Body>
-  void for_tiles(const Wave& wave, std::int64_t work, const Body& body) {
+  void for_tiles(const Wave& wave, std::int64_t work, const Body& body, Order order = Order::forwards) {
     const int threads = work >= 2 * kWorkOfThread ? team_ : 1;
+    const std::int64_t ends = wave.tasks.first + wave.tasks.last - 1;
     const int used = parallel_for(wave.tasks.first, wave.tasks.last, threads, [&](std::int64_t task) {
-      const Span tiles = plan_.tasks()[static_cast<std::size_t>(task)];
+      const std::int64_t index = order == Order::forwards ? task : ends - task;
+      const Span tiles = plan_.tasks()[static_cast<std::size_t>(index)];
       for (std::int64_t t = tiles.first; t < tiles.last; ++t) {
         const Tile& tile = plan_.tiles()[static_cast<std::size_t>(t)];
         body(tile, leaf_at(tile.leaf), kernels_at(tile.leaf));

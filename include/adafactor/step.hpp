@@ -94,9 +94,11 @@ class StepRun {
     if (plan_.looks_first()) {
       for (const Wave& wave : plan_.moment_waves()) backend.moments(wave);
       backend.factors(plan_.everything());
-      for (const Wave& wave : plan_.waves()) {
-        backend.rms(wave);
-        backend.apply(wave);
+      // From the end, where `moments` has just been.
+      const std::vector<Wave>& waves = plan_.waves();
+      for (auto wave = waves.rbegin(); wave != waves.rend(); ++wave) {
+        backend.rms(*wave);
+        backend.apply(*wave);
       }
       return;
     }

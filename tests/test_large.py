@@ -1,4 +1,4 @@
-"""A leaf of more than 2^31 elements. It takes 9 GB of memory, so it runs on demand: ADAFACTOR_TEST_LARGE=1."""
+"""A leaf of more than 2^31 elements. It takes 9 GB, so it runs on demand: ADAFACTOR_TEST_LARGE=1."""
 
 import os
 

@@ -5,10 +5,13 @@
 #if defined(__GNUC__)
 #define ADAFACTOR_INLINE inline __attribute__((always_inline))
 #define ADAFACTOR_INLINE_LAMBDA __attribute__((always_inline))
+// With buffers of its own: what is inlined beside others adds them to the frame of its caller, and stacks may be small.
+#define ADAFACTOR_OWN_FRAME __attribute__((noinline))
 // In a loop over what is left of sixteen, which the compiler would make vectors of, too.
 #define ADAFACTOR_STAY_SCALAR __asm__ volatile("")
 #else
 #define ADAFACTOR_INLINE inline
 #define ADAFACTOR_INLINE_LAMBDA
+#define ADAFACTOR_OWN_FRAME
 #define ADAFACTOR_STAY_SCALAR
 #endif

@@ -82,7 +82,7 @@ class RowGroup {
 
 // A tile of one slice, or of a part of one.
 template <class T>
-double add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
   const std::int64_t cols = leaf.cols;
   T* means = static_cast<T*>(leaf.row_moment) + slice * leaf.rows;
   RowGroup<T> group(leaf);
@@ -135,9 +135,16 @@ class SmallSliceMoments {
   // elements_[element of a slice][lane]
   void read(std::int64_t slice, int count) {
     if (count < kLanes) std::memset(elements_, 0, sizeof elements_);
-    T buffer[kLanes * kLanes * kLanes];
-    const T* g = read_rows(leaf_, leaf_.gradient, {slice * rows_, count * static_cast<std::int64_t>(rows_)}, buffer);
-    spread_over_lanes(g, rows_ * cols_, count, elements_);
+    const std::int64_t size = std::int64_t{rows_} * cols_;
+    if (leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
+      spread_over_lanes(whole_row(leaf_.gradient).at<const T>(slice * size), size, count, elements_);
+      return;
+    }
+    T buffer[kLanes * kLanes];
+    for (int lane = 0; lane < count; ++lane) {
+      const T* g = read_rows(leaf_, leaf_.gradient, {(slice + lane) * rows_, rows_}, buffer);
+      spread_over_lanes(g, size, 1, elements_ + lane);
+    }
   }
 
   void add_up() {
@@ -184,7 +191,7 @@ class SmallSliceMoments {
 
 // The first phase on one tile of short rows that each lie in one piece.
 template <class T>
-double narrow_moments(const Leaf& leaf, const Tile& tile) {
+ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
   if (has_small_slices(leaf)) return SmallSliceMoments<T>(leaf, tile)();
   double total = 0;
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {

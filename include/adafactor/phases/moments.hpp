@@ -134,6 +134,11 @@ class FactoredMoments {
   T buffer_[kBlock];
 };
 
+template <class T>
+ADAFACTOR_OWN_FRAME double factored_moments(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
+  return FactoredMoments<T>(leaf, tile, slice)(total);
+}
+
 // means <- the sum of `parts` vectors, each `stride` after the last, in their order, over `count`.
 template <class T>
 void reduce_partials(const double* partial, std::int64_t parts, std::int64_t stride, double count, T* means,
@@ -159,7 +164,7 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     return;
   }
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    total = factored ? detail::FactoredMoments<T>(leaf, tile, slice)(total)
+    total = factored ? detail::factored_moments<T>(leaf, tile, slice, total)
                      : detail::sum_squares<T>(leaf, tile, slice, total);
   }
   sums.gradient_squares = total;

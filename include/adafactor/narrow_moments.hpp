@@ -189,7 +189,7 @@ class SmallSliceMoments {
   double vectors_[kLanes * kLanes] = {};
 };
 
-// The first phase on one tile of short rows that each lie in one piece.
+// The first phase on one tile of short rows, of any layout: the order of the sums must not depend on it.
 template <class T>
 ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
   if (has_small_slices(leaf)) return SmallSliceMoments<T>(leaf, tile)();

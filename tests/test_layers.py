@@ -66,6 +66,11 @@ LAYERS = {
 ABOVE_THE_KERNELS = {
     "fork",
     "parallel",
+    "leaf_plan",
+    "schedule",
+    "progress",
+    "decisions",
+    "backend",
     "plan",
     "state",
     "step",

@@ -52,22 +52,30 @@ inline int get_num_threads() {
   return chosen > 0 ? chosen : std::clamp(detail::default_threads(), 1, kMostThreads);
 }
 
+// Calls share(number) on each thread of a team of at most `threads`, numbered from 0, the caller; a number is mostly
+// the same thread as in the call before. There may be fewer, so what is to be done must not depend on how many they
+// are. `share` must not throw. Returns how many threads there were.
+template <class Share>
+int on_team(int threads, const Share& share) {
+  const auto guarded = [&](int number) {
+    const detail::DefaultFloatingPoint environment;
+    share(number);
+  };
+  if (threads > 1 && detail::has_threads()) return detail::run_on_team(threads, guarded);
+  guarded(0);
+  return 1;
+}
+
 // Calls body(i) for i in [first, last), each once, handed out one at a time to a team of `threads` threads; the caller
 // alone does what is one call, and everything where there is no team. The body must not throw. Returns how many threads
 // there were.
 template <class Body>
 int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body& body) {
-  if (threads > 1 && last - first > 1 && detail::has_threads()) {
-    std::atomic<std::int64_t> next{first};
-    const auto share = [&] {
-      const detail::DefaultFloatingPoint environment;
-      for (std::int64_t i = next++; i < last; i = next++) body(i);
-    };
-    return detail::run_on_team(threads, share);
-  }
-  const detail::DefaultFloatingPoint environment;
-  for (std::int64_t i = first; i < last; ++i) body(i);
-  return first < last ? 1 : 0;
+  if (first >= last) return 0;
+  std::atomic<std::int64_t> next{first};
+  return on_team(last - first > 1 ? threads : 1, [&](int) {
+    for (std::int64_t i = next++; i < last; i = next++) body(i);
+  });
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

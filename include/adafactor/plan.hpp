@@ -1,5 +1,5 @@
-// The plan of a tree of leaves: layouts, tiles, waves, where each piece of state and of scratch lies, and the knobs.
-// Immutable; all copies of a state share it.
+// The plan of a tree of leaves: layouts, tiles, where each piece of state and of scratch lies, the schedule of a step,
+// and the knobs. Immutable; all copies of a state share it.
 #pragma once
 
 #include <algorithm>
@@ -14,73 +14,12 @@
 #include "adafactor/dtype.hpp"
 #include "adafactor/layout.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/leaf_plan.hpp"
 #include "adafactor/noise_key.hpp"
 #include "adafactor/phases/moments.hpp"
+#include "adafactor/schedule.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
-
-// The kinds of arrays that a state may hold for a leaf.
-enum class StateKind : std::uint8_t { row, col, full, momentum, average, accumulator };
-inline constexpr std::array<const char*, 6> kStateKindNames{"row", "col", "full", "momentum", "average", "accumulator"};
-inline constexpr std::size_t kStateKinds = kStateKindNames.size();
-
-// One parameter as the user describes it; `knobs` is the index of its row of knobs.
-struct LeafSpec {
-  std::vector<std::int64_t> shape;
-  DType dtype = DType::float32;
-  std::size_t knobs = 0;
-  // What tells its noise of stochastic rounding from that of others; empty: its index, in decimal digits.
-  std::string path = {};
-};
-
-// A piece of the state's memory, in bytes from its beginning.
-struct StateArray {
-  std::int64_t offset = -1;  // -1: the leaf has none
-  std::int64_t count = 0;
-  DType dtype = DType::float32;
-
-  bool exists() const { return offset >= 0; }
-  std::int64_t nbytes() const { return count * item_size(dtype); }
-};
-
-// What a plan knows of one leaf.
-struct LeafPlan {
-  LeafSpec spec;
-  Layout layout;
-  DType arithmetic = DType::float32;
-  std::uint64_t noise_key = 0;
-  std::array<StateArray, kStateKinds> state;
-
-  std::int64_t row_blocks = 1;
-  std::int64_t col_blocks = 1;
-  std::int64_t first_tile = 0;
-  std::int64_t tile_count = 0;
-
-  // Bytes from the beginning of the workspace's moments, and numbers from the beginning of its partial sums.
-  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0, row_factor = 0;
-  std::int64_t row_partial = 0, col_partial = 0;
-
-  std::int64_t partials() const {
-    const std::int64_t rows = col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
-    const std::int64_t cols = row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0;
-    return layout.factored ? rows + cols : 0;
-  }
-};
-
-// A half-open range of indices.
-struct Span {
-  std::int64_t first = 0;
-  std::int64_t last = 0;
-};
-
-// Leaves that go through a phase together, the tasks (pieces of work of about the same size) of all their tiles, and
-// how much work that is.
-struct Wave {
-  Span leaves;
-  Span tasks;
-  std::int64_t elements = 0;
-  std::int64_t moments = 0;  // of row and col together
-};
 
 // Made once for the shapes, dtypes and knobs of all leaves, then asked for sizes in bytes and handed to a State. A
 // leaf has at most kMaxRank axes and kMostElements elements.
@@ -95,7 +34,7 @@ class Plan {
     make_tiles();
     place_state();
     place_scratch();
-    make_waves();
+    schedule_ = Schedule(leaves_, tiles_, looks_first());
   }
 
   const std::vector<LeafPlan>& leaves() const { return leaves_; }
@@ -105,11 +44,7 @@ class Plan {
   const Config& call() const { return knobs_.front(); }
 
   const std::vector<Tile>& tiles() const { return tiles_; }
-  // A task is a range of tiles.
-  const std::vector<Span>& tasks() const { return tasks_; }
-  const std::vector<Wave>& moment_waves() const { return moment_waves_; }
-  const std::vector<Wave>& waves() const { return waves_; }
-  const Wave& everything() const { return everything_; }
+  const Schedule& schedule() const { return schedule_; }
 
   // Whether a step decides to go on after it has seen every gradient; otherwise each wave goes through at once.
   bool looks_first() const {
@@ -118,15 +53,11 @@ class Plan {
 
   std::int64_t state_nbytes() const { return state_nbytes_; }
   std::int64_t moment_scratch_nbytes() const { return moment_scratch_nbytes_; }
-  std::int64_t partial_count() const { return partial_count_; }
   std::int64_t axis_count() const { return axis_count_; }
 
  private:
   static constexpr std::int64_t kTileElements = 131072;
   static constexpr std::int64_t kTileRows = 256;  // keeps column partials below 1/64 of a leaf of 16 bits
-  static constexpr std::int64_t kTaskElements = 16384;
-  static constexpr std::int64_t kWaveBytes = 8 << 20;  // gradient and parameter, to stay in the cache between phases
-  static constexpr std::int64_t kPartialBytes = 64 << 10;
 
   void require_one_call() {
     if (knobs_.empty()) throw Error({.expected = "at least one row of knobs", .found = "none"});
@@ -275,92 +206,12 @@ class Plan {
     if (moment_scratch_nbytes_ > 0) moment_scratch_nbytes_ += kLanes * item_size(DType::float64);
   }
 
-  Wave make_wave(Span leaves) {
-    Wave wave{leaves, {static_cast<std::int64_t>(tasks_.size()), 0}};
-    std::int64_t work = kTaskElements;
-    for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
-      const LeafPlan& leaf = leaves_[static_cast<std::size_t>(i)];
-      for (std::int64_t t = leaf.first_tile; t < leaf.first_tile + leaf.tile_count; ++t) {
-        if (work >= kTaskElements) {
-          tasks_.push_back({t, t});
-          work = 0;
-        }
-        tasks_.back().last = t + 1;
-        work += tiles_[static_cast<std::size_t>(t)].size();
-      }
-      wave.elements += leaf.layout.size();
-      if (leaf.layout.factored) wave.moments += leaf.layout.slices * (leaf.layout.rows + leaf.layout.cols);
-    }
-    wave.tasks.last = static_cast<std::int64_t>(tasks_.size());
-    return wave;
-  }
-
-  // Consecutive leaves, as many as a limit on some cost allows, at least one.
-  template <class Cost, class Close>
-  void group_leaves(const Cost& cost, const Close& close) {
-    const auto count = static_cast<std::int64_t>(leaves_.size());
-    Span leaves;
-    for (; leaves.first < count; leaves.first = leaves.last) {
-      leaves.last = leaves.first + 1;
-      auto total = cost(leaves_[static_cast<std::size_t>(leaves.first)]);
-      for (; leaves.last < count; ++leaves.last) {
-        const auto next = total + cost(leaves_[static_cast<std::size_t>(leaves.last)]);
-        if (next > 1) break;
-        total = next;
-      }
-      close(leaves);
-    }
-  }
-
-  // `moments` runs over as many leaves at once as the buffer of partial sums holds; `rms` and `apply` over as many as
-  // the cache holds. A step that does not look first takes both limits for one wave.
-  void make_waves() {
-    std::int64_t most = kPartialBytes / 8;
-    for (const LeafPlan& leaf : leaves_) most = std::max(most, leaf.partials());
-    const auto of_partials = [&](const LeafPlan& leaf) {
-      return static_cast<double>(leaf.partials()) / static_cast<double>(most);
-    };
-    const auto of_cache = [](const LeafPlan& leaf) {
-      return static_cast<double>(2 * leaf.layout.size() * item_size(leaf.spec.dtype)) / static_cast<double>(kWaveBytes);
-    };
-    everything_ = make_wave({0, static_cast<std::int64_t>(leaves_.size())});
-    if (looks_first()) {
-      group_leaves(of_partials, [&](Span leaves) {
-        place_partials(leaves);
-        moment_waves_.push_back(make_wave(leaves));
-      });
-      group_leaves(of_cache, [&](Span leaves) { waves_.push_back(make_wave(leaves)); });
-    } else {
-      const auto of_both = [&](const LeafPlan& leaf) { return std::max(of_partials(leaf), of_cache(leaf)); };
-      group_leaves(of_both, [&](Span leaves) {
-        place_partials(leaves);
-        waves_.push_back(make_wave(leaves));
-      });
-    }
-  }
-
-  // The waves take turns with one buffer.
-  void place_partials(Span leaves) {
-    std::int64_t next = 0;
-    for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
-      LeafPlan& leaf = leaves_[static_cast<std::size_t>(i)];
-      leaf.row_partial = next;
-      leaf.col_partial = next + (leaf.col_blocks > 1 ? leaf.layout.slices * leaf.col_blocks * leaf.layout.rows : 0);
-      next += leaf.partials();
-    }
-    partial_count_ = std::max(partial_count_, next);
-  }
-
   std::vector<Config> knobs_;
   std::vector<LeafPlan> leaves_;
   std::vector<Tile> tiles_;
-  std::vector<Span> tasks_;
-  std::vector<Wave> moment_waves_;
-  std::vector<Wave> waves_;
-  Wave everything_;
+  Schedule schedule_;
   std::int64_t state_nbytes_ = 0;
   std::int64_t moment_scratch_nbytes_ = 0;
-  std::int64_t partial_count_ = 0;
   std::int64_t axis_count_ = 0;
 };
 

@@ -14,6 +14,7 @@
 
 #include "adafactor/fork.hpp"
 #include "adafactor/plan.hpp"
+#include "adafactor/progress.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -41,8 +42,9 @@ class Workspace {
       : leaves(plan.leaves().size()),
         sums(plan.tiles().size()),
         axes(static_cast<std::size_t>(plan.axis_count())),
+        progress(plan.schedule()),
         moments_(detail::allocate_zeros(plan.moment_scratch_nbytes())),
-        partials_(static_cast<std::size_t>(plan.partial_count())) {
+        partials_(static_cast<std::size_t>(plan.schedule().partial_count())) {
     for (std::size_t i = 0; i < leaves.size(); ++i) place(leaves[i], plan.leaves()[i]);
   }
 
@@ -50,12 +52,14 @@ class Workspace {
     return static_cast<std::int64_t>(sizeof(Workspace) + plan.leaves().size() * sizeof(Leaf) +
                                      plan.tiles().size() * sizeof(TileSums)) +
            plan.axis_count() * static_cast<std::int64_t>(sizeof(Axis)) + plan.moment_scratch_nbytes() +
-           plan.partial_count() * static_cast<std::int64_t>(sizeof(double));
+           Progress::nbytes(plan.schedule()) +
+           plan.schedule().partial_count() * static_cast<std::int64_t>(sizeof(double));
   }
 
   std::vector<Leaf> leaves;
   std::vector<TileSums> sums;
   std::vector<Axis> axes;
+  Progress progress;
   // The norm of all G of this call together.
   double gradient_norm() const { return std::sqrt(scaled_squares) / kNormScale; }
   void add_squares(double squares) { scaled_squares += squares * (kNormScale * kNormScale); }

@@ -89,31 +89,8 @@ class StepRun {
     }
   }
 
-  // Nothing of the caller's is written before `rms` of the first wave, and after `factors` nothing fails.
-  void update(Backend& backend) const {
-    if (plan_.looks_first()) {
-      for (const Wave& wave : plan_.moment_waves()) backend.moments(wave);
-      backend.factors(plan_.everything());
-      // From the end, where `moments` has just been.
-      const std::vector<Wave>& waves = plan_.waves();
-      for (auto wave = waves.rbegin(); wave != waves.rend(); ++wave) {
-        backend.rms(*wave);
-        backend.apply(*wave);
-      }
-      return;
-    }
-    for (const Wave& wave : plan_.waves()) {
-      backend.moments(wave);
-      backend.factors(wave);
-      backend.rms(wave);
-      backend.apply(wave);
-    }
-  }
-
   void accumulate(Backend& backend) {
-    for (const Wave& wave : plan_.looks_first() ? plan_.moment_waves() : plan_.waves()) backend.moments(wave);
-    backend.factors(plan_.everything());
-    backend.accumulate(plan_.everything());
+    backend.accumulate();
     // The parameters stay, but their average may move, and the caller may want them in another place.
     if (!goes()) return;
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
@@ -121,7 +98,7 @@ class StepRun {
       state_.counts[i].accumulated = state_.counts[i].accumulated || leaf.action == Action::accumulate;
       leaf.action = Action::keep;
     }
-    backend.apply(plan_.everything());
+    backend.keep();
   }
 
   bool goes() const { return workspace_.finite || plan_.call().on_nonfinite == OnNonfinite::propagate; }
@@ -142,7 +119,7 @@ class StepRun {
       leaf.action = Action::keep;
       leaf.averages = false;
     }
-    backend.apply(plan_.everything());
+    backend.keep();
   }
 
   std::int64_t first_nonfinite() const {
@@ -283,7 +260,7 @@ inline Outcome step(State& state, const Call& call, const KernelTable& kernels) 
   run.prepare_leaves();
   CpuBackend backend(state.plan(), state.workspace(), kernels, get_num_threads());
   if (run.updates()) {
-    run.update(backend);
+    backend.update();
   } else {
     run.accumulate(backend);
   }

@@ -55,6 +55,24 @@ void on_each_thread(int threads, const Body& body) {
   CHECK_EQ(used, expected);
 }
 
+void each_member_of_a_team_has_a_number() {
+  for (const int threads : {1, 2, 5, 3}) {
+    const int expected = kSerial ? 1 : threads;
+    std::vector<std::atomic<int>> calls(static_cast<std::size_t>(threads));
+    std::atomic<int> arrived{0};
+    std::thread::id first;
+    const int used = adafactor::on_team(threads, [&](int number) {
+      ++calls[static_cast<std::size_t>(number)];
+      if (number == 0) first = std::this_thread::get_id();
+      ++arrived;
+      while (arrived < expected) std::this_thread::yield();
+    });
+    CHECK_EQ(used, expected);
+    CHECK(first == std::this_thread::get_id());
+    for (int i = 0; i < threads; ++i) CHECK_EQ(calls[static_cast<std::size_t>(i)], i < expected ? 1 : 0);
+  }
+}
+
 void a_team_grows_and_shrinks() {
   for (const int threads : {2, 5, 3, 1, 20}) {
     std::vector<std::thread::id> ids(static_cast<std::size_t>(threads));
@@ -194,6 +212,7 @@ int main() {
 #endif
   each_index_is_visited_once();
   an_empty_range_calls_nobody();
+  each_member_of_a_team_has_a_number();
   a_team_grows_and_shrinks();
   the_number_of_threads_is_kept_and_bounded();
 #if defined(__SSE2__)

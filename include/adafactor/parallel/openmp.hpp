@@ -60,6 +60,9 @@ inline int possible_team(int threads) {
   return possible;
 }
 
+// Where a thread looks again and again for what another one does.
+inline void give_way() { std::this_thread::yield(); }
+
 template <class Share>
 int run_on_team(int threads, const Share& share) {
   const int team = possible_team(threads);
@@ -67,7 +70,7 @@ int run_on_team(int threads, const Share& share) {
 #pragma omp parallel num_threads(team)
   {
     if (omp_get_thread_num() == 0) used = omp_get_num_threads();
-    share();  // not an `omp for`, which would wait at its own end and then again at the region's
+    share(omp_get_thread_num());  // not an `omp for`, which would wait at its own end and then again at the region's
   }
   return used;
 }

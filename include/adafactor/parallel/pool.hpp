@@ -38,7 +38,7 @@ inline int default_threads() {
 
 // What each thread of a team calls once.
 struct Job {
-  void (*call)(const void*) = nullptr;
+  void (*call)(const void*, int) = nullptr;
   const void* share = nullptr;
 };
 
@@ -46,6 +46,8 @@ struct Job {
 // a job makes it `called` and may take that back, the thread makes it `working` and then `idle`.
 class Helper {
  public:
+  explicit Helper(int number) : number_(number) {}
+
   void call(const Job& job) {
     job_ = job;  // nobody reads it while the stage is idle
     change_to(Stage::called);
@@ -64,7 +66,7 @@ class Helper {
       wait_for(Stage::called);
       Stage expected = Stage::called;
       if (!stage_.compare_exchange_strong(expected, Stage::working)) continue;
-      job_.call(job_.share);
+      job_.call(job_.share, number_);
       change_to(Stage::idle);
     }
   }
@@ -100,6 +102,7 @@ class Helper {
     }
   }
 
+  const int number_;  // in the team; its caller is 0
   std::atomic<Stage> stage_{Stage::idle};
   Job job_;
   std::mutex mutex_;
@@ -125,12 +128,12 @@ class Pool {
   // Calls the job on the caller's thread and on threads - 1 others, or as many of them as there can be.
   int run(int threads, const Job& job) {
     if (busy_.exchange(true, std::memory_order_acquire)) {
-      job.call(job.share);
+      job.call(job.share, 0);
       return 1;
     }
     const auto count = std::min(static_cast<std::size_t>(threads - 1), grow(static_cast<std::size_t>(threads - 1)));
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->call(job);
-    job.call(job.share);
+    job.call(job.share, 0);
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->dismiss();
     busy_.store(false, std::memory_order_release);
     return static_cast<int>(count) + 1;
@@ -141,7 +144,7 @@ class Pool {
     try {
       while (helpers_.size() < count) {
         helpers_.reserve(helpers_.size() + 1);
-        auto helper = std::make_unique<Helper>();
+        auto helper = std::make_unique<Helper>(static_cast<int>(helpers_.size()) + 1);
         std::thread([&each = *helper] { each.serve(); }).detach();
         helpers_.push_back(std::move(helper));
       }
@@ -156,11 +159,14 @@ class Pool {
   std::vector<std::unique_ptr<Helper>> helpers_;  // of whoever set busy_
 };
 
+// Where a thread looks again and again for what another one does.
+inline void give_way() { std::this_thread::yield(); }
+
 template <class Share>
 int run_on_team(int threads, const Share& share) {
-  const Job job{[](const void* work) { (*static_cast<const Share*>(work))(); }, &share};
+  const Job job{[](const void* work, int number) { (*static_cast<const Share*>(work))(number); }, &share};
   if (Pool* pool = Pool::of_process()) return pool->run(threads, job);
-  share();
+  share(0);
   return 1;
 }
 

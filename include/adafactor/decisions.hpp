@@ -1,0 +1,175 @@
+// What is decided between the phases, leaf by leaf, from what they found: whether the step goes on, what clipping
+// multiplies by, the step size, and whether the arithmetic's range is left. All of it stays in the workspace.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <utility>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/kernel_table.hpp"
+#include "adafactor/plan.hpp"
+#include "adafactor/state.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// Whether the parameter's scale or the clipping of U asks for `rms`.
+inline bool measures(const Leaf& leaf) {
+  return leaf.action == Action::update &&
+         (leaf.scales_parameter || leaf.clip_threshold < std::numeric_limits<double>::infinity());
+}
+
+class Decisions {
+ public:
+  Decisions(const Plan& plan, Workspace& workspace, const KernelTable& kernels)
+      : plan_(plan), workspace_(workspace), kernels_(kernels) {}
+
+  // After `judge`: whether anything is written.
+  bool goes() const { return plan_.call().on_nonfinite == OnNonfinite::propagate || workspace_.finite; }
+
+  // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm.
+  void find_norm(std::int64_t index) {
+    Leaf& leaf = leaf_at(index);
+    if (!leaf.judged) return;
+    leaf.gradient_squares = 0;
+    const TileSums* sums = sums_of(leaf);
+    for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
+    if (leaf.action == Action::accumulate && !fits(leaf.gradient_squares, index)) leaf.gradient_squares = kInfinity;
+    leaf.norm_factor = norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
+  }
+
+  // After `moments` of all leaves: whether the step goes on, and the norm of all G together, which may clip.
+  void judge() {
+    for (const Leaf& leaf : workspace_.leaves) {
+      if (!leaf.judged) continue;
+      if (!std::isfinite(leaf.gradient_squares)) workspace_.finite = false;
+      workspace_.add_squares(leaf.gradient_squares);
+    }
+    if (!plan_.call().global_clipnorm) return;
+    const double factor = norm_factor(*plan_.call().global_clipnorm, workspace_.gradient_norm());
+    for (Leaf& leaf : workspace_.leaves) leaf.norm_factor = factor;
+  }
+
+  // After `factors`: whether torch's clamp may bind.
+  void find_clamp(std::int64_t index) {
+    Leaf& leaf = leaf_at(index);
+    leaf.clamp_binds = leaf.clamps && leaf.factored && leaf.action == Action::update && may_clamp(leaf);
+  }
+
+  // After `rms`: from the sums of U^2 and P^2 the factor of clipping by rms, and alpha.
+  void find_step(std::int64_t index) {
+    Leaf& leaf = leaf_at(index);
+    if (leaf.action != Action::update || leaf.size() == 0) return;
+    leaf.wide = false;
+    if (measures(leaf)) {
+      add_squares(leaf);
+      if (narrow_overflow(index)) {
+        leaf.wide = true;
+        measure_wide(index);
+      }
+    }
+    const double size = static_cast<double>(leaf.size());
+    const double update_rms = std::sqrt(leaf.update_squares / size);
+    const double parameter_rms = std::sqrt(leaf.parameter_squares / size);
+    leaf.clip_factor = update_rms <= leaf.clip_threshold || !measures(leaf) ? 1 : leaf.clip_threshold / update_rms;
+    double scale = 1;
+    if (leaf.scales_parameter) {
+      scale = leaf.decays_first ? std::abs(1 - leaf.weight_decay) * parameter_rms : parameter_rms;
+      if (scale < leaf.epsilon_2) scale = leaf.epsilon_2;
+      if (scale > leaf.max_parameter_scale) scale = leaf.max_parameter_scale;
+    }
+    leaf.step_size = leaf.rho * scale;
+    if (leaf.decays_by_step) leaf.weight_decay *= leaf.step_size;
+    leaf.wide = leaf.wide || may_overflow(index);
+  }
+
+ private:
+  Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
+  TileSums* sums_of(const Leaf& leaf) { return workspace_.sums.data() + leaf.first_tile; }
+
+  // Whether a window of accumulation that holds this much could be completed by zeros: the update's sums stay in range.
+  bool fits(double squares, std::int64_t index) const {
+    const bool narrow = plan_.leaves()[static_cast<std::size_t>(index)].arithmetic == DType::float32;
+    return !narrow || squares <= static_cast<double>(std::numeric_limits<float>::max());
+  }
+
+  static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
+
+  void add_squares(Leaf& leaf) {
+    leaf.update_squares = 0;
+    leaf.parameter_squares = 0;
+    const TileSums* sums = sums_of(leaf);
+    for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
+      leaf.update_squares += sums[t].update_squares;
+      leaf.parameter_squares += sums[t].parameter_squares;
+    }
+  }
+
+  // The squares left float although the gradient is finite.
+  bool narrow_overflow(std::int64_t index) {
+    const Leaf& leaf = leaf_at(index);
+    return plan_.leaves()[static_cast<std::size_t>(index)].arithmetic == DType::float32 &&
+           std::isfinite(leaf.gradient_squares) &&
+           !(std::isfinite(leaf.update_squares) && std::isfinite(leaf.parameter_squares));
+  }
+
+  void measure_wide(std::int64_t index) {
+    Leaf& leaf = leaf_at(index);
+    const Kernels& kernels = kernels_.of(plan_.leaves()[static_cast<std::size_t>(index)].arithmetic);
+    TileSums* sums = sums_of(leaf);
+    for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
+      kernels.rms(leaf, plan_.tiles()[static_cast<std::size_t>(leaf.first_tile + t)], sums, sums[t]);
+    }
+    add_squares(leaf);
+  }
+
+  // Whether float may not hold what `apply` forms on the way to a finite update: the row factor, into which everything
+  // else is multiplied, its product with G, and U where nobody has measured it.
+  bool may_overflow(std::int64_t index) {
+    constexpr double limit = 1e38;
+    const Leaf& leaf = leaf_at(index);
+    if (!leaf.factored || plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
+    const auto [rows, cols] = moment_ranges(leaf);
+    const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
+    const double row_factor = std::sqrt(mean / rows.smallest);
+    const double norm = leaf.norm_factor * std::sqrt(leaf.gradient_squares);
+    // G^2 is at most all columns' share of R.
+    const double share = static_cast<double>(leaf.cols) / leaf.one_minus_beta_2;
+    const double product = std::min(row_factor * norm, std::sqrt(mean * share));
+    const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
+    const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
+    if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
+    return !measures(leaf) && row_factor / std::sqrt(cols.smallest) * norm > limit;
+  }
+
+  // Whether the largest product of factors reaches the limit, or may by rounding.
+  bool may_clamp(const Leaf& leaf) {
+    const auto [rows, cols] = moment_ranges(leaf);
+    const double row_factor = std::sqrt(std::max(rows.largest, leaf.epsilon_1) / rows.smallest);
+    return !(row_factor / std::sqrt(cols.smallest) * leaf.epsilon_1 < 0.999);
+  }
+
+  std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf) {
+    MomentRange rows{kInfinity, 0};
+    MomentRange cols = rows;
+    const auto widen = [](MomentRange& range, const MomentRange& more) {
+      range = {std::min(range.smallest, more.smallest), std::max(range.largest, more.largest)};
+    };
+    const TileSums* sums = sums_of(leaf);
+    for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
+      widen(rows, sums[t].rows);
+      widen(cols, sums[t].cols);
+    }
+    return {rows, cols};
+  }
+
+  const Plan& plan_;
+  Workspace& workspace_;
+  const KernelTable& kernels_;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

@@ -1,0 +1,289 @@
+// The schedule of a step: which piece of which phase is handed out when. Leaves go through the phases in waves, and the
+// pieces of neighbouring waves are dealt out in turns: while one wave's arrays come from memory, those of another are
+// computed with in the cache. A piece begins when the stages that it awaits are complete. All of them lie before it in
+// the order, so whoever waits is waiting for somebody who works, and nobody waits at the end of a phase.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <utility>
+#include <vector>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/leaf.hpp"
+#include "adafactor/leaf_plan.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// The parts of a step that are done wave by wave; `means` is the end of `moments`. And `judge`, once: whether the step
+// goes on, and the norm of all gradients.
+enum class Phase : std::uint8_t { moments, means, factors, rms, apply, judge };
+
+// Consecutive leaves that go through a phase together, and the tasks (pieces of work of about the same size) of all
+// their tiles.
+struct Wave {
+  Span leaves;
+  Span tasks;
+  Span tiles;
+  std::int64_t elements = 0;
+  std::int64_t moments = 0;  // of row and col together
+};
+
+// One phase of one wave.
+struct Stage {
+  Phase phase = Phase::judge;
+  Span leaves;
+  Span tasks;
+  Span awaits;                   // the stages that have to be complete before it begins
+  std::int64_t first_claim = 0;  // of its tasks among those of all stages
+
+  std::int64_t size() const { return tasks.last - tasks.first; }
+  // The thread that takes a task unless another one has nothing else to do: it is the same in all phases, so that it
+  // finds a tile in its own cache. What is no pass over tiles goes to whoever comes first.
+  bool belongs_to_all() const { return phase != Phase::moments && phase != Phase::rms && phase != Phase::apply; }
+  std::int64_t home(std::int64_t task, std::int64_t threads) const {
+    return size() < threads ? task % threads : (task - tasks.first) * threads / size();
+  }
+};
+
+// One task of a stage.
+struct Item {
+  std::int32_t stage = 0;
+  std::int32_t task = 0;
+};
+
+// Made once for the leaves and tiles of a plan; depends on nothing else.
+class Schedule {
+ public:
+  Schedule() = default;
+  // Also finds a place for the partial sums of each leaf. `looks_first`: nobody writes before everything was judged.
+  Schedule(std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first) {
+    gather_waves(leaves);
+    for (Wave& wave : waves_) add_tasks(wave, tiles);
+    everything_.tasks = {0, static_cast<std::int64_t>(tasks_.size())};
+    place_partials(leaves);
+    make_stages(looks_first);
+    if (looks_first) {
+      deal_looking_first();
+    } else {
+      deal_at_once();
+    }
+  }
+
+  const std::vector<Wave>& waves() const { return waves_; }
+  // All leaves as one wave.
+  const Wave& everything() const { return everything_; }
+  const std::vector<Stage>& stages() const { return stages_; }
+  // The pieces of a step in the order in which they are handed out.
+  const std::vector<Item>& items() const { return items_; }
+  // A task is a range of tiles.
+  const std::vector<Span>& tasks() const { return tasks_; }
+  // Numbers in the buffer that the partial sums of waves take turns with.
+  std::int64_t partial_count() const { return partial_count_; }
+  // The tasks of all stages together.
+  std::int64_t claims() const { return claims_; }
+
+ private:
+  static constexpr std::int64_t kTaskElements = 16384;
+  static constexpr std::int64_t kWaveBytes = 2 << 20;     // what an update reads, of leaves that are smaller than that
+  static constexpr std::int64_t kCachedBytes = 10 << 20;  // three waves of this size stay in the cache
+  static constexpr std::int64_t kSerialMoments = 16384;   // so many are made in less time than it takes to share them
+  static constexpr std::int64_t kPartials = 8192;
+
+  // What `rms` and `apply` read of a leaf.
+  static std::int64_t bytes_of(const LeafPlan& leaf) {
+    const std::int64_t moments = leaf.layout.factored ? 0 : item_size(leaf.arithmetic);
+    return leaf.layout.size() * (2 * item_size(leaf.spec.dtype) + moments);
+  }
+
+  // Small leaves share a wave. Waves of which several stay in the cache, and share the buffer of partial sums, make a
+  // run; a larger one is a run alone.
+  void gather_waves(const std::vector<LeafPlan>& leaves) {
+    const auto count = static_cast<std::int64_t>(leaves.size());
+    const auto at = [&](std::int64_t i) -> const LeafPlan& { return leaves[static_cast<std::size_t>(i)]; };
+    bool joins = false;
+    everything_.leaves = {0, count};
+    for (std::int64_t first = 0, last = 0; first < count; first = last) {
+      Wave wave;
+      std::int64_t bytes = 0;
+      std::int64_t partials = 0;
+      for (; last < count; ++last) {
+        const LeafPlan& leaf = at(last);
+        const bool fits = bytes + bytes_of(leaf) <= kWaveBytes && partials + leaf.partials() <= kPartials / 2;
+        if (last > first && !fits) break;
+        bytes += bytes_of(leaf);
+        partials += leaf.partials();
+        wave.elements += leaf.layout.size();
+        if (leaf.layout.factored) wave.moments += leaf.layout.slices * (leaf.layout.rows + leaf.layout.cols);
+      }
+      wave.leaves = {first, last};
+      wave.tiles = {at(first).first_tile, at(last - 1).first_tile + at(last - 1).tile_count};
+      const bool alone = bytes > kCachedBytes || partials > kPartials / 2;
+      const auto index = static_cast<std::int64_t>(waves_.size());
+      if (alone || !joins) runs_.push_back({index, index});
+      ++runs_.back().last;
+      joins = !alone;
+      everything_.elements += wave.elements;
+      everything_.moments += wave.moments;
+      waves_.push_back(wave);
+    }
+  }
+
+  void add_tasks(Wave& wave, const std::vector<Tile>& tiles) {
+    wave.tasks.first = static_cast<std::int64_t>(tasks_.size());
+    std::int64_t work = kTaskElements;
+    for (std::int64_t t = wave.tiles.first; t < wave.tiles.last; ++t) {
+      if (work >= kTaskElements) {
+        tasks_.push_back({t, t});
+        work = 0;
+      }
+      tasks_.back().last = t + 1;
+      work += tiles[static_cast<std::size_t>(t)].size();
+    }
+    wave.tasks.last = static_cast<std::int64_t>(tasks_.size());
+  }
+
+  // Neighbours of a run have a half of the buffer each; a wave that needs more is alone.
+  void place_partials(std::vector<LeafPlan>& leaves) {
+    for (const Span run : runs_) {
+      for (std::int64_t k = run.first; k < run.last; ++k) {
+        std::int64_t next = (k - run.first) % 2 * (kPartials / 2);
+        const Span members = waves_[static_cast<std::size_t>(k)].leaves;
+        for (std::int64_t i = members.first; i < members.last; ++i) {
+          LeafPlan& leaf = leaves[static_cast<std::size_t>(i)];
+          leaf.row_partial = next;
+          leaf.col_partial = next + (leaf.col_blocks > 1 ? leaf.layout.slices * leaf.col_blocks * leaf.layout.rows : 0);
+          next += leaf.partials();
+          if (leaf.partials() > 0) partial_count_ = std::max(partial_count_, next);
+        }
+      }
+    }
+  }
+
+  std::int64_t stage_of(Phase phase, std::int64_t wave) const {
+    return static_cast<std::int64_t>(phase) * static_cast<std::int64_t>(waves_.size()) + wave;
+  }
+
+  // The stages of a phase follow each other; the judge comes last.
+  void make_stages(bool looks_first) {
+    const Span judge{stage_of(Phase::judge, 0), stage_of(Phase::judge, 0) + 1};
+    const auto one = [&](Phase phase, std::int64_t wave) {
+      return Span{stage_of(phase, wave), stage_of(phase, wave) + 1};
+    };
+    // Of the rows and columns of small waves: all at once.
+    std::vector<Span> at_once;
+    for (const Wave& wave : waves_) {
+      at_once.push_back(wave.tasks);
+      if (wave.moments > kSerialMoments || wave.tasks.first == wave.tasks.last) continue;
+      const auto task = static_cast<std::int64_t>(tasks_.size());
+      tasks_.push_back(wave.tiles);
+      at_once.back() = {task, task + 1};
+    }
+    stages_.resize(static_cast<std::size_t>(judge.last));
+    for (const Span run : runs_) {
+      for (std::int64_t k = run.first; k < run.last; ++k) {
+        const Wave& wave = waves_[static_cast<std::size_t>(k)];
+        const Span some = at_once[static_cast<std::size_t>(k)];
+        const auto set = [&](Phase phase, Span tasks, Span awaits) {
+          stages_[static_cast<std::size_t>(stage_of(phase, k))] = {phase, wave.leaves, tasks, awaits};
+        };
+        // Those that had the same part of the buffer before.
+        const Span earlier{std::max<std::int64_t>(k - 3, 0), std::max(run.first, k - 1)};
+        set(Phase::moments, wave.tasks, {stage_of(Phase::means, earlier.first), stage_of(Phase::means, earlier.last)});
+        set(Phase::means, some, one(Phase::moments, k));
+        set(Phase::factors, some, looks_first ? judge : one(Phase::means, k));
+        set(Phase::rms, wave.tasks, one(Phase::factors, k));
+        set(Phase::apply, wave.tasks, one(Phase::rms, k));
+      }
+    }
+    const auto task = static_cast<std::int64_t>(tasks_.size());
+    tasks_.push_back({0, 0});
+    stages_.back() = {Phase::judge, {0, everything_.leaves.last}, {task, task + 1}, {0, stage_of(Phase::factors, 0)}};
+    for (Stage& stage : stages_) stage.first_claim = std::exchange(claims_, claims_ + stage.size());
+  }
+
+  // A stage whose items have their turns from `begins` on, one a unit.
+  struct Voice {
+    Phase phase;
+    std::int64_t wave;
+    double begins;
+  };
+
+  std::int64_t items_of(Phase phase, Span run, std::int64_t wave) const {
+    if (wave < run.first || wave >= run.last) return 0;
+    return stages_[static_cast<std::size_t>(stage_of(phase, wave))].size();
+  }
+
+  // Deals out the items of several stages, in turns. `rms` goes backwards: what `moments` came to last is in the cache
+  // still.
+  void deal(Span run, std::initializer_list<Voice> voices) {
+    std::vector<std::pair<double, Item>> turns;
+    for (const Voice& voice : voices) {
+      const std::int64_t count = items_of(voice.phase, run, voice.wave);
+      if (count == 0) continue;
+      const std::int64_t index = stage_of(voice.phase, voice.wave);
+      const Span tasks = stages_[static_cast<std::size_t>(index)].tasks;
+      for (std::int64_t i = 0; i < count; ++i) {
+        const std::int64_t task = voice.phase == Phase::rms ? tasks.last - 1 - i : tasks.first + i;
+        turns.push_back({voice.begins + static_cast<double>(i),
+                         {static_cast<std::int32_t>(index), static_cast<std::int32_t>(task)}});
+      }
+    }
+    std::stable_sort(turns.begin(), turns.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (const auto& turn : turns) items_.push_back(turn.second);
+  }
+
+  void deal_judge() {
+    items_.push_back({static_cast<std::int32_t>(stages_.size() - 1), static_cast<std::int32_t>(tasks_.size() - 1)});
+  }
+
+  // `moments` of all waves, and after the judge the rest, from the last wave to the first.
+  void deal_looking_first() {
+    for (const Span run : runs_) {
+      for (std::int64_t k = run.first; k <= run.last; ++k) {
+        const double middle = 0.5 * static_cast<double>(items_of(Phase::moments, run, k));
+        deal(run, {{Phase::moments, k, 0}, {Phase::means, k - 1, middle}});
+      }
+    }
+    deal_judge();
+    for (auto run = runs_.rbegin(); run != runs_.rend(); ++run) {
+      for (std::int64_t k = run->last; k >= run->first - 1; --k) {
+        const double middle = 0.5 * static_cast<double>(items_of(Phase::rms, *run, k));
+        deal(*run, {{Phase::rms, k, 0}, {Phase::factors, k - 1, middle}, {Phase::apply, k + 1, 0.5}});
+      }
+    }
+  }
+
+  // All phases of a wave soon after each other.
+  void deal_at_once() {
+    for (const Span run : runs_) {
+      for (std::int64_t k = run.first; k <= run.last + 1; ++k) {
+        const auto length = static_cast<double>(items_of(Phase::moments, run, k));
+        const double third = length / 3;
+        const double later = third + std::max(third, static_cast<double>(items_of(Phase::means, run, k - 1)));
+        deal(run, {{Phase::moments, k, 0},
+                   {Phase::means, k - 1, third},
+                   {Phase::factors, k - 1, later},
+                   {Phase::apply, k - 2, 0.5}});
+        deal(run, {{Phase::rms, k - 1, 0}});
+      }
+    }
+    deal_judge();
+  }
+
+  std::vector<Wave> waves_;
+  std::vector<Span> runs_;  // of waves
+  Wave everything_;
+  std::vector<Span> tasks_;
+  std::vector<Stage> stages_;
+  std::vector<Item> items_;
+  std::int64_t partial_count_ = 0;
+  std::int64_t claims_ = 0;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

@@ -21,6 +21,7 @@ inline bool measures(const Leaf& leaf) {
          (leaf.scales_parameter || leaf.clip_threshold < std::numeric_limits<double>::infinity());
 }
 
+// Of one step; none of it throws.
 class Decisions {
  public:
   Decisions(const Plan& plan, Workspace& workspace, const KernelTable& kernels)

@@ -10,16 +10,23 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// The gradient links of the elements from `first` on, in the order of the state.
+template <class T>
+GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first) {
+  const double limit = leaf.clip_value > 0 ? leaf.clip_value : __builtin_inf();
+  return {leaf.accumulates ? static_cast<const T*>(leaf.before.accumulator) + first : nullptr,
+          static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
+}
+
 // The gradient of one slice of a leaf.
 template <class T>
 class Gradient {
  public:
   Gradient(const Leaf& leaf, std::int64_t slice)
-      : leaf_(leaf), slice_(leaf.gradient, slice), linked_(leaf.links_gradient()) {
-    if (leaf.accumulates) {
-      accumulator_ = static_cast<const T*>(leaf.before.accumulator) + slice * leaf.rows * leaf.cols;
-    }
-  }
+      : leaf_(leaf),
+        slice_(leaf.gradient, slice),
+        first_element_(slice * leaf.rows * leaf.cols),
+        linked_(leaf.links_gradient()) {}
 
   // What the elements of a run still have to be multiplied by to be G.
   static double scale(const Leaf& leaf) { return leaf.links_gradient() ? 1 : leaf.multiplier; }
@@ -33,38 +40,49 @@ class Gradient {
     return slice_.row(row).at<const S>(first);
   }
 
+  // Whether runs lie in memory, for loops that go through the links where there are any.
+  bool contiguous() const { return slice_.contiguous(); }
+
+  // The links of a row's elements from `first` on.
+  GradientLinks<T> links(std::int64_t row, std::int64_t first) const {
+    return gradient_links<T>(leaf_, first_element_ + row * leaf_.cols + first);
+  }
+
   // A run of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock elements).
   const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    return linked_ ? linked(row, first, n, buffer) : read_run(slice_.row(row), first, n, buffer);
+    return read<false>(row, first, n, buffer);
   }
 
   // A run of G.
   const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    const T* g = unclipped(row, first, n, buffer);
-    if (leaf_.clip_value > 0) clip_by_value(buffer, static_cast<T>(leaf_.clip_value), n);
-    return g;
+    return read<true>(row, first, n, buffer);
   }
 
  private:
-  const T* linked(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    if (!slice_.exists()) {
+  // Reads each element before it writes the same one of the buffer, where the array is contiguous.
+  template <bool clips>
+  const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    if (linked_ && slice_.contiguous()) {
+      with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        store_gradient<clips>(at<G>(row, first), links(row, first), buffer, n);
+      });
+      return buffer;
+    }
+    const T* g = buffer;
+    if (slice_.exists()) {
+      g = read_run(slice_.row(row), first, n, buffer);
+    } else {
       std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-    } else {
-      read_into(buffer, slice_.row(row), first, n);
     }
-    const T multiplier = static_cast<T>(leaf_.multiplier);
-    if (leaf_.accumulates) {
-      const T* accumulator = accumulator_ + row * leaf_.cols + first;
-      add_accumulator(buffer, accumulator, multiplier, static_cast<T>(leaf_.mean_factor), n);
-    } else {
-      multiply(buffer, multiplier, n);
-    }
+    if (!linked_) return g;
+    store_gradient<clips>(g, links(row, first), buffer, n);
     return buffer;
   }
 
   const Leaf& leaf_;
   Slice slice_;
-  const T* accumulator_ = nullptr;
+  std::int64_t first_element_;
   bool linked_;
 };
 

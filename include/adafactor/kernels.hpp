@@ -1,9 +1,10 @@
 // The loops over one run: a contiguous piece of one row, either the array itself or a buffer in L1 filled from it.
 // They know numbers and nothing else. T is the arithmetic, float or double; G and P are what gradients and parameters
-// are stored as; lane = column mod 16, and the sixteen sums
-// are folded in double at the end of each block of 512 columns.
+// are stored as; lane = column mod 16, and the sixteen sums are folded in double at the end of each block of 512
+// columns.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -44,32 +45,69 @@ double add_squares(const G* g, T scale, std::int64_t n, double sum) {
   return sum;
 }
 
-// The same, and each square is added to its column's sum (or begins it).
-template <bool begins, class T, class G>
-double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums, double sum) {
+// Sums of squares of a run of G, as it is and before it was clipped by value.
+struct GradientSquares {
+  double sum = 0;
+  double before_clipping = 0;
+};
+
+// G as it is read but for a scale.
+template <class T>
+struct ScaledGradient {
+  T scale;
+};
+
+// Adds up the squares of a run, and adds each to its column's sum (or begins it). With links, also those of G before it
+// was clipped.
+template <bool begins, class T, class G, class Links>
+GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64_t n, T* column_sums,
+                                      GradientSquares sums) {
+  constexpr bool linked = !std::same_as<Links, ScaledGradient<T>>;
+  const auto take = [&](const auto& x, std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    if constexpr (linked) {
+      return links.unclipped(x, i, extent);
+    } else {
+      return x * links.scale;
+    }
+  };
+  const auto clip = [&](const auto& x) ADAFACTOR_INLINE_LAMBDA {
+    if constexpr (linked) {
+      return links.clip(x);
+    } else {
+      return x;
+    }
+  };
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
+      double before[kLanes];
       for (std::int64_t i = 0; i < count; ++i) {
-        const T x = load<T>(g + first + i, One{}) * scale;
+        const T whole = take(load<T>(g + first + i, One{}), first + i, One{});
+        const T x = clip(whole);
         const T square = x * x;
         lanes[i] = static_cast<double>(square);
+        if (linked) before[i] = static_cast<double>(whole * whole);
         column_sums[first + i] = begins ? square : column_sums[first + i] + square;
       }
-      sum += fold_few(lanes, static_cast<int>(count));
+      sums.sum += fold_few(lanes, static_cast<int>(count));
+      if (linked) sums.before_clipping += fold_few(before, static_cast<int>(count));
       return;
     }
     Lanes<T> squares = fill(T{});
+    Lanes<T> before = squares;
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(g + first + i, extent) * scale;
+      const Lanes<T> whole = take(load<T>(g + first + i, extent), first + i, extent);
+      const Lanes<T> x = clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
+      if (linked) before = before + whole * whole;
       T* column = column_sums + first + i;
       store(column, begins ? square : load<T>(column, extent) + square, extent);
     });
-    sum += fold(squares);
+    sums.sum += fold(squares);
+    if (linked) sums.before_clipping += fold(before);
   });
-  return sum;
+  return sums;
 }
 
 // totals += values, or totals = values, widening to double.

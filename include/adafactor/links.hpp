@@ -11,12 +11,45 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// g <- (accumulator + multiplier g) mean_factor.
+// The gradient links of one run: what is read becomes G = (accumulator + multiplier g) mean_factor, kept within
+// [-limit, limit]; a NaN stays one.
 template <class T>
-void add_accumulator(T* g, const T* accumulator, T multiplier, T mean_factor, std::int64_t n) {
+struct GradientLinks {
+  const T* accumulator;  // of the run's elements; null where there is none
+  T multiplier;
+  T mean_factor;
+  T limit;  // infinity where there is none
+
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t i, Extent extent) const {
+    if (!accumulator) return g * multiplier;
+    return (load<T>(accumulator + i, extent) + g * multiplier) * mean_factor;
+  }
+
+  template <class Numbers>
+  ADAFACTOR_INLINE Numbers clip(const Numbers& x) const {
+    return larger(smaller(x, limit), -limit);
+  }
+};
+
+// The update of what is read, through the gradient links.
+template <class T, class Update>
+struct LinkedUpdate {
+  GradientLinks<T> links;
+  Update update;
+
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+    return update(links.clip(links.unclipped(g, i, extent)), i, extent);
+  }
+};
+
+// buffer <- G before or after clipping, of what is stored as G.
+template <bool clips, class T, class G>
+void store_gradient(const G* g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto sum = load<T>(accumulator + i, extent) + load<T>(g + i, extent) * multiplier;
-    store(g + i, sum * mean_factor, extent);
+    const auto x = links.unclipped(load<T>(g + i, extent), i, extent);
+    store(buffer + i, clips ? links.clip(x) : x, extent);
   });
 }
 
@@ -25,14 +58,6 @@ template <class T>
 void multiply(T* g, T scale, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent)
                   ADAFACTOR_INLINE_LAMBDA { store(g + i, load<T>(g + i, extent) * scale, extent); });
-}
-
-// g <- g kept within [-limit, limit]; a NaN stays one.
-template <class T>
-void clip_by_value(T* g, T limit, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    store(g + i, larger(smaller(load<T>(g + i, extent), limit), -limit), extent);
-  });
 }
 
 // after <- beta_1 before + (1 - beta_1) x, and x becomes it.
@@ -52,28 +77,37 @@ template <class T>
 void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);
   const T gain = static_cast<T>(1 - beta_1);
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
-    after[i] = to_bfloat16(static_cast<float>(momentum));
-    x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
+  if constexpr (sizeof(T) == sizeof(float)) {
+    for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const auto momentum = decay * load<T>(before + i, extent) + gain * load<T>(x + i, extent);
+      store(after + i, momentum, extent);
+      store(x + i, exact ? momentum : load<T>(after + i, extent), extent);
+    });
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
+      after[i] = to_bfloat16(static_cast<float>(momentum));
+      x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
+    }
   }
 }
 
-// out <- p - (x + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
-template <class T>
-void subtract_with_decay(const T* x, const T* p, T* out, T decay, std::int64_t n) {
+// out <- p - (u + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
+template <class T, class G, class P, class Update>
+void subtract_with_decay(const G* g, const P* p, P* out, const Update& update, T decay, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
     const auto old = load<T>(p + i, extent);
-    store(out + i, old - (load<T>(x + i, extent) + decay * old), extent);
+    store(out + i, old - (update(load<T>(g + i, extent), i, extent) + decay * old), extent);
   });
 }
 
-// out <- p - x.
-template <class T>
-void subtract(const T* x, const T* p, T* out, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(out + i, load<T>(p + i, extent) - load<T>(x + i, extent), extent); });
-}
+// What an update that was stored is in such a loop.
+struct StoredUpdate {
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Extent) const {
+    return u;
+  }
+};
 
 // after <- momentum before + (1 - momentum) p, or p where the average starts; p becomes it where it overwrites.
 template <class T>

@@ -57,9 +57,6 @@ ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& b
   }
 }
 
-// All elements of an array that lie side by side.
-inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true}; }
-
 // The rows of a range as one run: in place, or copied into the buffer.
 template <class T>
 const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
@@ -77,6 +74,15 @@ const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
 template <class T>
 const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+  if (leaf.gradient.data && leaf.gradient.whole) {
+    const std::int64_t first = range.first * leaf.cols;
+    with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
+      using G = typename decltype(storage)::type;
+      const G* g = whole_row(leaf.gradient).template at<const G>(first);
+      store_gradient<true>(g, gradient_links<T>(leaf, first), buffer, range.count * leaf.cols);
+    });
+    return buffer;
+  }
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t r = 0; r < count; ++r) {

@@ -10,6 +10,61 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+namespace detail {
+
+// At most a block of numbers into a row from `first` on, rounded to 16 bits by noise.
+inline void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
+                           const std::uint16_t* noise) {
+  const auto write = [&](auto half) {
+    using Half = decltype(half);
+    Half halves[kBlock];
+    std::int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
+    }
+    for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
+    write_elements(row, first, n, halves);
+  };
+  if (row.dtype == DType::bfloat16) {
+    write(Bfloat16{});
+  } else {
+    write(Float16{});
+  }
+}
+
+}  // namespace detail
+
+// The output of a leaf whose elements lie side by side, in the order of their numbers.
+template <class T>
+class WholeOutput {
+ public:
+  explicit WholeOutput(const Leaf& leaf) : leaf_(leaf), row_(whole_row(leaf.parameter_out)) {}
+
+  static bool fits(const Leaf& leaf) {
+    return leaf.parameter_out.whole && (!leaf.rounds_by_noise || leaf.elements.whole);
+  }
+
+  // Whether a loop may store into it as it is.
+  bool in_place() const { return !leaf_.rounds_by_noise; }
+  const Row& row() const { return row_; }
+
+  // At most a block of numbers from `first` on.
+  void write(std::int64_t first, std::int64_t n, const T* numbers) const {
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (leaf_.rounds_by_noise) {
+        std::uint16_t noise[kBlock];
+        make_noise(leaf_.noise, first, n, noise);
+        return detail::write_by_noise(row_, first, n, numbers, noise);
+      }
+    }
+    write_run(row_, first, n, numbers);
+  }
+
+ private:
+  const Leaf& leaf_;
+  Row row_;
+};
+
 // The output of one slice of a leaf.
 template <class T>
 class Output {
@@ -27,22 +82,16 @@ class Output {
   // At most a block of numbers into a row from `first` on.
   void write(std::int64_t row, std::int64_t first, std::int64_t n, const T* numbers) const {
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (leaf_.rounds_by_noise) return write_by_noise(row, first, n, numbers);
+      if (leaf_.rounds_by_noise) {
+        std::uint16_t noise[kBlock];
+        read_noise(row, first, n, noise);
+        return detail::write_by_noise(slice_.row(row), first, n, numbers, noise);
+      }
     }
     write_run(slice_.row(row), first, n, numbers);
   }
 
  private:
-  void write_by_noise(std::int64_t row, std::int64_t first, std::int64_t n, const float* numbers) const {
-    std::uint16_t noise[kBlock];
-    read_noise(row, first, n, noise);
-    if (leaf_.parameter_out.dtype == DType::bfloat16) {
-      write_halves<Bfloat16>(slice_.row(row), first, n, numbers, noise);
-    } else {
-      write_halves<Float16>(slice_.row(row), first, n, numbers, noise);
-    }
-  }
-
   void read_noise(std::int64_t row, std::int64_t first, std::int64_t n, std::uint16_t* noise) const {
     const Walk& walk = leaf_.elements;
     const std::int64_t element = first_element_ + row * walk.row_stride;
@@ -50,18 +99,6 @@ class Output {
     for (std::int64_t i = 0; i < n; ++i) {
       noise[i] = noise_of(leaf_.noise, element + offset_along(walk.col_axes, walk.col_rank, first + i));
     }
-  }
-
-  template <class Half>
-  static void write_halves(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
-                           const std::uint16_t* noise) {
-    Half halves[kBlock];
-    std::int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      detail::store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
-    }
-    for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
-    write_elements(row, first, n, halves);
   }
 
   const Leaf& leaf_;

@@ -64,6 +64,9 @@ class Slice {
   std::int64_t row_bytes_;
 };
 
+// All elements of an array that lie side by side.
+inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true}; }
+
 namespace detail {
 
 // Calls body(element, i) for the n elements from `first` on, which are stored as S. They are read and written by

@@ -15,6 +15,63 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
+// The update links of a run of n elements, at most a block; `first` is its first in the order of the state.
+template <class T>
+class LinkedRun {
+ public:
+  LinkedRun(const Leaf& leaf, std::int64_t first, std::int64_t n) : leaf_(leaf), first_(first), n_(n) {}
+
+  // Takes the update x to the new parameter: from `in` to `out`, rows in which the run begins at `begin`.
+  // write(numbers) stores where T cannot be stored as it is.
+  template <class Write>
+  void finish(T* x, const Row& in, const Row& out_row, std::int64_t begin, const Write& write) const {
+    if (leaf_.has_momentum) apply_stored_momentum(x);
+    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n_);
+    T buffer[kBlock];
+    const T* p = read_run(in, begin, n_, buffer);
+    const bool direct = out_row.in_place<T>();
+    T* out = direct ? out_row.at<T>(begin) : buffer;
+    if (leaf_.weight_decay != 0) {
+      subtract_with_decay(x, p, out, StoredUpdate{}, static_cast<T>(leaf_.weight_decay), n_);
+    } else {
+      subtract_update<T>(x, p, out, StoredUpdate{}, n_);
+    }
+    if (!direct) write(buffer);
+    if (leaf_.averages) {
+      // Of the parameters as they are stored.
+      if (!direct) read_into(buffer, out_row, begin, n_);
+      apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
+      if (!direct && leaf_.overwrites) write(buffer);
+    }
+    if (leaf_.accumulates) clear_accumulator();
+  }
+
+  void clear_accumulator() const {
+    std::memset(state<T>(leaf_.after.accumulator), 0, static_cast<std::size_t>(n_) * sizeof(T));
+  }
+
+ private:
+  template <class S>
+  S* state(void* array) const {
+    return static_cast<S*>(array) + first_;
+  }
+
+  void apply_stored_momentum(T* x) const {
+    void* before = leaf_.before.momentum;
+    void* after = leaf_.after.momentum;
+    if (leaf_.momentum_is_bfloat16) {
+      apply_momentum(x, state<const Bfloat16>(before), state<Bfloat16>(after), leaf_.beta_1, leaf_.uses_exact_momentum,
+                     n_);
+    } else {
+      apply_momentum(x, state<const T>(before), state<T>(after), leaf_.beta_1, n_);
+    }
+  }
+
+  const Leaf& leaf_;
+  std::int64_t first_;
+  std::int64_t n_;
+};
+
 // A slice's part of a tile on its way through the update links.
 template <class T>
 class SliceApply {
@@ -26,10 +83,10 @@ class SliceApply {
         parameter_(leaf.parameter, slice),
         output_(leaf, slice),
         update_(leaf, leaf_sums, slice, leaf.update_scale()),
-        state_offset_(slice * leaf.rows * leaf.cols) {}
+        first_element_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
-    const bool in_place = !leaf_.links_update() && leaf_.is_plain() && gradient_.in_place() &&
+    const bool in_place = !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.contiguous() &&
                           parameter_.contiguous() && output_.in_place();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       if (in_place) {
@@ -41,61 +98,42 @@ class SliceApply {
   }
 
  private:
-  template <class S>
-  S* state(void* array, std::int64_t row, std::int64_t first) const {
-    return static_cast<S*>(array) + state_offset_ + row * leaf_.cols + first;
-  }
-
   void apply_row(std::int64_t row) const {
     with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using P = typename decltype(of_parameter)::type;
       const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
       const P* p = parameter_.row(row).at<const P>(tile_.col);
       P* out = output_.row(row).template at<P>(tile_.col);
-      subtract_update<T>(g, p, out, update_.plain(row, tile_.col), tile_.cols);
+      const FactoredUpdate<T> update = update_.plain(row, tile_.col);
+      if (gradient_.in_place()) {
+        subtract_row(g, p, out, update);
+      } else {
+        subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
+      }
     });
+    if (leaf_.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
+  }
+
+  template <class G, class P, class U>
+  void subtract_row(const G* g, const P* p, P* out, const U& update) const {
+    if (leaf_.weight_decay != 0) {
+      subtract_with_decay(g, p, out, update, static_cast<T>(leaf_.weight_decay), tile_.cols);
+    } else {
+      subtract_update<T>(g, p, out, update, tile_.cols);
+    }
   }
 
   void apply_run(std::int64_t row, std::int64_t first, std::int64_t n) const {
     T g_buffer[kBlock];
     T x[kBlock];
     update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
-    if (leaf_.has_momentum) apply_stored_momentum(x, row, first, n);
-    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n);
-
-    T p_buffer[kBlock];
-    const T* p = read_run(parameter_.row(row), first, n, p_buffer);
-    const Row out_row = output_.row(row);
-    const bool direct = out_row.in_place<T>();
-    T* out = direct ? out_row.at<T>(first) : p_buffer;
-    if (leaf_.weight_decay != 0) {
-      subtract_with_decay(x, p, out, static_cast<T>(leaf_.weight_decay), n);
-    } else {
-      subtract(x, p, out, n);
-    }
-    if (!direct) output_.write(row, first, n, p_buffer);
-    if (leaf_.averages) {
-      // Of the parameters as they are stored.
-      if (!direct) read_into(p_buffer, out_row, first, n);
-      apply_average(out, state<const T>(leaf_.before.average, row, first), state<T>(leaf_.after.average, row, first),
-                    leaf_, n);
-      if (!direct && leaf_.overwrites) output_.write(row, first, n, p_buffer);
-    }
-    if (leaf_.accumulates) {
-      std::memset(state<T>(leaf_.after.accumulator, row, first), 0, static_cast<std::size_t>(n) * sizeof(T));
-    }
+    LinkedRun<T>{leaf_, element(row, first), n}.finish(
+        x, parameter_.row(row), output_.row(row), first,
+        [&](const T* numbers) { output_.write(row, first, n, numbers); });
   }
 
-  void apply_stored_momentum(T* x, std::int64_t row, std::int64_t first, std::int64_t n) const {
-    void* before = leaf_.before.momentum;
-    void* after = leaf_.after.momentum;
-    if (leaf_.momentum_is_bfloat16) {
-      apply_momentum(x, state<const Bfloat16>(before, row, first), state<Bfloat16>(after, row, first), leaf_.beta_1,
-                     leaf_.uses_exact_momentum, n);
-    } else {
-      apply_momentum(x, state<const T>(before, row, first), state<T>(after, row, first), leaf_.beta_1, n);
-    }
-  }
+  // In the order of the state.
+  std::int64_t element(std::int64_t row, std::int64_t first) const { return first_element_ + row * leaf_.cols + first; }
 
   const Leaf& leaf_;
   const Tile& tile_;
@@ -103,28 +141,56 @@ class SliceApply {
   Slice parameter_;
   Output<T> output_;
   Update<T> update_;
-  std::int64_t state_offset_;
+  std::int64_t first_element_;
 };
 
-// A tile of short rows, where nothing but the update happens to its parameters.
+// A tile of short rows of arrays that lie side by side.
 template <class T>
-void apply_narrow(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
-  NarrowUpdate<T> factors(leaf, tile, leaf_sums, leaf.update_scale());
-  T buffer[kBlock];
-  for_row_ranges(leaf, tile, [&](RowRange rows) {
-    const T* g = read_gradient_rows(leaf, rows, buffer);
-    const std::int64_t first = rows.first * leaf.cols;
-    factors.prepare(rows);
-    with_storage<T>(leaf.parameter.dtype, [&](auto storage) {
+class NarrowApply {
+ public:
+  NarrowApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums)
+      : leaf_(leaf), tile_(tile), output_(leaf), factors_(leaf, tile, leaf_sums, leaf.update_scale()) {}
+
+  void operator()() {
+    T buffer[kBlock];
+    for_row_ranges(leaf_, tile_, [&](RowRange rows) {
+      const T* g = read_gradient_rows(leaf_, rows, buffer);
+      factors_.prepare(rows);
+      if (output_.in_place() && !leaf_.links_update()) {
+        apply(g, rows);
+      } else {
+        apply_linked(g, rows);
+      }
+    });
+  }
+
+ private:
+  void apply(const T* g, RowRange rows) {
+    const std::int64_t first = rows.first * leaf_.cols;
+    with_storage<T>(leaf_.parameter.dtype, [&](auto storage) {
       using P = typename decltype(storage)::type;
-      const P* p = reinterpret_cast<const P*>(leaf.parameter.data) + first;
-      P* out = reinterpret_cast<P*>(leaf.parameter_out.data) + first;
-      factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-        subtract_update<T>(g, p, out, update, rows.count * leaf.cols);
+      const P* p = whole_row(leaf_.parameter).template at<const P>(first);
+      P* out = output_.row().template at<P>(first);
+      factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+        subtract_update<T>(g, p, out, update, rows.count * leaf_.cols);
       });
     });
-  });
-}
+  }
+
+  void apply_linked(const T* g, RowRange rows) {
+    const std::int64_t first = rows.first * leaf_.cols;
+    const std::int64_t n = rows.count * leaf_.cols;
+    T x[kBlock];
+    factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, x, update, n); });
+    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_.row(), first,
+                                         [&](const T* numbers) { output_.write(first, n, numbers); });
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  WholeOutput<T> output_;
+  NarrowUpdate<T> factors_;
+};
 
 // The moments that `factors` left in the workspace become the state.
 template <class T>
@@ -171,9 +237,8 @@ template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
-  if (updates && is_narrow(leaf) && leaf.is_plain() && !leaf.links_update() && leaf.parameter.whole &&
-      leaf.parameter_out.whole && !leaf.rounds_by_noise) {
-    detail::apply_narrow<T>(leaf, tile, leaf_sums);
+  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && WholeOutput<T>::fits(leaf)) {
+    detail::NarrowApply<T>(leaf, tile, leaf_sums)();
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       if (updates) {
@@ -196,8 +261,9 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
       T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
-        const T* sum = gradient.run(row, tile.col + offset, n, buffer);
-        std::memcpy(accumulator + tile.col + offset, sum, static_cast<std::size_t>(n) * sizeof(T));
+        T* to = accumulator + tile.col + offset;
+        const T* sum = gradient.run(row, tile.col + offset, n, gradient.contiguous() ? to : buffer);
+        if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
       });
     }
   }

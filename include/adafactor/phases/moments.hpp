@@ -66,26 +66,34 @@ class FactoredMoments {
  private:
   void add_row(std::int64_t r, bool begins, std::int64_t first, std::int64_t n) {
     const std::int64_t row = tile_.row + r;
-    double sum = first == 0 ? 0 : row_sums_[r];
-    const auto add = [&](const auto* run, std::int64_t from, std::int64_t count) {
-      sum = begins ? add_squares_by_column<true>(run, scale_, count, column_sums_ + from, sum)
-                   : add_squares_by_column<false>(run, scale_, count, column_sums_ + from, sum);
+    GradientSquares squares{first == 0 ? 0 : row_sums_[r], total_};
+    const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
+      squares = begins ? add_squares_by_column<true>(run, links, count, column_sums_ + from, squares)
+                       : add_squares_by_column<false>(run, links, count, column_sums_ + from, squares);
     };
-    if (gradient_.in_place()) {
+    if (gradient_.contiguous()) {
+      const std::int64_t col = tile_.col + first;
       with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
-        using G = typename decltype(storage)::type;
-        add(gradient_.template at<G>(row, tile_.col + first), 0, n);
+        const auto* g = gradient_.template at<typename decltype(storage)::type>(row, col);
+        if (gradient_.in_place()) {
+          add(g, ScaledGradient<T>{scale_}, 0, n);
+        } else {
+          add(g, gradient_.links(row, col), 0, n);
+        }
       });
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
         const std::int64_t col = tile_.col + first + from;
         if (leaf_.clip_value > 0) {
-          // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
-          total_ = add_squares(gradient_.unclipped(row, col, count, buffer_), T{1}, count, total_);
+          squares.before_clipping =
+              add_squares(gradient_.unclipped(row, col, count, buffer_), T{1}, count, squares.before_clipping);
         }
-        add(gradient_.run(row, col, count, buffer_), from, count);
+        add(gradient_.run(row, col, count, buffer_), ScaledGradient<T>{scale_}, from, count);
       });
     }
+    // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
+    if (leaf_.clip_value > 0) total_ = squares.before_clipping;
+    const double sum = squares.sum;
     if (first + n < tile_.cols) {
       row_sums_[r] = sum;
     } else {

@@ -4,21 +4,13 @@
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
+#include "adafactor/links.hpp"
 #include "adafactor/narrow.hpp"
 #include "adafactor/update.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
-
-// An update that was stored, for the loop that adds up squares.
-template <class T>
-struct StoredUpdate {
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Extent) const {
-    return u;
-  }
-};
 
 // A slice's part of a tile.
 template <class T>
@@ -33,7 +25,7 @@ class SliceSquares {
 
   // sums + the squares of the slice's part.
   Squares operator()(Squares sums) const {
-    const bool in_place = leaf_.is_plain() && gradient_.in_place() && parameter_.contiguous();
+    const bool in_place = leaf_.is_plain() && gradient_.contiguous() && parameter_.contiguous();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       sums = in_place ? add_row(row, sums) : add_row_by_blocks(row, sums);
     }
@@ -45,7 +37,13 @@ class SliceSquares {
     with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
       const auto* p = parameter_.row(row).at<const typename decltype(of_parameter)::type>(tile_.col);
-      sums = add_update_squares<T>(g, p, update_.plain(row, tile_.col), tile_.cols, sums);
+      const FactoredUpdate<T> update = update_.plain(row, tile_.col);
+      if (gradient_.in_place()) {
+        sums = add_update_squares<T>(g, p, update, tile_.cols, sums);
+      } else {
+        sums = add_update_squares<T>(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update},
+                                     tile_.cols, sums);
+      }
     });
     return sums;
   }
@@ -63,7 +61,7 @@ class SliceSquares {
         return;
       }
       update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-      sums = add_update_squares<T>(u, p, StoredUpdate<T>{}, n, sums);
+      sums = add_update_squares<T>(u, p, StoredUpdate{}, n, sums);
     });
     return sums;
   }

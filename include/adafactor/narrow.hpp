@@ -70,8 +70,8 @@ const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
   return buffer;
 }
 
-// The same of G.
-template <class T>
+// The same of G, or of G before it is clipped by value.
+template <class T, bool clips = true>
 const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
   if (leaf.gradient.data && leaf.gradient.whole) {
@@ -79,14 +79,16 @@ const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
     with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
       using G = typename decltype(storage)::type;
       const G* g = whole_row(leaf.gradient).template at<const G>(first);
-      store_gradient<true>(g, gradient_links<T>(leaf, first), buffer, range.count * leaf.cols);
+      store_gradient<clips>(g, gradient_links<T>(leaf, first), buffer, range.count * leaf.cols);
     });
     return buffer;
   }
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t r = 0; r < count; ++r) {
-      gradient.run(row + r, 0, leaf.cols, buffer + (offset + r) * leaf.cols);
+      T* to = buffer + (offset + r) * leaf.cols;
+      const T* g = clips ? gradient.run(row + r, 0, leaf.cols, to) : gradient.unclipped(row + r, 0, leaf.cols, to);
+      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.cols) * sizeof(T));
     }
   });
   return buffer;

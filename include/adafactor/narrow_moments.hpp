@@ -31,7 +31,7 @@ class RowGroup {
   // Reads at most sixteen rows.
   void read(RowRange rows) {
     count_ = static_cast<int>(rows.count);
-    const T* g = read_rows(leaf_, leaf_.gradient, rows, squares_);
+    const T* g = read_gradient_rows(leaf_, rows, squares_);
     for_each(rows.count * leaf_.cols, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       const auto x = load<T>(g + i, extent) * scale_;
       store(squares_ + i, x * x, extent);
@@ -136,13 +136,13 @@ class SmallSliceMoments {
   void read(std::int64_t slice, int count) {
     if (count < kLanes) std::memset(elements_, 0, sizeof elements_);
     const std::int64_t size = std::int64_t{rows_} * cols_;
-    if (leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
+    if (!leaf_.links_gradient() && leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
       spread_over_lanes(whole_row(leaf_.gradient).at<const T>(slice * size), size, count, elements_);
       return;
     }
     T buffer[kLanes * kLanes];
     for (int lane = 0; lane < count; ++lane) {
-      const T* g = read_rows(leaf_, leaf_.gradient, {(slice + lane) * rows_, rows_}, buffer);
+      const T* g = read_gradient_rows(leaf_, {(slice + lane) * rows_, rows_}, buffer);
       spread_over_lanes(g, size, 1, elements_ + lane);
     }
   }
@@ -189,15 +189,31 @@ class SmallSliceMoments {
   double vectors_[kLanes * kLanes] = {};
 };
 
+// A tile's sum of squares of G before it was clipped by value.
+template <class T>
+double narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile) {
+  double total = 0;
+  T buffer[kBlock];
+  for_row_ranges(leaf, tile, [&](RowRange rows) {
+    const T scale = static_cast<T>(Gradient<T>::scale(leaf));
+    total = add_squares(read_gradient_rows<T, false>(leaf, rows, buffer), scale, rows.count * leaf.cols, total);
+  });
+  return total;
+}
+
 // The first phase on one tile of short rows, of any layout: the order of the sums must not depend on it.
 template <class T>
 ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
-  if (has_small_slices(leaf)) return SmallSliceMoments<T>(leaf, tile)();
   double total = 0;
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    total += add_narrow_slice<T>(leaf, tile, slice);
+  if (has_small_slices(leaf)) {
+    total = SmallSliceMoments<T>(leaf, tile)();
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      total += add_narrow_slice<T>(leaf, tile, slice);
+    }
   }
-  return total;
+  // Clipping would hide an Inf; what it has not hidden is in the total.
+  return leaf.clip_value > 0 ? narrow_squares_before_clipping<T>(leaf, tile) + 0 * total : total;
 }
 
 }  // namespace detail

@@ -167,7 +167,7 @@ template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   double total = 0;
   const bool factored = leaf.factored && leaf.action == Action::update;
-  if (factored && is_narrow(leaf) && !leaf.links_gradient()) {
+  if (factored && is_narrow(leaf)) {
     sums.gradient_squares = detail::narrow_moments<T>(leaf, tile);
     return;
   }

@@ -92,11 +92,17 @@ def first_axis_fastest(array):
     return np.moveaxis(np.moveaxis(array, 0, -1).copy(), -1, 0) if array.ndim else array.copy()
 
 
-def at_odd_address(array):
-    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
-    view = memory.view(array.dtype).reshape(array.shape)
+def at_address(array, beyond):
+    """In C order, the first element so many bytes beyond a multiple of 64."""
+    memory = np.empty(array.nbytes + 64 + beyond, np.uint8)
+    start = -memory.ctypes.data % 64 + beyond
+    view = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
     view[...] = array
     return view
+
+
+def at_odd_address(array):
+    return at_address(array, 1)
 
 
 LAYOUTS = {
@@ -132,6 +138,19 @@ def test_any_memory_layout_gives_the_digest(layout):
             "functional": digest.run(case, functional=True, params_as=lay_out)[0],
         }
         assert found == dict.fromkeys(found, case.digest), name
+
+
+@pytest.mark.parametrize("parameters", [0, 4, 32, 60])
+@pytest.mark.parametrize("gradients", [0, 4, 32, 60])
+def test_any_alignment_gives_the_digest(parameters, gradients):
+    for name in (*SMALL, "everything"):
+        case = CASES[name]
+        found, _ = digest.run(
+            case,
+            params_as=lambda array: at_address(array, parameters),
+            grads_as=lambda array: at_address(array, gradients),
+        )
+        assert found == case.digest, name
 
 
 @pytest.mark.parametrize("layout", ["fortran", "padded", "odd_address"])

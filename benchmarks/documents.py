@@ -45,9 +45,11 @@ def peers_of(result: Result, dtype: str) -> str:
     lines = [
         ["**adafactor**, ms", *(f"**{significant(row['milliseconds'])}**" for row in plain)],
         ["its share of the memory bandwidth", *(f"{row['fraction_of_bandwidth']:.0%}" for row in plain)],
+        ["its share of what its passes allow", *(f"{row['fraction_of_floor']:.0%}" for row in plain)],
     ]
     lines[0].append(megabytes(largest["peak_extra_bytes"]))
-    lines[1].append("")
+    for line in lines[1:]:
+        line.append("")
     if variants:
         found = [variants.get(row["title"]) for row in plain]
         times = [

@@ -12,7 +12,8 @@ def of_bandwidth(entry: Entry) -> str:
     return (
         f"{entry['milliseconds']:10.3f} ms{entry['nanoseconds_per_element']:9.3f} ns"
         f"{entry['bytes_per_element']:7.1f} B an element{entry['gigabytes_per_second']:7.1f} of"
-        f"{entry['read_read_write_gigabytes_per_second']:6.1f} GB/s{entry['fraction_of_bandwidth']:6.2f}"
+        f"{entry['read_read_write_gigabytes_per_second']:6.1f} GB/s{entry['fraction_of_bandwidth']:6.2f},"
+        f"{entry['fraction_of_floor']:5.2f} of what its passes allow"
     )
 
 

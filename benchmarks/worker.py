@@ -19,7 +19,6 @@ from benchmarks.contestants import CONTESTANTS
 from benchmarks.trees import Workload
 
 ROOT = Path(__file__).resolve().parents[1]
-LOOP = "read-read-write"
 
 
 class WorkerError(RuntimeError):
@@ -95,13 +94,15 @@ def make_steps(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def times(job: dict[str, Any]) -> dict[str, Any]:
-    """Median seconds of a step of each contestant, and bytes a second of the read-read-write loop."""
+    """Median seconds of a step of each contestant, and bytes a second of plain loops."""
     steps, refused = make_steps(job)
-    loop = {LOOP: bandwidth.ReadReadWrite(job["threads"])}
-    medians = timer.alternate(loop | steps, seconds=job["seconds"])
-    floor = bandwidth.BYTES_PER_CALL / medians.pop(LOOP)
+    loops = bandwidth.Loops(job["threads"]).each()
+    medians = timer.alternate(
+        {name: loop for name, (loop, _) in loops.items()} | steps, seconds=job["seconds"]
+    )
+    speeds = {name: count / medians.pop(name) for name, (_, count) in loops.items()}
     seconds = {name: taken / CONTESTANTS[name].calls for name, taken in medians.items()}
-    return {"seconds": seconds, "refused": refused, "loop_bytes_per_second": floor}
+    return {"seconds": seconds, "refused": refused, "loop_bytes_per_second": speeds}
 
 
 def peak(job: dict[str, Any]) -> dict[str, Any]:

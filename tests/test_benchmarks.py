@@ -40,21 +40,21 @@ def without(monkeypatch, *modules):
         ("4096x4096", 4 + 8 + 12),
         ("1024x1024", 12),  # all of it stays in the cache: each array is read once, and p written
         ("kernels-first", 4 + 12),  # each leaf stays there from `rms` to `apply`
-        ("vector", 4 + 12 + 20),  # with the second moment read twice and written
+        ("vector", 12 + 20),  # with the second moment, in two passes
     ],
 )
 def test_bytes_are_counted_as_the_phases_read_them(workload, count):
     tree = trees.WORKLOADS[workload]
-    assert traffic.bytes_moved(tree.shapes, CACHE) == count * tree.elements
+    assert traffic.bytes_moved(tree.shapes, CACHE).total == count * tree.elements
 
 
 def test_the_t5_tree_has_its_leaves_and_bytes():
     tree = trees.WORKLOADS["t5-small"]
     assert (len(tree.shapes), round(tree.elements / 1e6, 1)) == (131, 60.5)
     # At 55 GB/s the floor is 20 ms, and 17 ms where nobody looks first.
-    assert traffic.bytes_moved(tree.shapes, CACHE) == pytest.approx(55e9 * 0.020, rel=0.01)
+    assert traffic.bytes_moved(tree.shapes, CACHE).total == pytest.approx(55e9 * 0.020, rel=0.01)
     propagated = traffic.bytes_moved(tree.shapes, CACHE, CONTESTANTS[PROPAGATE].streams)
-    assert propagated == pytest.approx(55e9 * 0.0168, rel=0.01)
+    assert propagated.total == pytest.approx(55e9 * 0.0168, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,14 @@ def test_the_t5_tree_has_its_leaves_and_bytes():
     ],
 )
 def test_an_option_is_counted_with_its_own_arrays(name, count):
-    assert peers.rows.bytes_per_element(name, trees.WORKLOADS["4096x4096"], "float32", CACHE) == count
+    moved = peers.rows.moved_per_element(name, trees.WORKLOADS["4096x4096"], "float32", CACHE)
+    assert moved.total == count
+
+
+def test_the_floor_has_the_passes_that_read_and_the_one_that_writes():
+    moved = traffic.bytes_moved([(4096, 4096)], CACHE).times(1 / 4096**2)
+    assert moved == (12, 12)
+    assert moved.seconds(read=3, read_read_write=4) == 12 / 3 + 12 / 4
 
 
 def test_peers_are_measured_beside_this_project_and_a_missing_one_is_named(tmp_path, monkeypatch, capsys):
@@ -114,7 +121,11 @@ def test_an_interrupted_run_keeps_the_workloads_that_it_finished(tmp_path, monke
     def answer(task, workload, names, **settings):
         if workload.title == "8":
             raise KeyboardInterrupt
-        return {"seconds": dict.fromkeys(names, 1.0), "refused": {}, "loop_bytes_per_second": 1e9}
+        return {
+            "seconds": dict.fromkeys(names, 1.0),
+            "refused": {},
+            "loop_bytes_per_second": {"read": 1e9, "read-read-write": 2e9},
+        }
 
     monkeypatch.setattr(worker, "run", answer)
     without(monkeypatch, "torch")
@@ -209,7 +220,8 @@ def test_a_document_shows_what_the_results_hold(document):
 def test_a_block_is_written_from_the_youngest_result(tmp_path):
     def row(milliseconds):
         adamw = {"title": "AdamW", "milliseconds": 6.0, "ratio": milliseconds / 6, "peak_extra_bytes": 2e6}
-        numbers = {"milliseconds": milliseconds, "fraction_of_bandwidth": 0.9, "peak_extra_bytes": 1e5}
+        shares = {"fraction_of_bandwidth": 0.9, "fraction_of_floor": 0.95}
+        numbers = {"milliseconds": milliseconds, "peak_extra_bytes": 1e5} | shares
         names = {"title": "4096x4096", "dtype": "float32", "contestant": OURS}
         return names | numbers | {"peers": {"adamw": adamw}}
 
@@ -229,6 +241,7 @@ def test_a_block_is_written_from_the_youngest_result(tmp_path):
         "| --- | ---: | ---: |",
         "| **adafactor**, ms | **3** | 0.1 |",
         "| its share of the memory bandwidth | 90% |  |",
+        "| its share of what its passes allow | 95% |  |",
         "| `torch.optim.AdamW, fused` | 2 | 2.0 |",
         "",
         "A CPU, 2 threads, 2026-01-02; numpy 2.0.",

@@ -146,6 +146,7 @@ class CpuBackend final : public Backend {
       switch (phase) {
         case Phase::moments:
           if (leaf.action != Action::keep) kernels.moments(leaf, tile, sums);
+          if (leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
           break;
         case Phase::means:
           kernels.means(leaf, tile);
@@ -154,7 +155,7 @@ class CpuBackend final : public Backend {
           if (updates && leaf.factored) kernels.new_moments(leaf, tile, sums);
           break;
         case Phase::rms:
-          if (goes && measures(leaf)) kernels.rms(leaf, tile, of_leaf, sums);
+          if (goes && leaf.measures() && !leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
           break;
         case Phase::apply:
           if (updates || leaf.action == Action::keep) kernels.apply(leaf, tile, of_leaf);

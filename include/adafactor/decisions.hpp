@@ -15,12 +15,6 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// Whether the parameter's scale or the clipping of U asks for `rms`.
-inline bool measures(const Leaf& leaf) {
-  return leaf.action == Action::update &&
-         (leaf.scales_parameter || leaf.clip_threshold < std::numeric_limits<double>::infinity());
-}
-
 // Of one step; none of it throws.
 class Decisions {
  public:
@@ -64,7 +58,7 @@ class Decisions {
     Leaf& leaf = leaf_at(index);
     if (leaf.action != Action::update || leaf.size() == 0) return;
     leaf.wide = false;
-    if (measures(leaf)) {
+    if (leaf.measures()) {
       add_squares(leaf);
       if (narrow_overflow(index)) {
         leaf.wide = true;
@@ -74,7 +68,7 @@ class Decisions {
     const double size = static_cast<double>(leaf.size());
     const double update_rms = std::sqrt(leaf.update_squares / size);
     const double parameter_rms = std::sqrt(leaf.parameter_squares / size);
-    leaf.clip_factor = update_rms <= leaf.clip_threshold || !measures(leaf) ? 1 : leaf.clip_threshold / update_rms;
+    leaf.clip_factor = update_rms <= leaf.clip_threshold || !leaf.measures() ? 1 : leaf.clip_threshold / update_rms;
     double scale = 1;
     if (leaf.scales_parameter) {
       scale = leaf.decays_first ? std::abs(1 - leaf.weight_decay) * parameter_rms : parameter_rms;
@@ -142,7 +136,7 @@ class Decisions {
     const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
     const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
     if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
-    return !measures(leaf) && row_factor / std::sqrt(cols.smallest) * norm > limit;
+    return !leaf.measures() && row_factor / std::sqrt(cols.smallest) * norm > limit;
   }
 
   // Whether the largest product of factors reaches the limit, or may by rounding.

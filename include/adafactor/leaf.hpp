@@ -105,7 +105,8 @@ struct Leaf {
   double max_parameter_scale = 0;  // infinity: none
   double clip_threshold = 0;       // infinity: none
   bool scales_parameter = false;
-  double clipnorm = 0;  // infinity: none
+  double clipnorm = 0;         // infinity: none
+  bool clips_by_norm = false;  // by the leaf's or by that of all
 
   // Update links.
   double beta_1 = 0;
@@ -132,6 +133,11 @@ struct Leaf {
   double step_size = 0;          // alpha
 
   std::int64_t size() const { return slices * rows * cols; }
+  // Whether the parameter's scale or the clipping of U asks for `rms`.
+  bool measures() const { return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf()); }
+  // Whether `rms` needs nothing that `moments` of other tiles find: then it goes along with `moments`, on a tile that
+  // is in the cache already.
+  bool measures_early() const { return measures() && !factored && !clips_by_norm; }
   bool links_gradient() const { return accumulates || clip_value > 0; }
   // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
   bool scales_early() const { return !has_momentum || momentum_of_scaled; }

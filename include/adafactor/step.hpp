@@ -178,6 +178,7 @@ class StepRun {
     leaf.clip_threshold = config.clip_threshold.value_or(none);
     leaf.clipnorm = config.clipnorm.value_or(none);
     leaf.norm_factor = 1;
+    leaf.clips_by_norm = config.clipnorm || plan_.call().global_clipnorm;
     leaf.wide = false;
     leaf.clip_factor = 1;
     leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
@@ -234,7 +235,7 @@ inline LeafReport report(const State& state, std::size_t index, bool updated) {
   }
   if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
   const double size = static_cast<double>(leaf.size());
-  if (measures(leaf)) {
+  if (leaf.measures()) {
     report.param_rms = std::sqrt(leaf.parameter_squares / size);
     report.update_rms = std::sqrt(leaf.update_squares / size);
   }

@@ -74,6 +74,6 @@ def bytes_moved(shapes: Sequence[Shape], cache_bytes: int, streams: Streams | No
     for shape, size in zip(shapes, sizes, strict=True):
         moment = 4 if len(shape) < 2 else 0
         total += streams.of_leaf(moment, in_cache=together * size <= cache_bytes).times(size)
-    if all_fits and streams.looks_first:
-        total += Moved(-streams.gradient * sum(sizes), 0)
+        if all_fits and streams.looks_first:
+            total += (Moved(0, -(together + moment)) if moment else Moved(-streams.gradient, 0)).times(size)
     return total

@@ -132,6 +132,35 @@ def test_the_average_replaces_a_leaf_without_a_gradient():
     assert snapshots.same_bits([state.tensors()["matrix", "average"]], [params["matrix"]])
 
 
+@pytest.mark.parametrize("frequency", [None, 2], ids=["average", "overwritten"])
+@pytest.mark.parametrize("mode", ["skip", "raise"])
+@pytest.mark.parametrize("in_place", [True, False], ids=["step", "update"])
+def test_a_bad_gradient_leaves_the_average_of_a_leaf_without_one(mode, frequency, in_place):
+    params = tree(0)
+    state = adafactor.init(
+        params, on_nonfinite=mode, use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=frequency
+    )
+    step(params, tree(10, ["matrix"]), state)
+    params["matrix"] += 1
+    bad = tree(11, ["matrix"])
+    bad["vector"][3] = np.nan
+    parameters_before = [p.copy() for p in params.values()]
+    state_before = [tensors_of(state, path) for path in SHAPES]
+    after = params
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            if in_place:
+                adafactor.step(params, bad, state)
+            else:
+                after, _, _ = adafactor.update(params, bad, state)
+        except FloatingPointError:
+            assert mode == "raise"
+    assert snapshots.same_bits(list(after.values()), parameters_before)
+    assert snapshots.same_bits(list(params.values()), parameters_before)
+    assert [tensors_of(state, path) for path in SHAPES] == state_before
+
+
 @pytest.mark.parametrize("where", ["first", "updating", "both"])
 def test_none_in_a_window_of_accumulation(where):
     """A leaf that got a gradient in the window is updated from it; one that got none is left alone."""

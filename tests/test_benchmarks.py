@@ -73,6 +73,10 @@ def test_an_option_is_counted_with_its_own_arrays(name, count):
     assert moved.total == count
 
 
+def test_a_small_vector_is_read_once():
+    assert traffic.bytes_moved([(1000,)], CACHE) == (12 * 1000, 8 * 1000)
+
+
 def test_the_floor_has_the_passes_that_read_and_the_one_that_writes():
     moved = traffic.bytes_moved([(4096, 4096)], CACHE).times(1 / 4096**2)
     assert moved == (12, 12)

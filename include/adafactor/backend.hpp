@@ -56,7 +56,7 @@ class CpuBackend final : public Backend {
 
   void accumulate() override {
     const Wave& all = schedule_.everything();
-    for_tasks(all, [&](Span tiles) { work(Phase::moments, tiles); });
+    for_tasks(all, [&](Span tiles) { work(Phase::moments, tiles, true); });
     end(Phase::moments, all.leaves);
     decisions_.judge();
     if (!decisions_.goes()) return;
@@ -68,7 +68,7 @@ class CpuBackend final : public Backend {
   }
 
   void keep() override {
-    for_tasks(schedule_.everything(), [&](Span tiles) { work(Phase::apply, tiles); });
+    for_tasks(schedule_.everything(), [&](Span tiles) { work(Phase::apply, tiles, true); });
   }
 
  private:
@@ -78,7 +78,7 @@ class CpuBackend final : public Backend {
   static constexpr std::int64_t kWorkOfThread = 32768;
 
   // Mostly the rest of one task is waited for, some microseconds; giving way takes as long on some systems.
-  static constexpr int kLooks = 2000;
+  static constexpr int kLooks = 500;
 
   // One number of threads for all loops of a state: where it changes from loop to loop, the threads' library ends some
   // and starts others.
@@ -117,9 +117,12 @@ class CpuBackend final : public Backend {
     Progress& progress = workspace_.progress;
     if (!progress.take(stage, task)) return false;
     for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) complete(earlier);
-    work(stage.phase, schedule_.tasks()[static_cast<std::size_t>(task)]);
+    // What comes before the judge is done in any case.
+    const bool judged = stage.phase != Phase::moments && stage.phase != Phase::means && stage.phase != Phase::judge;
+    const bool goes = !judged || decisions_.goes();
+    work(stage.phase, schedule_.tasks()[static_cast<std::size_t>(task)], goes);
     if (!progress.finish_task(index)) return true;
-    end(stage.phase, stage.leaves);
+    if (goes) end(stage.phase, stage.leaves);
     progress.close(index);
     return true;
   }
@@ -133,16 +136,16 @@ class CpuBackend final : public Backend {
       try_task(index, task);
     }
     for (int looks = 0; !workspace_.progress.complete(index); ++looks) {
-      if (looks >= kLooks) detail::give_way();
+      looks < kLooks ? detail::pause() : detail::give_way();
     }
   }
 
-  // One phase on some tiles.
-  void work(Phase phase, Span tiles) {
-    const bool goes = phase < Phase::factors || decisions_.goes();
+  // One phase on some tiles, of a step that goes on or has not been judged; otherwise nothing.
+  void work(Phase phase, Span tiles, bool goes) {
+    if (!goes) return;
     for_tiles(tiles, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels, TileSums* of_leaf) {
       TileSums& sums = workspace_.sums[static_cast<std::size_t>(&tile - plan_.tiles().data())];
-      const bool updates = goes && leaf.action == Action::update;
+      const bool updates = leaf.action == Action::update;
       switch (phase) {
         case Phase::moments:
           if (leaf.action != Action::keep) kernels.moments(leaf, tile, sums);
@@ -155,7 +158,7 @@ class CpuBackend final : public Backend {
           if (updates && leaf.factored) kernels.new_moments(leaf, tile, sums);
           break;
         case Phase::rms:
-          if (goes && leaf.measures() && !leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
+          if (leaf.measures() && !leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
           break;
         case Phase::apply:
           if (updates || leaf.action == Action::keep) kernels.apply(leaf, tile, of_leaf);
@@ -169,7 +172,6 @@ class CpuBackend final : public Backend {
   // What follows when a phase is through with some leaves.
   void end(Phase phase, Span leaves) {
     if (phase == Phase::judge) return decisions_.judge();
-    if (phase != Phase::moments && !decisions_.goes()) return;
     for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
       if (phase == Phase::moments) decisions_.find_norm(i);
       if (phase == Phase::factors) decisions_.find_clamp(i);

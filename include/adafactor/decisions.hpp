@@ -15,6 +15,11 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// Whether a step that was judged writes anything.
+inline bool goes(const Plan& plan, const Workspace& workspace) {
+  return plan.call().on_nonfinite == OnNonfinite::propagate || workspace.finite;
+}
+
 // Of one step; none of it throws.
 class Decisions {
  public:
@@ -22,7 +27,7 @@ class Decisions {
       : plan_(plan), workspace_(workspace), kernels_(kernels) {}
 
   // After `judge`: whether anything is written.
-  bool goes() const { return plan_.call().on_nonfinite == OnNonfinite::propagate || workspace_.finite; }
+  bool goes() const { return adafactor::goes(plan_, workspace_); }
 
   // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm.
   void find_norm(std::int64_t index) {

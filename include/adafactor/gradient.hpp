@@ -59,7 +59,7 @@ class Gradient {
   }
 
  private:
-  // Reads each element before it writes the same one of the buffer, where the array is contiguous.
+  // Where the array is contiguous, the buffer may be the accumulator itself: each element is read before it is written.
   template <bool clips>
   const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
     if (linked_ && slice_.contiguous()) {

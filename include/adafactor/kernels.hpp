@@ -265,7 +265,7 @@ Squares add_update_squares(const G* g, const P* p, const Update& update, std::in
   return sums;
 }
 
-// out <- p - u, the whole of `apply` where there are no links.
+// out <- p - u, the whole of `apply` where no update link is.
 template <class T, class G, class P, class Update>
 void subtract_update(const G* g, const P* p, P* out, const Update& update, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {

@@ -33,6 +33,13 @@ inline constexpr int kMostThreads = 1024;
 
 namespace detail {
 
+// Between two looks at what another thread does: leaves the core to its other thread where it has two.
+inline void pause() {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+  __builtin_ia32_pause();
+#endif
+}
+
 // The number that set_num_threads was given; 0 stands for the default.
 inline std::atomic<int>& chosen_threads() {
   static std::atomic<int> chosen{0};

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -200,10 +199,10 @@ class Plan {
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
         if (leaf.layout.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
+        // The factors of short rows are read by whole registers, past the last one: not into what others write.
+        if (leaf.layout.cols < kLanes) place(kLanes);
       }
     }
-    // The last factors are read sixteen at a time, too.
-    if (moment_scratch_nbytes_ > 0) moment_scratch_nbytes_ += kLanes * item_size(DType::float64);
   }
 
   std::vector<Config> knobs_;

@@ -32,6 +32,21 @@ inline void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, c
   }
 }
 
+// At most a block of numbers into a row from `first` on, rounded to nearest where it is stored in 16 bits, or by noise;
+// make(noise) makes that.
+template <class T, class MakeNoise>
+void write_rounded(const Leaf& leaf, const Row& row, std::int64_t first, std::int64_t n, const T* numbers,
+                   const MakeNoise& make) {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (leaf.rounds_by_noise) {
+      std::uint16_t noise[kBlock];
+      make(noise);
+      return write_by_noise(row, first, n, numbers, noise);
+    }
+  }
+  write_run(row, first, n, numbers);
+}
+
 }  // namespace detail
 
 // The output of a leaf whose elements lie side by side, in the order of their numbers.
@@ -50,14 +65,8 @@ class WholeOutput {
 
   // At most a block of numbers from `first` on.
   void write(std::int64_t first, std::int64_t n, const T* numbers) const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (leaf_.rounds_by_noise) {
-        std::uint16_t noise[kBlock];
-        make_noise(leaf_.noise, first, n, noise);
-        return detail::write_by_noise(row_, first, n, numbers, noise);
-      }
-    }
-    write_run(row_, first, n, numbers);
+    detail::write_rounded(leaf_, row_, first, n, numbers,
+                          [&](std::uint16_t* noise) { make_noise(leaf_.noise, first, n, noise); });
   }
 
  private:
@@ -81,14 +90,8 @@ class Output {
 
   // At most a block of numbers into a row from `first` on.
   void write(std::int64_t row, std::int64_t first, std::int64_t n, const T* numbers) const {
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (leaf_.rounds_by_noise) {
-        std::uint16_t noise[kBlock];
-        read_noise(row, first, n, noise);
-        return detail::write_by_noise(slice_.row(row), first, n, numbers, noise);
-      }
-    }
-    write_run(slice_.row(row), first, n, numbers);
+    detail::write_rounded(leaf_, slice_.row(row), first, n, numbers,
+                          [&](std::uint16_t* noise) { read_noise(row, first, n, noise); });
   }
 
  private:

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -113,7 +112,7 @@ class Schedule {
       for (; last < count; ++last) {
         const LeafPlan& leaf = at(last);
         const bool fits = bytes + bytes_of(leaf) <= kWaveBytes && partials + leaf.partials() <= kPartials / 2;
-        if (last > first && !fits) break;
+        if (wave.elements > 0 && leaf.layout.size() > 0 && !fits) break;  // so no wave but the only one is empty
         bytes += bytes_of(leaf);
         partials += leaf.partials();
         wave.elements += leaf.layout.size();

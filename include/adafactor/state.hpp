@@ -86,6 +86,7 @@ class Workspace {
     leaf.col_moment = moments_.get() + plan.col_moment;
     leaf.col_factor = moments_.get() + plan.col_factor;
     if (plan.layout.has_small_slices()) leaf.row_factor = moments_.get() + plan.row_factor;
+    if (plan.partials() == 0) return;
     leaf.row_partial = partials_.data() + plan.row_partial;
     leaf.col_partial = partials_.data() + plan.col_partial;
   }

@@ -1,5 +1,5 @@
 // The one orchestration of a step: the four phases over a plan. It serves the headers, every instruction set, Python
-// and every device; it prepares the leaves, calls the phases in their order, and counts.
+// and every device; it prepares the leaves, has a backend do the phases, and counts.
 #pragma once
 
 #include <cmath>
@@ -101,7 +101,7 @@ class StepRun {
     backend.keep();
   }
 
-  bool goes() const { return workspace_.finite || plan_.call().on_nonfinite == OnNonfinite::propagate; }
+  bool goes() const { return adafactor::goes(plan_, workspace_); }
 
   void count() {
     ++state_.calls;

@@ -75,8 +75,7 @@ class Helper {
   enum class Stage { idle, called, working };
 
   // A thread looks at the stage so often, for about half a millisecond, before it goes to sleep, and gives way to
-  // others at each look: the loops of a step follow each other closely, and one of 30 us is over before a sleeper
-  // wakes.
+  // others at each look: steps may follow each other closely, and one of 30 us is over before a sleeper wakes.
   static constexpr int kLooks = 1000;
 
   // At most one thread waits: the helper for `called` while it has nothing to do, or the caller for `idle`.

@@ -15,14 +15,14 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-// The update links of a run of n elements, at most a block; `first` is its first in the order of the state.
+// The update links of a run of n elements; `first` is its first in the order of the state.
 template <class T>
 class LinkedRun {
  public:
   LinkedRun(const Leaf& leaf, std::int64_t first, std::int64_t n) : leaf_(leaf), first_(first), n_(n) {}
 
-  // Takes the update x to the new parameter: from `in` to `out`, rows in which the run begins at `begin`.
-  // write(numbers) stores where T cannot be stored as it is.
+  // Takes the update x of at most a block to the new parameter: from `in` to `out_row`, rows in which the run begins at
+  // `begin`. write(numbers) stores where T cannot be stored as it is.
   template <class Write>
   void finish(T* x, const Row& in, const Row& out_row, std::int64_t begin, const Write& write) const {
     if (leaf_.has_momentum) apply_stored_momentum(x);
@@ -261,7 +261,7 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
       T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
-        T* to = accumulator + tile.col + offset;
+        T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
         const T* sum = gradient.run(row, tile.col + offset, n, gradient.contiguous() ? to : buffer);
         if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
       });

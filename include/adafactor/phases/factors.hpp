@@ -1,8 +1,7 @@
 // Phase `factors`: from the means of G^2 and the old moments the new moments, in the workspace, and the inverse roots
-// of the column moments. After it nothing can fail, and until its end nothing of the caller's or of the state has been
-// written. The row factors (R / M)^-1/2 are one number a row: whoever walks a row makes its own, from R, in double, so
-// that what it is multiplied by is rounded with it and not after it. Only where slices are small, and each number of a
-// row counts, are they made here and kept.
+// of the column moments; nothing of the caller's or of the state is written. The row factors (R / M)^-1/2 are one
+// number a row: whoever walks a row makes its own, from R, in double, so that what it is multiplied by is rounded with
+// it and not after it. Only where slices are small, and each number of a row counts, are they made here and kept.
 #pragma once
 
 #include <cstdint>

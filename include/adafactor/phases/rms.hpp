@@ -1,4 +1,5 @@
-// Phase `rms`: the sums of U^2 and P^2 of a tile. U is not stored: `apply` makes it again.
+// Phase `rms`: the sums of U^2 and P^2 of a tile. U is not stored: `apply` makes it again. Of an unfactored leaf that
+// no norm clips it goes along with `moments`, since it needs no factors.
 #pragma once
 
 #include <cstdint>
@@ -109,7 +110,7 @@ Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_
 
 }  // namespace detail
 
-// The third phase on one tile; `leaf_sums` are those that `factors` left.
+// The third phase on one tile; `leaf_sums` are those that `factors` left, where the leaf is factored.
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;

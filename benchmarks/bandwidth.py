@@ -5,8 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-ELEMENTS = 4096 * 4096  # 64 MB an array, beyond the caches of one step's neighbours
-PASSES = 4  # in one call, so that starting the threads does not count
+ELEMENTS = 8192 * 8192  # 256 MB an array, beyond the largest caches
 
 
 class Loops:
@@ -18,15 +17,12 @@ class Loops:
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads)
-        p, g = np.ones(ELEMENTS, np.float32), np.zeros(ELEMENTS, np.float32)
+        # Written, both of them: pages that nobody has written are all one, and that stays in the cache.
+        p, g = (np.full(ELEMENTS, each, np.float32) for each in (1, 0))
         self._pieces = list(zip(np.array_split(p, threads), np.array_split(g, threads), strict=True))
 
     def _on_each_piece(self, loop: Callable[[np.ndarray, np.ndarray], object]) -> None:
-        def repeat(piece: tuple[np.ndarray, np.ndarray]) -> None:
-            for _ in range(PASSES):
-                loop(*piece)
-
-        list(self._pool.map(repeat, self._pieces))
+        list(self._pool.map(lambda piece: loop(*piece), self._pieces))
 
     def read(self) -> None:
         self._on_each_piece(lambda p, g: g.max())
@@ -36,5 +32,5 @@ class Loops:
 
     def each(self) -> dict[str, tuple[Callable[[], None], int]]:
         """Each loop and the bytes that a call of it moves."""
-        once = PASSES * ELEMENTS * np.dtype(np.float32).itemsize
+        once = ELEMENTS * np.dtype(np.float32).itemsize
         return {"read": (self.read, once), "read-read-write": (self.read_read_write, 3 * once)}

@@ -75,7 +75,9 @@ class Run:
             for workload in self.workloads:
                 ours = self.ours(workload)
                 found += [Job("times", workload, dtype, [*ours, *names]) for names in self.processes()]
-                if not self.settings.no_memory:
+                if self.settings.memory == "all" or (
+                    self.settings.memory == "first" and workload is self.workloads[0]
+                ):
                     found += [Job("peak", workload, dtype, [each]) for each in [*ours, *self.peers]]
         for workload in self.workloads:
             if not self.settings.no_options and workload in (
@@ -178,7 +180,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=10,
         help="spent on each workload and process, at least five rounds (default: 10)",
     )
-    parser.add_argument("--no-memory", action="store_true", help="leave the peaks of memory out")
+    parser.add_argument(
+        "--memory",
+        choices=["first", "all", "none"],
+        default="first",
+        help="take the peaks of memory on the first workload, on all, or not at all (default: first)",
+    )
     parser.add_argument("--no-options", action="store_true", help="leave this project's own options out")
     parser.add_argument(
         "--cache-mb",

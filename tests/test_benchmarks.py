@@ -85,7 +85,17 @@ def test_the_floor_has_the_passes_that_read_and_the_one_that_writes():
 
 def test_peers_are_measured_beside_this_project_and_a_missing_one_is_named(tmp_path, monkeypatch, capsys):
     without(monkeypatch, "torch")
-    chosen = ["--peer", "adamw", "--peer", "keras-jax", "--dtype", "float32", "--no-memory", "--no-options"]
+    chosen = [
+        "--peer",
+        "adamw",
+        "--peer",
+        "keras-jax",
+        "--dtype",
+        "float32",
+        "--memory",
+        "none",
+        "--no-options",
+    ]
     found, picture = run(peers.main, tmp_path, "--shapes", "64x32,16", "--seconds", "0", *chosen)
     printed = capsys.readouterr()
     assert "left out: torch.optim.AdamW, fused, for want of torch" in printed.err
@@ -133,7 +143,18 @@ def test_an_interrupted_run_keeps_the_workloads_that_it_finished(tmp_path, monke
 
     monkeypatch.setattr(worker, "run", answer)
     without(monkeypatch, "torch")
-    arguments = ["--shapes", "4", "--shapes", "8", "--peer", "torch", "--dtype", "float32", "--no-memory"]
+    arguments = [
+        "--shapes",
+        "4",
+        "--shapes",
+        "8",
+        "--peer",
+        "torch",
+        "--dtype",
+        "float32",
+        "--memory",
+        "none",
+    ]
     found, _ = run(peers.main, tmp_path, *arguments)
     assert [(row["title"], row["contestant"]) for row in found["rows"]] == [("4", OURS), ("4", PROPAGATE)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor import _core
-from adafactor.call import empty_like, require_state, run
+from adafactor.call import finished, new_like, require_state, run
 from adafactor.config import Config, whole_number
 from adafactor.errors import phrase
 from adafactor.plan import describe
@@ -125,9 +125,9 @@ def update(
     with after.in_use():
         leaves = state.tree.leaves(params, "params")
         gradients = state.tree.leaves(grads, "grads", allow_none=True)
-        outputs = empty_like(leaves)
+        outputs = new_like(leaves)
         report = run(after, leaves, outputs, gradients, grad_multiplier, learning_rate)
-    return state.tree.build(params, outputs), after, report
+    return state.tree.build(params, finished(outputs, leaves)), after, report
 
 
 def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:

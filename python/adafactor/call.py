@@ -8,15 +8,17 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adafactor import _core
+from adafactor.arrays import as_numpy, library_named, library_of, name_of_library
 from adafactor.config import real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
 from adafactor.report import StepReport, empty_report, make_report
 from adafactor.state import State
 
-__all__ = ["empty_like", "require_state", "run"]
+__all__ = ["finished", "new_like", "require_state", "run"]
 
 
 def require_state(state: Any) -> None:
@@ -25,9 +27,14 @@ def require_state(state: Any) -> None:
         raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
 
 
-def empty_like(leaves: Sequence[Any]) -> list[Any]:
+def new_like(leaves: Sequence[Any]) -> list[Any]:
     """Arrays for the new parameters. What is not an array stays, for the call to refuse it by name."""
-    return [np.empty_like(leaf, subok=False) if isinstance(leaf, np.ndarray) else leaf for leaf in leaves]
+    return [library_of(leaf).new_like(leaf) for leaf in leaves]
+
+
+def finished(outputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+    """Those arrays, written, as the caller gets them: each in the library of its old parameter."""
+    return [library_of(leaf).finished(output, leaf) for output, leaf in zip(outputs, leaves, strict=True)]
 
 
 def run(
@@ -75,11 +82,28 @@ def run(
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
     report = make_report(summary, table, state.paths)
+    if outputs is leaves and report.updated:
+        # Where averages overwrite parameters, they do so without a gradient too.
+        keeps = absent if state.config.ema_overwrite_frequency is None else []
+        _mark_written(leaves, frozenset(keeps))
     if report.skipped and raises and state.config.on_nonfinite == "raise":
         raise FloatingPointError(
             _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)
         )
     return report
+
+
+def _mark_written(leaves: list[Any], untouched: Collection[int]) -> None:
+    """Tell the libraries of the arrays, those that want to know, what an update has written."""
+    names = {name_of_library(cls) for cls in set(map(type, leaves))}
+    if names == {"numpy"}:
+        return
+    if untouched:
+        leaves = [leaf for index, leaf in enumerate(leaves) if index not in untouched]
+    if len(names) == 1:
+        return library_named(*names).mark_written(leaves)
+    for name in names:
+        library_named(name).mark_written([x for x in leaves if name_of_library(type(x)) == name])
 
 
 def _multiplier(value: Any) -> float:
@@ -99,8 +123,15 @@ def _nonfinite_message(path: str, gradient: Any, report: StepReport) -> str:
     more = int(report.nonfinite.sum()) - 1
     also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
     advice = 'nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through'
-    nan = 0 if gradient is None else int(np.isnan(gradient).sum())
-    infinite = 0 if gradient is None else int(np.isinf(gradient).sum())
+    values = np.empty(0) if gradient is None else _numbers(as_numpy(gradient))
+    nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     if nan or infinite:
-        return f"{where}: {nan} NaN and {infinite} Inf of {gradient.size} values{also}; {advice}"
+        return f"{where}: {nan} NaN and {infinite} Inf of {values.size} values{also}; {advice}"
     return f"{where}: finite, but the sum of the squares of what the step uses overflows{also}; {advice}"
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[Any]:
+    """The values of an array that may hold the bits of bfloat16."""
+    if array.dtype != np.uint16:
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)

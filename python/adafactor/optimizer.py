@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import presets
-from adafactor.call import empty_like, run
+from adafactor.call import finished, new_like, run
 from adafactor.config import rate_of_call
 from adafactor.plan import describe_leaves
 from adafactor.saving import Saving
@@ -261,11 +261,11 @@ class Adafactor(Saving):
         restore(state, optimizer_variables, "optimizer_variables")
         variables = as_list(trainable_variables)
         leaves = state.tree.leaves(variables, "trainable_variables")
-        outputs = empty_like(leaves)
+        outputs = new_like(leaves)
         with state.in_use():
             gradients = state.tree.leaves(as_list(grads), "grads", allow_none=True)
             run(state, leaves, outputs, gradients)
-        return state.tree.build(variables, outputs), weights(state)
+        return state.tree.build(variables, finished(outputs, leaves)), weights(state)
 
     def scale_loss(self, loss: Any) -> Any:
         """Return the loss times `loss_scale_factor`, by which the gradients are divided again.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from adafactor import _core
+from adafactor.arrays import name_of_library
 from adafactor.config import Config, check_pattern
 from adafactor.errors import phrase
 from adafactor.tree import Tree
@@ -53,6 +54,7 @@ class Description:
     dtypes: tuple[str, ...]
     config: Config
     overrides: tuple[Override, ...]
+    libraries: tuple[str, ...]
 
     def rows(self) -> Rows:
         """The rows of knobs of these leaves."""
@@ -95,7 +97,8 @@ def describe_leaves(
             raise phrase(error, tree.paths) from None
         shapes.append(tuple(shape))
         dtypes.append(dtype)
-    return Description(tree, tuple(shapes), tuple(dtypes), config, overrides)
+    libraries = tuple(name_of_library(type(leaf)) for leaf in leaves)
+    return Description(tree, tuple(shapes), tuple(dtypes), config, overrides, libraries)
 
 
 def _check_overrides(overrides: Any) -> tuple[Override, ...]:

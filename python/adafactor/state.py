@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import sys
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
+from adafactor.arrays import as_numpy, library_named, library_of
 from adafactor.config import Config, checked_rate, exact_whole_number, rate_of_call, real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
@@ -93,26 +94,32 @@ class State:
         """Bytes of all arrays of the state together, as `state_nbytes` foretells."""
         return self._core.plan.state_nbytes
 
-    def tensors(self) -> dict[tuple[str, str], NDArray[Any]]:
-        """Return every array of the state by (path, kind), without a copy.
+    def tensors(self) -> dict[tuple[str, str], Any]:
+        """Return every array of the state by (path, kind), in the library of its parameter, without a copy.
 
         Kinds are `row` (the leaf's shape without the column axis), `col` (without the row axis), `full`,
         `momentum`, `average` and `accumulator` (the leaf's shape). They are float32, or float64 for a
-        float64 leaf; a bfloat16 momentum is an `ml_dtypes.bfloat16` array where that package is loaded, its
-        bits as uint16 otherwise. Writing into them changes the state.
+        float64 leaf; in NumPy a bfloat16 momentum is an `ml_dtypes.bfloat16` array where that package is
+        loaded, its bits as uint16 otherwise. Writing into them changes the state; those of JAX, which cannot
+        be written, are copies.
 
         >>> import numpy as np, adafactor
         >>> state = adafactor.init({"w": np.zeros((3, 4, 5), np.float32), "b": np.zeros(5, np.float32)})
         >>> {key: array.shape for key, array in state.tensors().items()}
         {('w', 'row'): (3, 4), ('w', 'col'): (3, 5), ('b', 'full'): (5,)}
         """
-        arrays = {}
-        for leaf, path in enumerate(self.paths):
-            for kind in _core.state_kinds:
-                array = self._core.array(leaf, kind)
-                if array is not None:
-                    arrays[path, kind] = _with_bfloat16(array) if array.dtype == np.uint16 else array
-        return arrays
+        library = dict(zip(self.paths, map(library_named, self._description.libraries), strict=True))
+        return {key: library[key[0]].handed_out(array) for key, array in self._arrays().items()}
+
+    def arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
+        """The same as arrays of NumPy, whatever the parameters are: the memory itself, never a copy."""
+        numpy = library_named("numpy")
+        return {key: numpy.handed_out(array) for key, array in self._arrays().items()}
+
+    def _arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
+        pieces = itertools.product(enumerate(self.paths), _core.state_kinds)
+        found = {(path, kind): self._core.array(leaf, kind) for (leaf, path), kind in pieces}
+        return {key: array for key, array in found.items() if array is not None}
 
     def copy(self) -> State:
         """Return an independent copy; it goes on as this one would, bit for bit.
@@ -160,8 +167,9 @@ class State:
             raise ValueError("finalize: the averages are empty before the first update")
         with self.in_use():
             self.check_params(leaves)
+            averages = [array for (_, kind), array in self._arrays().items() if kind == "average"]
             for index, leaf in enumerate(leaves):
-                leaf[...] = self._core.array(index, "average")
+                library_of(leaf).assign(leaf, averages[index])
 
     def check_params(self, leaves: list[Any]) -> None:
         """Raise where a step would not write these arrays as parameters; the caller holds the state."""
@@ -204,7 +212,7 @@ class State:
             if len(counts) != len(self.paths):
                 raise ValueError(f"updates: {len(counts)} numbers, expected {len(self.paths)}")
         with self.in_use():
-            own = self.tensors()
+            own = self.arrays()
             for path, kind in sorted(tensors.keys() ^ own.keys()):
                 problem = "missing" if (path, kind) in own else "not in the state"
                 raise ValueError(f"{at('tensors', path)} {kind}: {problem}")
@@ -339,7 +347,7 @@ def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[
     """
     path, kind = key
     where = f"{at('tensors', path)} {kind}"
-    array = np.asarray(value)
+    array = as_numpy(value) if hasattr(type(value), "__dlpack__") else np.asarray(value)
     if array.shape != like.shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
     if like.dtype.itemsize == 2:
@@ -353,8 +361,3 @@ def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[
 
 def _given_rate(value: Any) -> float:
     return checked_rate("learning_rate:", real_number("learning_rate", value))
-
-
-def _with_bfloat16(bits: NDArray[Any]) -> NDArray[Any]:
-    ml_dtypes = sys.modules.get("ml_dtypes")
-    return bits.view(ml_dtypes.bfloat16) if ml_dtypes else bits

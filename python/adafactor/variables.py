@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
+from adafactor import _core
+from adafactor.arrays import as_numpy
 from adafactor.paths import at
 from adafactor.tree import Tree
 
@@ -65,7 +65,8 @@ class Variables:
 
 def _memory(leaf: Any) -> Any:
     """What tells the elements of an array from all others; of something else, the object."""
-    if not isinstance(leaf, np.ndarray):
+    try:
+        interface = as_numpy(leaf).__array_interface__
+    except _core.Error:
         return id(leaf)
-    interface = leaf.__array_interface__
-    return interface["data"][0], leaf.shape, leaf.strides, leaf.dtype.str
+    return interface["data"][0], interface["shape"], interface["strides"], interface["typestr"]

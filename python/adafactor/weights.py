@@ -22,7 +22,7 @@ def head(calls: int, learning_rate: Any) -> list[NDArray[Any]]:
 
 def weights(state: State) -> list[NDArray[Any]]:
     """The list: head, averages, accumulators, moments leaf by leaf, and the leaves' own counts, if any."""
-    tensors = state.tensors()
+    tensors = state.arrays()
     values = head(state.calls, state.config.learning_rate) + [tensors[key] for key in _order(tensors)]
     return [*values, np.array(state.leaf_updates, np.int64)] if _counts_leaves(state) else values
 
@@ -36,7 +36,7 @@ def restore(state: State, values: Sequence[Any], role: str) -> None:
     """
     values = list(values)
     rate = state.config.learning_rate
-    keys = _order(state.tensors())
+    keys = _order(state.arrays())
     front = 1 if callable(rate) else 2
     expected = front + len(keys) + _counts_leaves(state)
     if len(values) != expected:

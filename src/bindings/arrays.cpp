@@ -1,18 +1,27 @@
-// From Python objects to views. NumPy's arrays come through its C API; where other libraries' arrays will come in is
-// view_of, and nothing behind it knows where an array is from.
-#include <atomic>
-#include <optional>
+// From Python objects to views: the one place where arrays come in. Nothing behind it knows where an array is from.
+#include <algorithm>
 #include <string>
 #include <string_view>
 
 #include "bindings.hpp"
+#include "buffer_array.hpp"
+#include "numpy_array.hpp"
 
 namespace adafactor::bindings {
 
-namespace {
+bool Request::is_parameter() const { return std::string_view(role) == "params"; }
 
-[[noreturn]] void refuse(ErrorKind kind, const char* role, std::int64_t leaf, std::string expected, std::string found) {
+void Request::refuse(ErrorKind kind, std::string expected, std::string found) const {
   throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
+}
+
+std::int64_t RawArray::size() const {
+  const bool empty = std::any_of(shape, shape + rank, [](std::int64_t extent) { return extent == 0; });
+  std::int64_t size = empty ? 0 : 1;
+  for (int axis = 0; axis < rank && !empty; ++axis) {
+    if (__builtin_mul_overflow(size, shape[axis], &size)) return std::numeric_limits<std::int64_t>::max();
+  }
+  return size;
 }
 
 std::string type_name(py::handle object) {
@@ -22,105 +31,109 @@ std::string type_name(py::handle object) {
   return module == "builtins" ? name : module + "." + name;
 }
 
-// numpy.ndarray and numpy.memmap: of these the buffer is the array. Other subclasses mean something more by it (a mask,
-// a unit), which a raw write would ignore.
-bool is_plain_array(py::handle object) {
-  PYBIND11_CONSTINIT static py::gil_safe_call_once_and_store<std::pair<py::object, py::object>> types;
-  const auto& [array, memmap] =
-      types
-          .call_once_and_store_result([] {
-            const auto numpy = py::module_::import("numpy");
-            return std::pair<py::object, py::object>(numpy.attr("ndarray"), numpy.attr("memmap"));
-          })
-          .get_stored();
-  const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  return type == array.ptr() || type == memmap.ptr();
+namespace {
+
+RawArray read_by_route(py::handle object, const Route& route, Loans& loans, const Request& request) {
+  switch (route.way) {
+    case Way::numpy:
+      return read_numpy(object, request);
+    case Way::exchanged:
+      return read_exchanged(object, *route.api, route.is_negated, request);
+    case Way::managed:
+      return read_managed(object, *route.api, loans, request);
+    case Way::capsule: {
+      // A tensor that requires a gradient exports none of its own; without the interface it goes through a view.
+      if (route.is_negated) return read_capsule(object.attr("detach")(), route.legacy, loans, request);
+      return read_capsule(object, route.legacy, loans, request);
+    }
+    case Way::buffer:
+      return read_buffer(object, loans, request);
+  }
+  return {};
 }
 
-py::array as_array(py::handle object, const char* role, std::int64_t leaf) {
-  if (!is_plain_array(object)) {
-    // An array of another kind can be had as one of NumPy's; of a parameter the step would write into a copy else.
-    const bool convertible = py::hasattr(object, "__array__");
-    const bool written = std::string_view(role) == "params";
-    const std::string expected =
-        std::string("a numpy.ndarray") + (convertible && written ? " that shares its memory" : "");
-    refuse(ErrorKind::type, role, leaf, expected + (convertible ? " (numpy.asarray makes one)" : ""),
-           type_name(object));
+const char* obstacle(Permission permission) {
+  switch (permission) {
+    case Permission::read_only:
+      return "a read-only array";
+    case Permission::copy:
+      return "a copy, in which a write would be lost";
+    case Permission::immutable:
+      return "an immutable array";
+    case Permission::granted:
+      break;
   }
-  return py::reinterpret_borrow<py::array>(object);
-}
-
-// NumPy has no bfloat16; the one of ml_dtypes, which JAX and others use, is a type that is added at run time and has a
-// number since then.
-bool is_bfloat16(const py::dtype& dtype) {
-  constexpr int first_added = 256;
-  static std::atomic<int> number{-1};
-  if (dtype.num() < first_added) return false;
-  if (dtype.num() == number.load(std::memory_order_relaxed)) return true;
-  if (dtype.itemsize() != 2 || py::str(dtype).cast<std::string>() != "bfloat16") return false;
-  number.store(dtype.num(), std::memory_order_relaxed);
-  return true;
-}
-
-std::optional<DType> known_dtype(const py::dtype& dtype) {
-  constexpr int half = 23;  // NPY_HALF, which pybind11 does not name
-  switch (dtype.num()) {
-    case py::detail::npy_api::NPY_FLOAT_:
-      return DType::float32;
-    case py::detail::npy_api::NPY_DOUBLE_:
-      return DType::float64;
-    case half:
-      return DType::float16;
-    default:
-      return is_bfloat16(dtype) ? std::optional(DType::bfloat16) : std::nullopt;
-  }
-}
-
-DType dtype_of(const py::array& array, const char* expected, const char* role, std::int64_t leaf) {
-  const py::dtype dtype = array.dtype();
-  const std::optional<DType> known = known_dtype(dtype);
-  if (!known) {
-    refuse(ErrorKind::type, role, leaf, expected, "dtype " + py::str(dtype).cast<std::string>());
-  }
-  if (dtype.byteorder() != '=') {
-    refuse(ErrorKind::type, role, leaf, "the byte order of this machine",
-           "byte order '" + std::string(1, dtype.byteorder()) + "'");
-  }
-  return *known;
+  return nullptr;
 }
 
 }  // namespace
 
-int rank_of(py::handle object, const char* role, std::int64_t leaf) {
-  return static_cast<int>(as_array(object, role, leaf).ndim());
+RawArray Lender::read(py::handle object, const Request& request) {
+  const Route& route = routes_.of(object, request);
+  RawArray array = read_by_route(object, route, loans_, request);
+  if (route.immutable) array.permission = Permission::immutable;
+  const char* found = request.access == Access::write ? obstacle(array.permission) : nullptr;
+  if (found) {
+    request.refuse(ErrorKind::buffer, "an array that can be written (adafactor.update returns new ones)", found);
+  }
+  return array;
 }
 
-TensorView view_of(py::handle object, Access access, const char* dtypes, const char* role, std::int64_t leaf,
-                   std::int64_t* strides) {
-  const py::array array = as_array(object, role, leaf);
-  TensorView view;
-  view.dtype = dtype_of(array, dtypes, role, leaf);
-  if (access == Access::write && !array.writeable()) {
-    refuse(ErrorKind::buffer, role, leaf, "an array that can be written (adafactor.update returns new ones)",
-           "a read-only array");
-  }
-  view.data = const_cast<void*>(array.data());
-  view.rank = static_cast<int>(array.ndim());
-  static_assert(sizeof(py::ssize_t) == sizeof(std::int64_t));
-  view.shape = reinterpret_cast<const std::int64_t*>(array.shape());
-  const std::int64_t item = item_size(view.dtype);
-  const bool empty = array.size() == 0;
-  for (int axis = 0; axis < view.rank; ++axis) {
-    // Where an axis has no second element its stride means nothing, and NumPy leaves anything there.
-    const std::int64_t bytes = view.shape[axis] > 1 && !empty ? array.strides()[axis] : item;
-    if (bytes % item != 0) {
-      refuse(ErrorKind::buffer, role, leaf, "strides that are multiples of " + std::to_string(item) + " bytes",
-             "a stride of " + std::to_string(bytes) + " bytes");
+TensorView Lender::view(py::handle object, const Request& request, std::int64_t* strides, int room) {
+  const RawArray array = read(object, request);
+  TensorView view{array.data, array.dtype, array.device, array.rank, array.shape, nullptr};
+  if (!array.strides || array.rank > room) return view;
+  const std::int64_t item = item_size(array.dtype);
+  const bool empty = std::find(array.shape, array.shape + array.rank, 0) != array.shape + array.rank;
+  for (int axis = 0; axis < array.rank; ++axis) {
+    // Where an axis has no second element its stride means nothing, and libraries leave anything there.
+    const bool counts = array.shape[axis] > 1 && !empty;
+    if (!counts) {
+      strides[axis] = 1;
+    } else if (array.stride_unit == item) {
+      strides[axis] = array.strides[axis];
+    } else if (array.strides[axis] % item == 0) {
+      strides[axis] = array.strides[axis] / item;
+    } else {
+      request.refuse(ErrorKind::buffer, "strides that are multiples of " + std::to_string(item) + " bytes",
+                     "a stride of " + std::to_string(array.strides[axis]) + " bytes");
     }
-    strides[axis] = bytes / item;
   }
   view.strides = strides;
   return view;
+}
+
+namespace {
+
+// Keeps what a view of NumPy stands on.
+struct Keeper {
+  py::object object;
+  Lender lender;
+};
+
+py::object numpy_view(const py::object& object, bool written) {
+  auto keeper = std::make_unique<Keeper>();
+  const Request request{written ? Access::write : Access::read, kParameterTypes, "array", -1};
+  const RawArray array = keeper->lender.read(object, request);
+  keeper->object = object;
+  const py::capsule owner(keeper.release(), [](void* pointer) { delete static_cast<Keeper*>(pointer); });
+  return numpy_over(array, owner);
+}
+
+}  // namespace
+
+void bind_arrays(py::module_& m) {
+  m.def(
+      "inspect_array",
+      [](py::handle object, std::int64_t leaf) {
+        Lender lender;
+        const RawArray array = lender.read(object, {Access::read, kParameterTypes, "params", leaf});
+        return std::pair(std::vector<std::int64_t>(array.shape, array.shape + array.rank),
+                         std::string(name(array.dtype)));
+      },
+      py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");
+  m.def("numpy_view", &numpy_view, py::arg("array"), py::arg("written") = false,
+        "An array of NumPy over the same memory, without a copy; of bfloat16 the bits, as uint16.");
 }
 
 }  // namespace adafactor::bindings

@@ -13,11 +13,13 @@
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/memory_check.hpp"
+#include "routes.hpp"
 
 namespace adafactor::bindings {
 
 namespace py = pybind11;
 
+void bind_arrays(py::module_& m);
 void bind_errors(py::module_& m);
 void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
@@ -28,8 +30,30 @@ void bind_build(py::module_& m);
 // The knobs of one row, from a dictionary of all knobs that the core knows.
 Config config_from(const py::dict& knobs);
 
+// The types that a parameter may have, for a message.
+inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
+
+// From Python objects to arrays, and what the objects lend for it.
+class Lender {
+ public:
+  // The array that an object is; throws the request's refusal where it cannot be had as wanted. Valid until `give_back`
+  // and as long as the object is.
+  RawArray read(py::handle object, const Request& request);
+
+  // The same with strides in elements, which are written to `strides`; of an array with more axes than `room` they are
+  // left out.
+  TensorView view(py::handle object, const Request& request, std::int64_t* strides, int room);
+
+  void give_back() noexcept { loans_.give_back(); }
+
+ private:
+  Routes routes_;
+  Loans loans_;
+};
+
 // Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing.
 struct Arrays {
+  Lender lender;
   std::vector<TensorView> parameters;
   std::vector<TensorView> gradients;
   std::vector<TensorView> outputs;
@@ -51,20 +75,5 @@ struct StateObject {
   Arrays arrays;
   int threads = 0;  // the most that a region of the last step had
 };
-
-// Whether an array is only read, or written.
-enum class Access { read, write };
-
-// The types that a parameter may have, for a message.
-inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
-
-// From a Python object to a view, the one place where arrays come in. `dtypes` says which are expected. `strides` takes
-// the strides in elements and has room for the array's rank; the view points into it and into the array, and is valid
-// as long as both.
-TensorView view_of(py::handle object, Access access, const char* dtypes, const char* role, std::int64_t leaf,
-                   std::int64_t* strides);
-
-// How many axes the array has; throws as view_of does where it is none.
-int rank_of(py::handle object, const char* role, std::int64_t leaf);
 
 }  // namespace adafactor::bindings

@@ -1,6 +1,7 @@
 // What was built, and how many threads it uses.
 #include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
+#include "devices.hpp"
 
 namespace adafactor::bindings {
 
@@ -15,7 +16,7 @@ void bind_build(py::module_& m) {
     info["isas"] = py::tuple(isas);
     info["threads"] = kThreadsKind;
     info["num_threads"] = get_num_threads();
-    info["cuda"] = false;
+    info["cuda"] = !cuda::backend().missing;
     info["compiler"] = __VERSION__;
     return info;
   });

@@ -49,14 +49,6 @@ void bind_plan(py::module_& m) {
       .def_property_readonly("state_nbytes", &Plan::state_nbytes)
       .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return Workspace::nbytes(plan); })
       .def("layout", &layout_of, py::arg("leaf"), "How a leaf is factored, and into how many tiles it is cut.");
-  m.def(
-      "inspect_array",
-      [](py::handle array, std::int64_t leaf) {
-        std::vector<std::int64_t> strides(static_cast<std::size_t>(rank_of(array, "params", leaf)));
-        const TensorView view = view_of(array, Access::read, kParameterTypes, "params", leaf, strides.data());
-        return std::pair(std::vector<std::int64_t>(view.shape, view.shape + view.rank), std::string(name(view.dtype)));
-      },
-      py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");
 }
 
 }  // namespace adafactor::bindings

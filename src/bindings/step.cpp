@@ -22,47 +22,47 @@ struct Borrowed {
   bool in_place() const { return outputs.is(params); }
 };
 
-std::int64_t stride_room(const Borrowed& borrowed) {
-  std::int64_t room = 0;
-  for (std::size_t i = 0; i < borrowed.params.size(); ++i) {
-    const auto leaf = static_cast<std::int64_t>(i);
-    room += rank_of(borrowed.params[i], "params", leaf);
-    if (!borrowed.in_place()) room += rank_of(borrowed.outputs[i], "params", leaf);
-    if (const py::object gradient = borrowed.grads[i]; !gradient.is_none()) room += rank_of(gradient, "grads", leaf);
-  }
-  return room;
-}
-
 // Fills the views and checks each against the plan.
 void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   const std::size_t count = plan.leaves().size();
-  arrays.strides.resize(static_cast<std::size_t>(stride_room(borrowed)));
+  std::size_t room = 0;
+  for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
+  arrays.strides.resize(room);
   arrays.parameters.resize(count);
   arrays.gradients.resize(count);
   arrays.outputs.resize(count);
   std::int64_t* strides = arrays.strides.data();
-  const auto take = [&](py::handle object, Access access, const char* role, std::size_t i) {
-    const auto leaf = static_cast<std::int64_t>(i);
+  const auto take = [&](PyObject* object, Access access, const char* role, std::size_t i) {
     const LeafPlan& expected = plan.leaves()[i];
     const DType dtype = expected.spec.dtype;
-    const bool written = std::string_view(role) == "params";
-    TensorView view = view_of(object, access, written ? name(dtype) : gradients_of(dtype), role, leaf, strides);
-    check_view(view, expected, role, leaf);
+    Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
+    request.dtypes = request.is_parameter() ? name(dtype) : gradients_of(dtype);
+    const auto rank = static_cast<int>(expected.spec.shape.size());
+    TensorView view = arrays.lender.view(object, request, strides, rank);
+    check_view(view, expected, role, request.leaf);
     // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
     view.shape = expected.spec.shape.data();
-    strides += view.rank;
+    strides += rank;
     return view;
   };
   const Access access = borrowed.in_place() ? Access::write : Access::read;
+  const auto item = [](const py::list& list, std::size_t i) {
+    return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
+  };
   for (std::size_t i = 0; i < count; ++i) {
-    const py::object param = borrowed.params[i];
-    const py::object gradient = borrowed.grads[i];
-    const py::object output = borrowed.outputs[i];
-    arrays.parameters[i] = take(param, access, "params", i);
-    arrays.outputs[i] = borrowed.in_place() ? arrays.parameters[i] : take(output, Access::write, "params", i);
-    arrays.gradients[i] = gradient.is_none() ? TensorView{} : take(gradient, Access::read, "grads", i);
+    PyObject* gradient = item(borrowed.grads, i);
+    arrays.parameters[i] = take(item(borrowed.params, i), access, "params", i);
+    arrays.outputs[i] =
+        borrowed.in_place() ? arrays.parameters[i] : take(item(borrowed.outputs, i), Access::write, "params", i);
+    arrays.gradients[i] = gradient == Py_None ? TensorView{} : take(gradient, Access::read, "grads", i);
   }
 }
+
+// Gives back what the arrays of a call lent, however the call ends.
+struct GiveBack {
+  Lender& lender;
+  ~GiveBack() { lender.give_back(); }
+};
 
 py::array_t<double> table_of(const State& state, const Outcome& outcome) {
   const std::size_t count = state.plan().leaves().size();
@@ -88,6 +88,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
                    const Rates& rates, double grad_multiplier) {
   Arrays& arrays = object.arrays;
   const Borrowed borrowed{params, grads, outputs};
+  const GiveBack give_back{arrays.lender};
   take_views(object.state.plan(), borrowed, arrays);
   arrays.check_memory(object.state, borrowed.in_place());
   arrays.rates.clear();
@@ -105,6 +106,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
 void check_params(StateObject& object, const py::list& params) {
   py::list absent;
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
+  const GiveBack give_back{object.arrays.lender};
   take_views(object.state.plan(), {params, absent, params}, object.arrays);
   object.arrays.check_memory(object.state, true);
 }

@@ -1,0 +1,49 @@
+"""Tensors of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+
+def new_like(leaf: Any) -> Any:
+    """A tensor for a step to write into. What has no memory stays, for the call to refuse it by name."""
+    if type(leaf) not in (torch.Tensor, torch.nn.Parameter) or leaf.layout != torch.strided:
+        return leaf
+    return torch.empty_like(leaf, requires_grad=False)
+
+
+def finished(output: Any, leaf: Any) -> Any:
+    """The tensor itself."""
+    return output
+
+
+def mark_written(leaves: Sequence[Any]) -> None:
+    """Raise the version counters: a backward through a tensor that was saved before the step then raises.
+
+    Without it autograd would not notice the write, and give wrong gradients.
+    """
+    try:
+        torch.autograd.graph.increment_version(leaves)
+    except RuntimeError:
+        # One of them is an inference tensor, which has no counter.
+        for leaf in leaves:
+            if not leaf.is_inference():
+                torch.autograd.graph.increment_version(leaf)
+
+
+def assign(leaf: Any, values: NDArray[Any]) -> None:
+    """Write the values into the leaf's memory, rounded to nearest."""
+    with torch.no_grad():
+        leaf.copy_(torch.from_numpy(values))
+
+
+def handed_out(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor over the same memory."""
+    if array.dtype == np.uint16:
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

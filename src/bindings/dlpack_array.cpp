@@ -1,0 +1,176 @@
+// Arrays that come in through DLPack: by the functions of a type's exchange interface, or in a capsule.
+#include "dlpack_array.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <string>
+
+#include "devices.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+std::string dtype_text(dlpack::DataType dtype) {
+  const std::string code = dtype.code < std::size(dlpack::kCodeNames) ? dlpack::kCodeNames[dtype.code]
+                                                                      : "code " + std::to_string(dtype.code);
+  // The name of a small format has its bits in it.
+  const bool counts_bits = code.find("float") == 0 ? dtype.code == dlpack::kFloat : dtype.code != dlpack::kBool;
+  const std::string lanes = dtype.lanes == 1 ? "" : " in " + std::to_string(dtype.lanes) + " lanes";
+  return code + (counts_bits ? std::to_string(dtype.bits) : "") + lanes;
+}
+
+std::optional<DType> known_dtype(dlpack::DataType dtype) {
+  if (dtype.lanes != 1) return std::nullopt;
+  if (dtype.code == dlpack::kBfloat && dtype.bits == 16) return DType::bfloat16;
+  if (dtype.code != dlpack::kFloat) return std::nullopt;
+  if (dtype.bits == 16) return DType::float16;
+  if (dtype.bits == 32) return DType::float32;
+  if (dtype.bits == 64) return DType::float64;
+  return std::nullopt;
+}
+
+// Nothing of a tensor is taken on trust: its producer may be anybody.
+RawArray read_tensor(const dlpack::Tensor& tensor, Permission permission, const Request& request) {
+  RawArray array;
+  array.device = device_of(tensor.device, request);
+  if (tensor.rank < 0 || tensor.rank > kMaxRank) {
+    request.refuse(ErrorKind::buffer, "at most " + std::to_string(kMaxRank) + " axes",
+                   std::to_string(tensor.rank) + " axes");
+  }
+  const std::optional<DType> dtype = known_dtype(tensor.dtype);
+  if (!dtype) request.refuse(ErrorKind::type, request.dtypes, "dtype " + dtype_text(tensor.dtype));
+  if (tensor.rank > 0 && !tensor.shape) request.refuse(ErrorKind::buffer, "a tensor with a shape", "one without");
+  array.dtype = *dtype;
+  array.permission = permission;
+  array.rank = tensor.rank;
+  array.shape = tensor.shape;
+  array.strides = tensor.strides;
+  array.stride_unit = item_size(array.dtype);
+  if (std::any_of(array.shape, array.shape + array.rank, [](std::int64_t extent) { return extent < 0; })) {
+    request.refuse(ErrorKind::buffer, "extents of at least 0", "a negative extent");
+  }
+  if (!tensor.data && array.size() > 0) {
+    request.refuse(ErrorKind::buffer, "a tensor whose elements lie in memory", "one without memory of its own");
+  }
+  if (tensor.data) array.data = static_cast<std::byte*>(tensor.data) + tensor.byte_offset;
+  return array;
+}
+
+// The words of the exception that is on its way, without what its library adds for its own developers.
+std::string words_of(const py::error_already_set& error) {
+  const std::string text = py::str(error.value()).cast<std::string>();
+  return text.substr(0, text.find('\n'));
+}
+
+// What a tensor that has no plain memory says it is, as far as it has such an attribute.
+std::string nature_of(py::handle object) {
+  std::string nature;
+  for (const char* attribute : {"dtype", "layout", "device"}) {
+    const py::object value = py::getattr(object, attribute, py::none());
+    if (value.is_none()) continue;
+    nature += (nature.empty() ? " (" : ", ") + std::string(attribute) + " " + py::str(value).cast<std::string>();
+  }
+  return nature.empty() ? nature : nature + ")";
+}
+
+// Turns the exception that is on its way into a refusal, unless it is no error.
+[[noreturn]] void refuse_unexported(py::handle object, ErrorKind kind, const Request& request) {
+  const py::error_already_set error;
+  if (!error.matches(PyExc_Exception)) throw error;
+  if (error.matches(PyExc_TypeError)) kind = ErrorKind::type;
+  request.refuse(kind, "a dense array in memory",
+                 "a " + type_name(object) + nature_of(object) + " that cannot be exported: " + words_of(error));
+}
+
+// Whether a tensor may be the lazily negated imaginary part of complex numbers, between which it then has gaps.
+bool may_be_negated(const RawArray& array) {
+  for (int axis = 0; axis < array.rank; ++axis) {
+    if (array.shape[axis] > 1 && array.strides && array.strides[axis] % 2 != 0) return false;
+  }
+  return true;
+}
+
+Permission permission_of(std::uint64_t flags) {
+  if (flags & dlpack::kReadOnly) return Permission::read_only;
+  return flags & dlpack::kIsCopied ? Permission::copy : Permission::granted;
+}
+
+RawArray read_versioned(const dlpack::ManagedTensorVersioned& managed, const Request& request) {
+  if (managed.version.major != dlpack::kMajorVersion) {
+    request.refuse(ErrorKind::buffer, "version " + std::to_string(dlpack::kMajorVersion) + " of DLPack",
+                   "version " + std::to_string(managed.version.major));
+  }
+  return read_tensor(managed.tensor, permission_of(managed.flags), request);
+}
+
+// The capsule of an object, of the new kind where its library knows it.
+py::object capsule_of(py::handle object, const Request& request) {
+  const py::object method = object.attr("__dlpack__");
+  try {
+    try {
+      return method(py::arg("max_version") = py::make_tuple(dlpack::kMajorVersion, 0));
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) throw;
+    }
+    return method();
+  } catch (py::error_already_set& error) {
+    // What a library says for "this array cannot be had so"; any other exception is the object's own affair.
+    if (!error.matches(PyExc_BufferError) && !error.matches(PyExc_TypeError) && !error.matches(PyExc_ValueError)) throw;
+    error.restore();
+    refuse_unexported(object, ErrorKind::buffer, request);
+  }
+}
+
+void refuse_device(py::handle object, const Request& request) {
+  const py::object method = py::getattr(object, "__dlpack_device__", py::none());
+  if (method.is_none()) return;
+  const auto [kind, index] = method().cast<std::pair<std::int32_t, std::int32_t>>();
+  device_of({kind, index}, request);
+}
+
+}  // namespace
+
+const dlpack::ExchangeApi* exchange_api_of(py::handle type) {
+  const py::object capsule = py::getattr(type, dlpack::kExchangeAttribute, py::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), dlpack::kExchangeName)) return nullptr;
+  const auto* api = static_cast<const dlpack::ExchangeApi*>(PyCapsule_GetPointer(capsule.ptr(), dlpack::kExchangeName));
+  while (api && api->version.major != dlpack::kMajorVersion) api = api->previous;
+  return api;
+}
+
+RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, py::handle is_negated,
+                        const Request& request) {
+  dlpack::Tensor tensor{};
+  if (api.tensor_from_object(object.ptr(), &tensor) != 0) refuse_unexported(object, ErrorKind::type, request);
+  RawArray array = read_tensor(tensor, Permission::granted, request);
+  if (may_be_negated(array) && py::bool_(is_negated(object))) {
+    request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
+                   "a " + type_name(object) + " that is negated lazily");
+  }
+  return array;
+}
+
+RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request) {
+  dlpack::ManagedTensorVersioned* managed = nullptr;
+  if (api.managed_from_object(object.ptr(), &managed) != 0) refuse_unexported(object, ErrorKind::buffer, request);
+  return read_versioned(loans.take(managed), request);
+}
+
+RawArray read_capsule(py::handle object, Permission legacy, Loans& loans, const Request& request) {
+  refuse_device(object, request);
+  const py::object capsule = capsule_of(object, request);
+  if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedName))
+    return read_versioned(loans.take_versioned(capsule), request);
+  if (PyCapsule_IsValid(capsule.ptr(), dlpack::kLegacyName))
+    return read_tensor(loans.take_legacy(capsule).tensor, legacy, request);
+  std::string found = type_name(capsule);
+  if (PyCapsule_CheckExact(capsule.ptr())) {
+    const char* name = PyCapsule_GetName(capsule.ptr());
+    found = name ? std::string("a capsule named ") + name : "a capsule without a name";
+  }
+  request.refuse(ErrorKind::buffer, "a fresh DLPack capsule from __dlpack__()", found);
+}
+
+}  // namespace adafactor::bindings

@@ -1,0 +1,77 @@
+// What an object says of the array that it is, whatever library it is from, and what it lent for that.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "adafactor/error.hpp"
+#include "adafactor/tensor.hpp"
+#include "dlpack.hpp"
+
+namespace adafactor::bindings {
+
+namespace py = pybind11;
+
+// Whether an array is only read, or written.
+enum class Access { read, write };
+
+// What a call wants an array for: which one it is, and the types that would be right, for a message.
+struct Request {
+  Access access = Access::read;
+  const char* dtypes = "";
+  const char* role = "";
+  std::int64_t leaf = -1;
+
+  bool is_parameter() const;
+  [[noreturn]] void refuse(ErrorKind kind, std::string expected, std::string found) const;
+};
+
+// Whether a write reaches the array, and if not, why.
+enum class Permission { granted, read_only, copy, immutable };
+
+// `shape` and `strides` belong to the object, or to what it lent.
+struct RawArray {
+  void* data = nullptr;
+  DType dtype = DType::float32;
+  Device device;
+  Permission permission = Permission::granted;
+  int rank = 0;
+  const std::int64_t* shape = nullptr;
+  const std::int64_t* strides = nullptr;  // null means C order
+  std::int64_t stride_unit = 1;           // bytes; an element where the strides count elements
+
+  std::int64_t size() const;
+};
+
+// What objects lent for a call. Given back once each, with the GIL held, on every way out of the call.
+class Loans {
+ public:
+  Loans() = default;
+  Loans(const Loans&) = delete;
+  Loans& operator=(const Loans&) = delete;
+  ~Loans() { give_back(); }
+
+  // Takes a tensor out of a capsule, which is marked as used up.
+  const dlpack::ManagedTensorVersioned& take_versioned(const py::object& capsule);
+  const dlpack::ManagedTensor& take_legacy(const py::object& capsule);
+  // Takes what a function of an exchange interface returned.
+  const dlpack::ManagedTensorVersioned& take(dlpack::ManagedTensorVersioned* tensor);
+  // The buffer of an object; throws what the object raises.
+  const Py_buffer& take_buffer(py::handle object);
+
+  void give_back() noexcept;
+
+ private:
+  std::vector<dlpack::ManagedTensorVersioned*> versioned_;
+  std::vector<dlpack::ManagedTensor*> legacy_;
+  std::deque<Py_buffer> buffers_;  // which may point into themselves, and so stay where they are
+};
+
+// "module.Name" of an object's type; a builtin's without the module.
+std::string type_name(py::handle object);
+
+}  // namespace adafactor::bindings

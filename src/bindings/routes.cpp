@@ -1,0 +1,104 @@
+#include "routes.hpp"
+
+#include <algorithm>
+#include <string>
+#include <string_view>
+
+#include "numpy_array.hpp"
+
+namespace adafactor::bindings {
+
+namespace {
+
+std::string attribute_text(py::handle type, const char* attribute) {
+  const py::object text = py::getattr(type, attribute, py::none());
+  return py::isinstance<py::str>(text) ? text.cast<std::string>() : std::string();
+}
+
+// The package that a class is from, whether it is public there or not.
+std::string package_of(py::handle type) {
+  const std::string module = attribute_text(type, "__module__");
+  return module.substr(0, module.find('.'));
+}
+
+bool is_torch_tensor(py::handle type) {
+  return package_of(type) == "torch" && attribute_text(type, "__name__") == "Tensor";
+}
+
+bool derives_from_torch_tensor(py::handle type) {
+  const py::object mro = py::getattr(type, "__mro__", py::tuple());
+  return std::ranges::any_of(py::reinterpret_borrow<py::tuple>(mro), is_torch_tensor);
+}
+
+// Whose memory is the tensor, as for torch's own operators. Subclasses may keep something else there, or nothing.
+bool is_plain_tensor(py::handle type) {
+  return is_torch_tensor(type) || (attribute_text(type, "__module__") == "torch.nn.parameter" &&
+                                   attribute_text(type, "__name__") == "Parameter");
+}
+
+// What is no array may have some, or be had as one; of a parameter the step would write into a copy then.
+[[noreturn]] void refuse_class(py::handle object, const char* expected, const Request& request) {
+  std::string text = expected;
+  if (py::hasattr(object, "named_parameters")) {
+    text = "arrays (dict(module.named_parameters()) has those of a module)";
+  } else if (py::hasattr(object, "__array__")) {
+    text += std::string(request.is_parameter() ? " that shares its memory" : "") + " (numpy.asarray makes one)";
+  }
+  request.refuse(ErrorKind::type, text, type_name(object));
+}
+
+Route torch_route(py::handle object, py::handle type, const Request& request) {
+  if (!is_plain_tensor(type)) {
+    const bool has_parts = py::hasattr(type, "to_local");
+    request.refuse(ErrorKind::type,
+                   std::string("a torch.Tensor or torch.nn.Parameter") +
+                       (has_parts ? "; to_local() gives the part that is here" : ""),
+                   type_name(object));
+  }
+  Route route;
+  route.api = exchange_api_of(type);
+  route.way = route.api && route.api->tensor_from_object ? Way::exchanged : Way::capsule;
+  route.is_negated = type.attr("is_neg");
+  route.legacy = Permission::granted;
+  return route;
+}
+
+Route find_route(py::handle object, py::handle type, const Request& request) {
+  const NumPyClass numpy = numpy_class(type);
+  if (numpy == NumPyClass::subclass) refuse_class(object, "a numpy.ndarray", request);
+  if (numpy == NumPyClass::none && derives_from_torch_tensor(type)) return torch_route(object, type, request);
+  Route route;
+  if (numpy == NumPyClass::plain) {
+    route.way = Way::numpy;
+    return route;
+  }
+  const std::string package = package_of(type);
+  route.immutable = package == "jax" || package == "jaxlib";
+  if (package == "cupy") route.legacy = Permission::granted;
+  route.api = exchange_api_of(type);
+  if (route.api) {
+    route.way = Way::managed;
+  } else if (py::hasattr(type, "__dlpack__")) {
+    route.way = Way::capsule;
+  } else if (PyObject_CheckBuffer(object.ptr())) {
+    route.way = Way::buffer;
+  } else {
+    refuse_class(object, "an array of NumPy, torch or another library with DLPack", request);
+  }
+  return route;
+}
+
+}  // namespace
+
+const Route& Routes::of(py::handle object, const Request& request) {
+  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+  for (const Route& route : known_) {
+    if (route.type.is(type)) return route;
+  }
+  Route route = find_route(object, type, request);
+  route.type = py::reinterpret_borrow<py::object>(type);
+  if (known_.size() == kMost) known_.erase(known_.begin());
+  return known_.emplace_back(std::move(route));
+}
+
+}  // namespace adafactor::bindings

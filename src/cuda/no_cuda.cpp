@@ -1,0 +1,11 @@
+// A build without CUDA: its arrays are refused by name.
+#include "backend.hpp"
+
+namespace adafactor::cuda {
+
+const DeviceBackend& backend() {
+  static constexpr DeviceBackend row{DeviceType::cuda, "cuda", "this build has no CUDA"};
+  return row;
+}
+
+}  // namespace adafactor::cuda

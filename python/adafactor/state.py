@@ -112,7 +112,13 @@ class State:
         return {key: library[key[0]].handed_out(array) for key, array in self._arrays().items()}
 
     def arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
-        """The same as arrays of NumPy, whatever the parameters are: the memory itself, never a copy."""
+        """Return the same as arrays of NumPy, whatever the parameters are: the memory itself, never a copy.
+
+        >>> import numpy as np, adafactor
+        >>> state = adafactor.init(np.zeros((3, 4), np.float32))
+        >>> {kind: type(array).__name__ for (_, kind), array in state.arrays().items()}
+        {'row': 'ndarray', 'col': 'ndarray'}
+        """
         numpy = library_named("numpy")
         return {key: numpy.handed_out(array) for key, array in self._arrays().items()}
 

@@ -14,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 import adafactor
+from adafactor.arrays import as_numpy
 
 FILE = Path(__file__).parent / "data" / "digest.txt"
 FRACTION_BITS = {"float32": 24, "float64": 53, "float16": 11, "bfloat16": 8}
@@ -92,8 +93,8 @@ def digest_of(params, state):
     """The digest of every parameter, then of every array of the state, leaf by leaf."""
     digest = 0
     for array in params.values():
-        digest = fold(digest, array)
-    for array in state.tensors().values():
+        digest = fold(digest, as_numpy(array))
+    for array in state.arrays().values():
         digest = fold(digest, in_memory_order(array))
     return f"{digest:016x}"
 

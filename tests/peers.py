@@ -22,7 +22,7 @@ def require(name: str) -> ModuleType:
         reason = f"{name} cannot be imported: {error}"
         if os.environ.get("ADAFACTOR_REQUIRE_PEERS") == "1":
             pytest.fail(f"{reason} (ADAFACTOR_REQUIRE_PEERS=1)")
-        pytest.skip(reason)
+        pytest.skip(reason, allow_module_level=True)
     if name == "keras" and module.backend.backend() != "numpy":
         pytest.fail(f"keras runs on {module.backend.backend()}: something imported it before peers.require")
     return module

@@ -72,18 +72,9 @@ class StepRun {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const LeafPlan& plan = plan_.leaves()[i];
       Leaf& leaf = workspace_.leaves[i];
-      const auto room = static_cast<std::int64_t>(std::max<std::size_t>(plan.spec.shape.size(), 1));
-      leaf.parameter = make_walk(call_.parameters[i], plan.layout, axes);
-      leaf.parameter_out = make_walk(call_.outputs[i], plan.layout, axes + room);
-      const bool present = call_.gradients[i].data != nullptr;
-      leaf.gradient = present ? make_walk(call_.gradients[i], plan.layout, axes + 2 * room) : Walk{};
-      TensorView in_order;
-      in_order.rank = static_cast<int>(plan.spec.shape.size());
-      in_order.shape = plan.spec.shape.data();
-      leaf.elements = make_walk(in_order, plan.layout, axes + 3 * room);
-      axes += 4 * room;
+      axes = place_arrays(leaf, plan, i, axes);
       leaf.before = leaf.after = state_.arrays(plan);
-      choose_action(leaf, plan, i, present);
+      choose_action(leaf, plan, i);
       set_rule(leaf, plan, i);
       set_links(leaf, plan);
     }
@@ -131,7 +122,27 @@ class StepRun {
   }
 
  private:
-  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index, bool present) const {
+  // Walks are costly beside the step of a small leaf, so that none is made twice or in vain. Returns the next leaf's
+  // axes.
+  Axis* place_arrays(Leaf& leaf, const LeafPlan& plan, std::size_t index, Axis* axes) const {
+    const TensorView& parameter = call_.parameters[index];
+    const TensorView& output = call_.outputs[index];
+    const TensorView& gradient = call_.gradients[index];
+    const auto room = static_cast<std::int64_t>(std::max<std::size_t>(plan.spec.shape.size(), 1));
+    leaf.parameter = make_walk(parameter, plan.layout, axes);
+    const bool in_place = output.data == parameter.data && output.strides == parameter.strides;
+    leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
+    leaf.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
+    leaf.rounds_by_noise = plan_.knobs_of(plan).rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
+    if (leaf.rounds_by_noise) {
+      const TensorView in_order{nullptr, plan.spec.dtype, {}, parameter.rank, plan.spec.shape.data(), nullptr};
+      leaf.elements = make_walk(in_order, plan.layout, axes + 3 * room);
+    }
+    return axes + 4 * room;
+  }
+
+  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index) const {
+    const bool present = call_.gradients[index].data != nullptr;
     const bool window = plan_.call().gradient_accumulation_steps.has_value();
     leaf.action = Action::keep;
     if (!updates_) {
@@ -181,7 +192,6 @@ class StepRun {
     leaf.clips_by_norm = config.clipnorm || plan_.call().global_clipnorm;
     leaf.wide = false;
     leaf.clip_factor = 1;
-    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
     leaf.noise = {plan.noise_key, static_cast<std::uint64_t>(state_.counts[index].updates + 1)};
     leaf.weight_decay = config.weight_decay.value_or(0);
     if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;

@@ -66,7 +66,7 @@ def run(
     multiplier = _multiplier(grad_multiplier)
     if not leaves:
         return empty_report()
-    absent = [index for index, gradient in enumerate(gradients) if gradient is None]
+    absent = _core.places_of_none(gradients)
     if len(absent) == len(leaves):
         raise ValueError("grads: every gradient is None, expected at least one array")
     rates = state.rates(learning_rate)
@@ -95,7 +95,7 @@ def run(
 
 def _mark_written(leaves: list[Any], untouched: Collection[int]) -> None:
     """Tell the libraries of the arrays, those that want to know, what an update has written."""
-    names = {name_of_library(cls) for cls in set(map(type, leaves))}
+    names = {name_of_library(cls) for cls in _core.classes_of(leaves)}
     if names == {"numpy"}:
         return
     if untouched:

@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
+from adafactor import _core
 from adafactor.containers import LEAF, PLAIN, WRONG, advice, kind_of, name_of, read, rebuild
 from adafactor.paths import at, child_paths, refuse_equal_paths
 
@@ -222,7 +223,7 @@ class Tree:
         """
         pool = self._open(tree, role, allow_none)
         leaves = list(self._pick_leaves(pool))
-        for cls in set(map(type, leaves)):
+        for cls in _core.classes_of(leaves):
             if kind_of(cls) != LEAF and not (allow_none and cls is type(None)):
                 for path, leaf in zip(self._paths, leaves, strict=True):
                     _refuse_leaf(leaf, path, role, allow_none)

@@ -120,6 +120,27 @@ py::object numpy_view(const py::object& object, bool written) {
   return numpy_over(array, owner);
 }
 
+// Mostly there is one, or two that take turns.
+py::list classes_of(const py::list& objects) {
+  py::list classes;
+  std::vector<PyTypeObject*> found;
+  for (const py::handle object : objects) {
+    PyTypeObject* type = Py_TYPE(object.ptr());
+    if (std::find(found.rbegin(), found.rend(), type) != found.rend()) continue;
+    found.push_back(type);
+    classes.append(py::handle(reinterpret_cast<PyObject*>(type)));
+  }
+  return classes;
+}
+
+py::list places_of_none(const py::list& objects) {
+  py::list places;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    if (PyList_GET_ITEM(objects.ptr(), static_cast<Py_ssize_t>(i)) == Py_None) places.append(i);
+  }
+  return places;
+}
+
 }  // namespace
 
 void bind_arrays(py::module_& m) {
@@ -132,6 +153,8 @@ void bind_arrays(py::module_& m) {
                          std::string(name(array.dtype)));
       },
       py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");
+  m.def("classes_of", &classes_of, py::arg("objects"), "The different classes of the objects in a list.");
+  m.def("places_of_none", &places_of_none, py::arg("objects"), "Where None stands in a list.");
   m.def("numpy_view", &numpy_view, py::arg("array"), py::arg("written") = false,
         "An array of NumPy over the same memory, without a copy; of bfloat16 the bits, as uint16.");
 }

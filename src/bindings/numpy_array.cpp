@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include <atomic>
+#include <bit>
 #include <optional>
 #include <string>
 #include <vector>
@@ -41,7 +42,9 @@ DType dtype_of(const py::array& array, const Request& request) {
   const py::dtype dtype = array.dtype();
   const std::optional<DType> known = known_dtype(dtype);
   if (!known) request.refuse(ErrorKind::type, request.dtypes, "dtype " + py::str(dtype).cast<std::string>());
-  if (dtype.byteorder() != '=') {
+  // '=' mostly stands for this machine's; what comes from a buffer may name it.
+  constexpr char foreign = std::endian::native == std::endian::little ? '>' : '<';
+  if (dtype.byteorder() == foreign) {
     request.refuse(ErrorKind::type, "the byte order of this machine",
                    "byte order '" + std::string(1, dtype.byteorder()) + "'");
   }

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "adafactor/plan.hpp"
@@ -69,14 +68,14 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
 }
 
 // Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
-inline void check_view(const TensorView& view, const LeafPlan& plan, const char* role, std::int64_t leaf) {
+inline void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
   // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
-  const auto of_state = [&] { return std::string(std::string_view(role) == "params" ? " as in the state" : ""); };
+  const bool written = role == Role::params;
+  const auto of_state = [&] { return std::string(written ? " as in the state" : ""); };
   const auto refuse = [&](ErrorKind kind, const std::string& expected, const std::string& found) {
-    throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = expected, .found = found});
+    throw Error({.kind = kind, .role = name(role), .leaf = leaf, .expected = expected, .found = found});
   };
-  const bool written = std::string_view(role) == "params";
   if (written ? view.dtype != plan.spec.dtype : !takes_gradient(plan.spec.dtype, view.dtype)) {
     const char* expected = written ? name(plan.spec.dtype) : gradients_of(plan.spec.dtype);
     refuse(ErrorKind::type, expected + of_state(), std::string("dtype ") + name(view.dtype));

@@ -24,8 +24,8 @@ struct Layout {
   std::int64_t cols = 1;
 
   std::int64_t size() const { return slices * rows * cols; }
-  // Whether neither rows nor columns fill the lanes, as those of a 3x3 kernel.
-  bool has_small_slices() const { return factored && rows < kLanes && cols < kLanes; }
+  // Whether neither rows nor columns fill the lanes, as those of a 3x3 kernel, but the slices do.
+  bool has_small_slices() const { return factored && rows < kLanes && cols < kLanes && slices >= kLanes; }
 };
 
 // "(3, 4)", as Python writes a shape.

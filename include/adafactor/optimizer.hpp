@@ -229,8 +229,8 @@ class Optimizer {
   template <class Params, class Grads>
   StepReport run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options) {
     const detail::Held held(*state_);
-    take_all(params, "params", parameters_);
-    take_all(grads, "grads", gradients_);
+    take_all(params, Role::params, parameters_);
+    take_all(grads, Role::grads, gradients_);
     require_some_gradient();
     take_options(options);
     memory_.check(*state_, parameters_, gradients_, {});
@@ -247,10 +247,10 @@ class Optimizer {
   }
 
   template <class Array>
-  void take_all(std::span<const Array> arrays, const char* role, std::vector<TensorView>& views) {
+  void take_all(std::span<const Array> arrays, Role role, std::vector<TensorView>& views) {
     const std::vector<LeafPlan>& leaves = plan().leaves();
     if (arrays.size() != leaves.size()) {
-      throw Error({.role = role,
+      throw Error({.role = name(role),
                    .expected = std::to_string(leaves.size()) + ", one for each leaf",
                    .found = std::to_string(arrays.size()) + " arrays"});
     }
@@ -258,22 +258,23 @@ class Optimizer {
     views.resize(leaves.size());
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       const Taken& array = arrays[i];
-      const bool may_be_absent = role[0] == 'g';
+      const bool may_be_absent = role == Role::grads;
       views[i] = may_be_absent && array.absent() ? TensorView{} : checked(array.view(leaves[i]), leaves[i], role, i);
     }
   }
 
-  static TensorView checked(TensorView view, const LeafPlan& leaf, const char* role, std::size_t index) {
+  static TensorView checked(TensorView view, const LeafPlan& leaf, Role role, std::size_t index) {
     static std::byte nothing{};
     const auto refuse = [&](const char* expected, const char* found) {
-      throw Error({.role = role, .leaf = static_cast<std::int64_t>(index), .expected = expected, .found = found});
+      throw Error({.role = name(role), .leaf = static_cast<std::int64_t>(index), .expected = expected, .found = found});
     };
     if (view.rank > 0 && !view.shape) refuse("a shape", "a view without one");
     check_view(view, leaf, role, static_cast<std::int64_t>(index));
     if (view.data) return view;
     // A leaf without elements may lie nowhere, and has a gradient all the same.
     if (leaf.layout.size() > 0) {
-      refuse(role[0] == 'g' ? "its elements, or nullptr itself where there is none" : "its elements", "a null pointer");
+      refuse(role == Role::grads ? "its elements, or nullptr itself where there is none" : "its elements",
+             "a null pointer");
     }
     view.data = &nothing;
     return view;

@@ -27,6 +27,12 @@ struct TensorView {
   const std::int64_t* strides = nullptr;  // in elements; null means C order without gaps
 };
 
+// Which of a call's trees an array is from.
+enum class Role : std::uint8_t { params, grads };
+
+// The word at the head of messages about it.
+constexpr const char* name(Role role) { return role == Role::params ? "params" : "grads"; }
+
 // Ranks up to NumPy's own limit.
 inline constexpr int kMaxRank = 64;
 

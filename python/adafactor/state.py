@@ -353,7 +353,7 @@ def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[
     """
     path, kind = key
     where = f"{at('tensors', path)} {kind}"
-    array = as_numpy(value) if hasattr(type(value), "__dlpack__") else np.asarray(value)
+    array = _numbers(value)
     if array.shape != like.shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
     if like.dtype.itemsize == 2:
@@ -363,6 +363,14 @@ def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
     return array.astype(like.dtype)
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    """Any array as one of NumPy, of bfloat16 in another library the bits."""
+    try:
+        return as_numpy(value)
+    except _core.Error:
+        return np.asarray(value)
 
 
 def _given_rate(value: Any) -> float:

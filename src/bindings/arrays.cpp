@@ -1,7 +1,6 @@
 // From Python objects to views: the one place where arrays come in. Nothing behind it knows where an array is from.
 #include <algorithm>
 #include <string>
-#include <string_view>
 
 #include "bindings.hpp"
 #include "buffer_array.hpp"
@@ -9,10 +8,9 @@
 
 namespace adafactor::bindings {
 
-bool Request::is_parameter() const { return std::string_view(role) == "params"; }
-
 void Request::refuse(ErrorKind kind, std::string expected, std::string found) const {
-  throw Error({.kind = kind, .role = role, .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
+  throw Error(
+      {.kind = kind, .role = name(role), .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
 }
 
 std::int64_t RawArray::size() const {
@@ -113,8 +111,13 @@ struct Keeper {
 
 py::object numpy_view(const py::object& object, bool written) {
   auto keeper = std::make_unique<Keeper>();
-  const Request request{written ? Access::write : Access::read, kParameterTypes, "array", -1};
-  const RawArray array = keeper->lender.read(object, request);
+  RawArray array;
+  try {
+    array = keeper->lender.read(object, {written ? Access::write : Access::read, kParameterTypes, {}, -1});
+  } catch (const Error& error) {
+    throw Error(
+        {.kind = error.kind(), .expected = error.expected(), .found = error.found()});  // which one, others know
+  }
   keeper->object = object;
   const py::capsule owner(keeper.release(), [](void* pointer) { delete static_cast<Keeper*>(pointer); });
   return numpy_over(array, owner);
@@ -148,7 +151,7 @@ void bind_arrays(py::module_& m) {
       "inspect_array",
       [](py::handle object, std::int64_t leaf) {
         Lender lender;
-        const RawArray array = lender.read(object, {Access::read, kParameterTypes, "params", leaf});
+        const RawArray array = lender.read(object, {Access::read, kParameterTypes, Role::params, leaf});
         return std::pair(std::vector<std::int64_t>(array.shape, array.shape + array.rank),
                          std::string(name(array.dtype)));
       },

@@ -23,10 +23,9 @@ enum class Access { read, write };
 struct Request {
   Access access = Access::read;
   const char* dtypes = "";
-  const char* role = "";
+  Role role = Role::params;
   std::int64_t leaf = -1;
 
-  bool is_parameter() const;
   [[noreturn]] void refuse(ErrorKind kind, std::string expected, std::string found) const;
 };
 

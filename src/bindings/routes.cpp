@@ -42,7 +42,7 @@ bool is_plain_tensor(py::handle type) {
   if (py::hasattr(object, "named_parameters")) {
     text = "arrays (dict(module.named_parameters()) has those of a module)";
   } else if (py::hasattr(object, "__array__")) {
-    text += std::string(request.is_parameter() ? " that shares its memory" : "") + " (numpy.asarray makes one)";
+    text += std::string(request.role == Role::params ? " that shares its memory" : "") + " (numpy.asarray makes one)";
   }
   request.refuse(ErrorKind::type, text, type_name(object));
 }

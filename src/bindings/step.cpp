@@ -1,7 +1,6 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
 #include <limits>
 #include <string>
-#include <string_view>
 
 #include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
@@ -32,11 +31,11 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   arrays.gradients.resize(count);
   arrays.outputs.resize(count);
   std::int64_t* strides = arrays.strides.data();
-  const auto take = [&](PyObject* object, Access access, const char* role, std::size_t i) {
+  const auto take = [&](PyObject* object, Access access, Role role, std::size_t i) {
     const LeafPlan& expected = plan.leaves()[i];
     const DType dtype = expected.spec.dtype;
     Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
-    request.dtypes = request.is_parameter() ? name(dtype) : gradients_of(dtype);
+    request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
     const auto rank = static_cast<int>(expected.spec.shape.size());
     TensorView view = arrays.lender.view(object, request, strides, rank);
     check_view(view, expected, role, request.leaf);
@@ -51,10 +50,10 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   };
   for (std::size_t i = 0; i < count; ++i) {
     PyObject* gradient = item(borrowed.grads, i);
-    arrays.parameters[i] = take(item(borrowed.params, i), access, "params", i);
+    arrays.parameters[i] = take(item(borrowed.params, i), access, Role::params, i);
     arrays.outputs[i] =
-        borrowed.in_place() ? arrays.parameters[i] : take(item(borrowed.outputs, i), Access::write, "params", i);
-    arrays.gradients[i] = gradient == Py_None ? TensorView{} : take(gradient, Access::read, "grads", i);
+        borrowed.in_place() ? arrays.parameters[i] : take(item(borrowed.outputs, i), Access::write, Role::params, i);
+    arrays.gradients[i] = gradient == Py_None ? TensorView{} : take(gradient, Access::read, Role::grads, i);
   }
 }
 

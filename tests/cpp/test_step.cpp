@@ -240,7 +240,7 @@ void views_are_held_against_the_plan() {
   const TensorView good{memory, DType::float32, {}, 2, shape.data(), nullptr};
   const auto refused = [&](const TensorView& view, adafactor::ErrorKind kind, const std::string& words) {
     try {
-      adafactor::check_view(view, plan.leaves()[0], "grads", 7);
+      adafactor::check_view(view, plan.leaves()[0], adafactor::Role::grads, 7);
       CHECK_EQ(words, std::string("refused"));
     } catch (const adafactor::Error& error) {
       CHECK(error.kind() == kind);
@@ -249,10 +249,10 @@ void views_are_held_against_the_plan() {
       CHECK_EQ(std::string(error.what()), "grads leaf 7: " + words);
     }
   };
-  adafactor::check_view(good, plan.leaves()[0], "grads", 7);
+  adafactor::check_view(good, plan.leaves()[0], adafactor::Role::grads, 7);
   TensorView view = good;
   view.strides = backwards.data();
-  adafactor::check_view(view, plan.leaves()[0], "grads", 7);
+  adafactor::check_view(view, plan.leaves()[0], adafactor::Role::grads, 7);
   view = good;
   view.dtype = DType::float64;
   refused(view, adafactor::ErrorKind::type, "dtype float64, expected float32, bfloat16 or float16");

@@ -99,7 +99,8 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
 template <class T>
 double mean_of_row_moments(const Leaf& leaf, const TileSums* sums, std::int64_t slice) {
   double total = 0;
-  if (leaf.row_blocks == 1) {
+  // Where tiles are several slices, they keep no sum of each.
+  if (leaf.tile_count < leaf.slices * leaf.row_blocks * leaf.col_blocks) {
     total = sum_of(static_cast<const T*>(leaf.row_moment) + slice * leaf.rows, leaf.rows);
   } else {
     for (std::int64_t block = 0; block < leaf.row_blocks; ++block) {

@@ -59,7 +59,7 @@ class CpuBackend final : public Backend {
     for_tasks(all, [&](Span tiles) { work(Phase::moments, tiles, true); });
     end(Phase::moments, all.leaves);
     decisions_.judge();
-    if (!decisions_.goes()) return;
+    if (!goes(plan_, workspace_)) return;
     for_tasks(all, [&](Span tiles) {
       for_tiles(tiles, [](const Tile& tile, const Leaf& leaf, const Kernels& kernels, TileSums*) {
         kernels.accumulate(leaf, tile);
@@ -112,19 +112,18 @@ class CpuBackend final : public Backend {
   const Stage& stage_at(std::int64_t index) const { return schedule_.stages()[static_cast<std::size_t>(index)]; }
 
   // Does a task unless somebody has taken it.
-  bool try_task(std::int64_t index, std::int64_t task) {
+  void try_task(std::int64_t index, std::int64_t task) {
     const Stage& stage = stage_at(index);
     Progress& progress = workspace_.progress;
-    if (!progress.take(stage, task)) return false;
+    if (!progress.take(stage, task)) return;
     for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) complete(earlier);
     // What comes before the judge is done in any case.
     const bool judged = stage.phase != Phase::moments && stage.phase != Phase::means && stage.phase != Phase::judge;
-    const bool goes = !judged || decisions_.goes();
-    work(stage.phase, schedule_.tasks()[static_cast<std::size_t>(task)], goes);
-    if (!progress.finish_task(index)) return true;
-    if (goes) end(stage.phase, stage.leaves);
+    const bool works = !judged || goes(plan_, workspace_);
+    work(stage.phase, schedule_.tasks()[static_cast<std::size_t>(task)], works);
+    if (!progress.finish_task(index)) return;
+    if (works) end(stage.phase, stage.leaves);
     progress.close(index);
-    return true;
   }
 
   // Returns when a stage is complete: does what nobody has taken, which the thread that it belongs to may not have come
@@ -141,8 +140,8 @@ class CpuBackend final : public Backend {
   }
 
   // One phase on some tiles, of a step that goes on or has not been judged; otherwise nothing.
-  void work(Phase phase, Span tiles, bool goes) {
-    if (!goes) return;
+  void work(Phase phase, Span tiles, bool works) {
+    if (!works) return;
     for_tiles(tiles, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels, TileSums* of_leaf) {
       TileSums& sums = workspace_.sums[static_cast<std::size_t>(&tile - plan_.tiles().data())];
       const bool updates = leaf.action == Action::update;

@@ -26,9 +26,6 @@ class Decisions {
   Decisions(const Plan& plan, Workspace& workspace, const KernelTable& kernels)
       : plan_(plan), workspace_(workspace), kernels_(kernels) {}
 
-  // After `judge`: whether anything is written.
-  bool goes() const { return adafactor::goes(plan_, workspace_); }
-
   // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm.
   void find_norm(std::int64_t index) {
     Leaf& leaf = leaf_at(index);

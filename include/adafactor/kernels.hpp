@@ -4,7 +4,6 @@
 // columns.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -51,61 +50,57 @@ struct GradientSquares {
   double before_clipping = 0;
 };
 
-// G as it is read but for a scale.
+// G as it is read but for a scale: what gradient links are where there is nothing to do.
 template <class T>
 struct ScaledGradient {
+  static constexpr bool clips = false;
   T scale;
+
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t, Extent) const {
+    return g * scale;
+  }
+
+  template <class Numbers>
+  ADAFACTOR_INLINE Numbers clip(const Numbers& x) const {
+    return x;
+  }
 };
 
-// Adds up the squares of a run, and adds each to its column's sum (or begins it). With links, also those of G before it
-// was clipped.
+// Adds up the squares of a run, and adds each to its column's sum (or begins it). Where links clip, also those of G
+// before.
 template <bool begins, class T, class G, class Links>
 GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64_t n, T* column_sums,
                                       GradientSquares sums) {
-  constexpr bool linked = !std::same_as<Links, ScaledGradient<T>>;
-  const auto take = [&](const auto& x, std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    if constexpr (linked) {
-      return links.unclipped(x, i, extent);
-    } else {
-      return x * links.scale;
-    }
-  };
-  const auto clip = [&](const auto& x) ADAFACTOR_INLINE_LAMBDA {
-    if constexpr (linked) {
-      return links.clip(x);
-    } else {
-      return x;
-    }
-  };
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
       double before[kLanes];
       for (std::int64_t i = 0; i < count; ++i) {
-        const T whole = take(load<T>(g + first + i, One{}), first + i, One{});
-        const T x = clip(whole);
+        const T whole = links.unclipped(load<T>(g + first + i, One{}), first + i, One{});
+        const T x = links.clip(whole);
         const T square = x * x;
         lanes[i] = static_cast<double>(square);
-        if (linked) before[i] = static_cast<double>(whole * whole);
+        if (Links::clips) before[i] = static_cast<double>(whole * whole);
         column_sums[first + i] = begins ? square : column_sums[first + i] + square;
       }
       sums.sum += fold_few(lanes, static_cast<int>(count));
-      if (linked) sums.before_clipping += fold_few(before, static_cast<int>(count));
+      if (Links::clips) sums.before_clipping += fold_few(before, static_cast<int>(count));
       return;
     }
     Lanes<T> squares = fill(T{});
     Lanes<T> before = squares;
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> whole = take(load<T>(g + first + i, extent), first + i, extent);
-      const Lanes<T> x = clip(whole);
+      const Lanes<T> whole = links.unclipped(load<T>(g + first + i, extent), first + i, extent);
+      const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
-      if (linked) before = before + whole * whole;
+      if (Links::clips) before = before + whole * whole;
       T* column = column_sums + first + i;
       store(column, begins ? square : load<T>(column, extent) + square, extent);
     });
     sums.sum += fold(squares);
-    if (linked) sums.before_clipping += fold(before);
+    if (Links::clips) sums.before_clipping += fold(before);
   });
   return sums;
 }

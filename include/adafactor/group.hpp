@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cmath>
+#include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "adafactor/abi.hpp"
 #include "adafactor/inlining.hpp"
@@ -87,6 +89,27 @@ ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
     group.value = static_cast<T>(*from);
   }
 #endif
+  return group;
+}
+
+// Reads n numbers, each `apart` after the last. Built in one expression: number by number, GCC would build them in
+// memory, and wait for its stores.
+template <class T, int n>
+ADAFACTOR_INLINE Group<T, n> load_group_apart(const T* from, std::int64_t apart) {
+  Group<T, n> group;
+  if constexpr (n > kNativeWidth<T>) {
+    group.low = load_group_apart<T, n / 2>(from, apart);
+    group.high = load_group_apart<T, n / 2>(from + n / 2 * apart, apart);
+  } else {
+    const auto read = [&](int i) ADAFACTOR_INLINE_LAMBDA {
+      T one;
+      std::memcpy(&one, from + i * apart, sizeof one);
+      return one;
+    };
+    group.value = [&]<int... i>(std::integer_sequence<int, i...>) ADAFACTOR_INLINE_LAMBDA {
+      return decltype(group.value){read(i)...};
+    }(std::make_integer_sequence<int, n>{});
+  }
   return group;
 }
 

@@ -225,11 +225,17 @@ ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
   return lanes[0];
 }
 
-// to[k][lane] = from[lane][k], for `lanes` runs of `n` numbers that follow each other.
+// Reads sixteen numbers, each `apart` after the last.
 template <class T>
-void spread_over_lanes(const T* from, std::int64_t n, int lanes, T* to) {
+ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
+  return {detail::load_group_apart<T, kLanes>(from, apart)};
+}
+
+// to[lane][k] = from[k][lane], for `lanes` runs of n numbers that follow each other.
+template <class T>
+ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) {
   for (int lane = 0; lane < lanes; ++lane) {
-    for (std::int64_t k = 0; k < n; ++k) std::memcpy(to + k * kLanes + lane, from++, sizeof(T));
+    for (int k = 0; k < n; ++k) std::memcpy(to++, from + k * kLanes + lane, sizeof(T));
   }
 }
 

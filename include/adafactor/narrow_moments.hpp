@@ -10,6 +10,7 @@
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
 #include "adafactor/narrow.hpp"
+#include "adafactor/small_slice.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -40,9 +41,8 @@ class RowGroup {
 
   // The sums of the rows, sixteen numbers; those of rows that are not there mean nothing.
   Lanes<double> row_sums() {
-    spread_over_lanes(squares_, leaf_.cols, count_, by_column_);
     for (std::int64_t i = 0; i < leaf_.cols; ++i) {
-      store(vectors_ + i * kLanes, load<double>(by_column_ + i * kLanes, Full{}), Full{});
+      store(vectors_ + i * kLanes, widen(load_apart(squares_ + i, leaf_.cols)), Full{});
     }
     return fold_vectors(vectors_, static_cast<int>(leaf_.cols));
   }
@@ -76,7 +76,6 @@ class RowGroup {
   int count_ = 0;
   T scale_;
   T squares_[kRowGroup * kLanes + kLanes] = {};
-  T by_column_[kLanes * kLanes] = {};
   double vectors_[kLanes * kLanes] = {};
 };
 
@@ -111,82 +110,73 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
 }
 
 // A tile of small slices, sixteen at a time: lane = place of the slice in the tile mod 16.
-template <class T>
+template <class T, class Shape>
 class SmallSliceMoments {
  public:
-  SmallSliceMoments(const Leaf& leaf, const Tile& tile)
-      : leaf_(leaf), tile_(tile), rows_(static_cast<int>(leaf.rows)), cols_(static_cast<int>(leaf.cols)) {}
+  SmallSliceMoments(const Leaf& leaf, const Tile& tile, Shape shape) : leaf_(leaf), tile_(tile), shape_(shape) {}
 
   // The sum of squares of the tile; writes its row and column means.
   double operator()() {
     const std::int64_t end = tile_.slice + tile_.slices;
     for (std::int64_t slice = tile_.slice; slice < end; slice += kLanes) {
       const int count = end - slice < kLanes ? static_cast<int>(end - slice) : kLanes;
-      read(slice, count);
-      add_up();
-      write(row_means_, static_cast<T*>(leaf_.row_moment) + slice * rows_, rows_, count);
-      write(col_means_, static_cast<T*>(leaf_.col_moment) + slice * cols_, cols_, count);
+      add_up(read(slice, count));
+      gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.row_moment) + slice * shape_.rows);
+      gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.col_moment) + slice * shape_.cols);
     }
     const double total = fold(total_);
     return total < kSafeTotal<T> ? total : total + 0 * fold(columns_total_);
   }
 
  private:
-  // elements_[element of a slice][lane]
-  void read(std::int64_t slice, int count) {
-    if (count < kLanes) std::memset(elements_, 0, sizeof elements_);
-    const std::int64_t size = std::int64_t{rows_} * cols_;
-    if (!leaf_.links_gradient() && leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
-      spread_over_lanes(whole_row(leaf_.gradient).at<const T>(slice * size), size, count, elements_);
-      return;
+  // The elements of sixteen slices, those that are not there zero.
+  const T* read(std::int64_t slice, int count) {
+    const int size = shape_.rows * shape_.cols;
+    if (count == kLanes && !leaf_.links_gradient() && leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
+      return whole_row(leaf_.gradient).at<const T>(slice * size);
     }
-    T buffer[kLanes * kLanes];
+    if (count < kLanes) std::memset(buffer_, 0, sizeof buffer_);
     for (int lane = 0; lane < count; ++lane) {
-      const T* g = read_gradient_rows(leaf_, {(slice + lane) * rows_, rows_}, buffer);
-      spread_over_lanes(g, size, 1, elements_ + lane);
+      T* to = buffer_ + lane * size;
+      const T* g = read_gradient_rows(leaf_, {(slice + lane) * shape_.rows, shape_.rows}, to);
+      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(size) * sizeof(T));
     }
+    return buffer_;
   }
 
-  void add_up() {
+  void add_up(const T* elements) {
+    const int size = shape_.rows * shape_.cols;
     const T scale = static_cast<T>(Gradient<T>::scale(leaf_));
-    for (int i = 0; i < cols_; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
-    for (int row = 0; row < rows_; ++row) {
-      for (int i = 0; i < cols_; ++i) {
-        const Lanes<T> x = load<T>(elements_ + (row * cols_ + i) * kLanes, Full{}) * scale;
+    for (int i = 0; i < shape_.cols; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
+    for (int row = 0; row < shape_.rows; ++row) {
+      for (int i = 0; i < shape_.cols; ++i) {
+        const Lanes<T> x = load_apart(elements++, size) * scale;
         const Lanes<T> square = x * x;
         T* column = col_sums_ + i * kLanes;
         store(column, load<T>(column, Full{}) + square, Full{});
         store(vectors_ + i * kLanes, widen(square), Full{});
       }
-      const Lanes<double> sum = fold_vectors(vectors_, cols_);
+      const Lanes<double> sum = fold_vectors(vectors_, shape_.cols);
       total_ = total_ + sum;
-      store(row_means_ + row * kLanes, sum / static_cast<double>(cols_), Full{});
+      store(row_means_ + row * kLanes, sum / static_cast<double>(shape_.cols), Full{});
     }
-    for (int i = 0; i < cols_; ++i) {
+    for (int i = 0; i < shape_.cols; ++i) {
       const Lanes<double> sum = load<double>(col_sums_ + i * kLanes, Full{});
       columns_total_ = columns_total_ + sum;
-      store(col_means_ + i * kLanes, sum / static_cast<double>(rows_), Full{});
-    }
-  }
-
-  // From [element][lane] to the order of the state.
-  static void write(const T* from, T* to, int elements, int count) {
-    for (int lane = 0; lane < count; ++lane) {
-      for (int i = 0; i < elements; ++i) *to++ = from[i * kLanes + lane];
+      store(col_means_ + i * kLanes, sum / static_cast<double>(shape_.rows), Full{});
     }
   }
 
   const Leaf& leaf_;
   const Tile& tile_;
-  int rows_;
-  int cols_;
+  Shape shape_;
   Lanes<double> total_ = fill(0.0);
   Lanes<double> columns_total_ = fill(0.0);
-  T elements_[kLanes * kLanes * kLanes];
-  T row_means_[kLanes * kLanes];
-  T col_means_[kLanes * kLanes];
-  T col_sums_[kLanes * kLanes];
-  double vectors_[kLanes * kLanes] = {};
+  T buffer_[Shape::most * Shape::most * kLanes];
+  T row_means_[Shape::most * kLanes];
+  T col_means_[Shape::most * kLanes];
+  T col_sums_[Shape::most * kLanes];
+  double vectors_[Shape::most * kLanes] = {};
 };
 
 // A tile's sum of squares of G before it was clipped by value.
@@ -206,7 +196,8 @@ template <class T>
 ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
   double total = 0;
   if (has_small_slices(leaf)) {
-    total = SmallSliceMoments<T>(leaf, tile)();
+    total = with_small_slice<T>(leaf,
+                                [&](auto shape) { return SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       total += add_narrow_slice<T>(leaf, tile, slice);

@@ -268,6 +268,30 @@ void halves_are_those_of_single_numbers() {
   CHECK_EQ(wrong, 0);
 }
 
+// For each distance, run by run, there and back; 225 is that of the largest small slices.
+template <class T>
+void runs_are_loaded_across_and_gathered_again() {
+  for (const int n : {1, 2, 3, 9, 15, 225}) {
+    std::vector<T> runs(static_cast<std::size_t>(n) * kLanes);
+    for (std::size_t i = 0; i < runs.size(); ++i) runs[i] = static_cast<T>(i);
+    std::vector<T> across(runs.size());
+    for (int k = 0; k < n; ++k) {
+      const Sixteen<T> loaded = values_of(adafactor::load_apart(runs.data() + k, n));
+      for (int lane = 0; lane < kLanes; ++lane) {
+        CHECK_EQ(loaded[static_cast<std::size_t>(lane)], runs[static_cast<std::size_t>(lane * n + k)]);
+      }
+      std::ranges::copy(loaded, across.begin() + k * kLanes);
+    }
+    for (const int lanes : {1, 5, kLanes}) {
+      const auto count = static_cast<std::size_t>(lanes * n);
+      std::vector<T> gathered(count + 1, T{-1});
+      adafactor::gather_from_lanes(across.data(), n, lanes, gathered.data());
+      CHECK(std::equal(gathered.begin(), gathered.end() - 1, runs.begin()));
+      CHECK_EQ(gathered[count], T{-1});
+    }
+  }
+}
+
 template <class T>
 void test_all() {
   arithmetic_is_by_element<T>();
@@ -278,6 +302,7 @@ void test_all() {
   loads_and_stores_keep_to_their_elements<T, double>();
   a_sum_is_folded_in_one_order<T>();
   a_few_lanes_fold_as_sixteen_with_zeros<T>();
+  runs_are_loaded_across_and_gathered_again<T>();
 }
 
 }  // namespace

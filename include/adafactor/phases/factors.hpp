@@ -5,10 +5,12 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/small_slice.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -16,53 +18,53 @@ namespace detail {
 
 // Makes the row factors of a tile of small slices, sixteen slices at a time. They are rounded to T twice: here, and
 // with what they are multiplied by.
-template <class T>
+template <class T, class Shape>
 class SmallSliceFactors {
  public:
-  explicit SmallSliceFactors(const Leaf& leaf) : leaf_(leaf), rows_(static_cast<int>(leaf.rows)) {}
+  SmallSliceFactors(const Leaf& leaf, Shape shape) : leaf_(leaf), shape_(shape) {}
 
   // Writes those of at most sixteen slices.
   void operator()(std::int64_t first, int count) {
-    const T* moments = static_cast<const T*>(leaf_.row_moment) + first * rows_;
-    double means[kLanes];
-    store(means, means_of(moments, count), Full{});
-    double* to = mean_of_row_;
-    for (int slice = 0; slice < count; ++slice) {
-      for (int row = 0; row < rows_; ++row) *to++ = means[slice];
+    const T* moments = static_cast<const T*>(leaf_.row_moment) + first * shape_.rows;
+    if (count < kLanes) {
+      std::memcpy(few_, moments, static_cast<std::size_t>(count * shape_.rows) * sizeof(T));
+      moments = few_;
     }
-    T* factors = static_cast<T*>(leaf_.row_factor) + first * rows_;
-    for_each(std::int64_t{count} * rows_, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      auto moment = load<double>(moments + i, extent);
-      const auto root = square_root(load<double>(mean_of_row_ + i, extent) / moment);
-      store(factors + i, select_less(0.0, moment, root, decltype(moment){}), extent);
-    });
+    const Lanes<double> means = means_of(moments);
+    for (int row = 0; row < shape_.rows; ++row) {
+      const Lanes<double> moment = widen(load_apart(moments + row, shape_.rows));
+      const Lanes<double> factor = select_less(0.0, moment, square_root(means / moment), fill(0.0));
+      store(factors_ + row * kLanes, factor, Full{});
+    }
+    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.row_factor) + first * shape_.rows);
   }
 
  private:
-  // M of each slice; of slices that are not there, nothing.
-  Lanes<double> means_of(const T* moments, int count) {
-    spread_over_lanes(moments, rows_, count, by_row_);
-    for (int row = 0; row < rows_; ++row) {
-      store(vectors_ + row * kLanes, load<double>(by_row_ + row * kLanes, Full{}), Full{});
+  // M of each of sixteen slices.
+  Lanes<double> means_of(const T* moments) {
+    for (int row = 0; row < shape_.rows; ++row) {
+      store(vectors_ + row * kLanes, widen(load_apart(moments + row, shape_.rows)), Full{});
     }
-    const Lanes<double> means = fold_vectors(vectors_, rows_) / static_cast<double>(rows_);
+    const Lanes<double> means = fold_vectors(vectors_, shape_.rows) / static_cast<double>(shape_.rows);
     return larger(means, leaf_.clamps ? leaf_.epsilon_1 : 0.0);
   }
 
   const Leaf& leaf_;
-  int rows_;
-  T by_row_[kLanes * kLanes] = {};
-  double vectors_[kLanes * kLanes] = {};
-  double mean_of_row_[kLanes * kLanes];
+  Shape shape_;
+  T few_[Shape::most * kLanes] = {};
+  double vectors_[Shape::most * kLanes];
+  T factors_[Shape::most * kLanes];
 };
 
 template <class T>
 void store_row_factors(const Leaf& leaf, const Tile& tile) {
-  SmallSliceFactors<T> store_factors(leaf);
-  for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
-    const std::int64_t left = tile.slices - done;
-    store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes));
-  }
+  with_small_slice<T>(leaf, [&](auto shape) {
+    SmallSliceFactors<T, decltype(shape)> store_factors(leaf, shape);
+    for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
+      const std::int64_t left = tile.slices - done;
+      store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes));
+    }
+  });
 }
 
 }  // namespace detail

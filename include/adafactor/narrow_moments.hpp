@@ -32,11 +32,15 @@ class RowGroup {
   // Reads at most sixteen rows.
   void read(RowRange rows) {
     count_ = static_cast<int>(rows.count);
+    const std::int64_t n = rows.count * leaf_.cols;
     const T* g = read_gradient_rows(leaf_, rows, squares_);
-    for_each(rows.count * leaf_.cols, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
       const auto x = load<T>(g + i, extent) * scale_;
       store(squares_ + i, x * x, extent);
     });
+    // What is read of rows that are not there, and past the last column.
+    const std::int64_t rest = kRowGroup * leaf_.cols + kLanes - n;
+    std::memset(squares_ + n, 0, static_cast<std::size_t>(rest) * sizeof(T));
   }
 
   // The sums of the rows, sixteen numbers; those of rows that are not there mean nothing.
@@ -75,8 +79,8 @@ class RowGroup {
   const Leaf& leaf_;
   int count_ = 0;
   T scale_;
-  T squares_[kRowGroup * kLanes + kLanes] = {};
-  double vectors_[kLanes * kLanes] = {};
+  T squares_[kRowGroup * kLanes + kLanes];
+  double vectors_[kLanes * kLanes];
 };
 
 // A tile of one slice, or of a part of one.

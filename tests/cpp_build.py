@@ -10,17 +10,21 @@ from pathlib import Path
 import pytest
 
 
+def search_path():
+    """PATH with what this Python environment has first, as its activation would put it."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+
+
 def tool(name):
     """The tool of this Python environment if it has one, else that of PATH."""
-    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-    found = shutil.which(name, path=path)
+    found = shutil.which(name, path=search_path())
     assert found, f"{name} is neither in this Python environment nor on PATH"
     return found
 
 
 def required(name):
     """A compiler or other program of the machine; without it the test is skipped, or fails if CI demands."""
-    found = shutil.which(name)
+    found = shutil.which(name, path=search_path())
     if found:
         return found
     if os.environ.get("ADAFACTOR_REQUIRE_PEERS") == "1":

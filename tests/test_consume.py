@@ -1,42 +1,16 @@
 """Another project builds with the installed headers: of a prefix, and of a wheel in an empty environment."""
 
-import base64
-import hashlib
-import importlib.metadata
-import os
-import re
 import shutil
 import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 import sources
+import wheels
 from cpp_build import configure, eigen_prefixes, require_eigen, required, run, tool
 
 CONSUMER = Path(__file__).parent / "consume"
-# What an installer adds to the files of a wheel.
-INSTALLED_ONLY = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
-
-
-def wheel_of(name, folder):
-    """The wheel that an installed distribution came from, written again from its files."""
-    distribution = importlib.metadata.distribution(name)
-    described = dict(re.findall(r"^(Tag): (.*)$", distribution.read_text("WHEEL"), re.MULTILINE))
-    stem = f"{distribution.name}-{distribution.version}"
-    rows = []
-    with zipfile.ZipFile(folder / f"{stem}-{described['Tag']}.whl", "w") as wheel:
-        for file in distribution.files:
-            if file.parts[0] == ".." or file.suffix == ".pyc" or file.name in INSTALLED_ONLY:
-                continue
-            data = file.locate().read_bytes()
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            wheel.writestr(file.as_posix(), data)
-            rows.append(f"{file.as_posix()},sha256={digest},{len(data)}\n")
-        record = f"{stem}.dist-info/RECORD"
-        wheel.writestr(record, "".join(rows) + f"{record},,\n")
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +20,12 @@ def empty_environment(tmp_path_factory):
     Continuous integration names a folder of wheels that it has built; else they are made of what is
     installed.
     """
-    wheels = os.environ.get("ADAFACTOR_WHEELS")
-    if wheels is None:
-        wheels = tmp_path_factory.mktemp("wheels")
+    folder = wheels.named_by_continuous_integration()
+    if folder is None:
+        folder = tmp_path_factory.mktemp("wheels")
         for name in ("adafactor", "numpy"):
-            wheel_of(name, wheels)
-    folder = tmp_path_factory.mktemp("environment")
-    made = run(sys.executable, "-m", "venv", "--without-pip", folder)
-    assert made.returncode == 0, made.stdout
-    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    pip = (sys.executable, "-m", "pip", "--isolated", "--python", python, "install")
-    installed = run(*pip, "--no-index", "--find-links", wheels, "--no-compile", "adafactor")
-    assert installed.returncode == 0, installed.stdout
-    return python
+            wheels.wheel_of(name, folder)
+    return wheels.empty_environment(folder, tmp_path_factory.mktemp("environment"))
 
 
 def ask(python, script):

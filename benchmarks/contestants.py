@@ -1,4 +1,4 @@
-"""Who steps: this project, with and without its options, and the optimizers that it is held against.
+"""Who steps: this project, with its options and on other libraries' arrays, and the optimizers beside it.
 
 Each contestant makes, out of NumPy parameters and gradients, a step on a copy of the parameters. No step
 writes to a gradient, so those are shared where the library can. Settings are the library's defaults, but all
@@ -79,15 +79,67 @@ def torch_array(tensor: Any) -> Any:
     return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def of_torch(params: Arrays, grads: Arrays, *, module: str, name: str, **settings: Any) -> Made:
-    """An optimizer in torch's shape, from whichever library."""
+def torch_parameters(params: Arrays, grads: Arrays) -> Arrays:
+    """Parameters with their gradients, as a module has them after a backward."""
     import torch
 
     parameters = [torch.nn.Parameter(torch_tensor(array.copy())) for array in params]
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = torch_tensor(grad)
+    return parameters
+
+
+def of_torch(params: Arrays, grads: Arrays, *, module: str, name: str, **settings: Any) -> Made:
+    """An optimizer in torch's shape, from whichever library."""
+    parameters = torch_parameters(params, grads)
     optimizer = getattr(importlib.import_module(module), name)(parameters, lr=LEARNING_RATE, **settings)
     return Made(optimizer.step, lambda: [torch_array(parameter) for parameter in parameters])
+
+
+def ours_on_torch(params: Arrays, grads: Arrays) -> Made:
+    """Each step gathers the gradients from the parameters, as those of torch's own optimizers do."""
+    named = {f"parameter.{index}": each for index, each in enumerate(torch_parameters(params, grads))}
+    state = adafactor.init(named, learning_rate=LEARNING_RATE)
+
+    def step() -> None:
+        adafactor.step(named, {name: parameter.grad for name, parameter in named.items()}, state)
+
+    return Made(step, lambda: [torch_array(parameter) for parameter in named.values()])
+
+
+def ours_on_jax(params: Arrays, grads: Arrays) -> Made:
+    """The functional call, whose results are the next one's inputs."""
+    import jax
+
+    values = [jax.numpy.array(array) for array in params]
+    gradients = [jax.numpy.asarray(array) for array in grads]
+    held = [values, adafactor.init(values, learning_rate=LEARNING_RATE)]
+
+    def step() -> None:
+        held[:] = adafactor.update(held[0], gradients, held[1])[:2]
+        jax.block_until_ready(held[0])
+
+    return Made(step, lambda: [np.asarray(value) for value in held[0]])
+
+
+class Exporter:
+    """An array that can be had through `__dlpack__` alone, as from a library that nobody here knows."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._array.__dlpack_device__()
+
+    def __dlpack__(self, *, max_version: tuple[int, int] | None = None) -> object:
+        return self._array.__dlpack__(max_version=max_version)
+
+
+def ours_through_dlpack(params: Arrays, grads: Arrays) -> Made:
+    params = [array.copy() for array in params]
+    exported, gradients = ([Exporter(array) for array in arrays] for arrays in (params, grads))
+    state = adafactor.init(exported, learning_rate=LEARNING_RATE)
+    return Made(lambda: adafactor.step(exported, gradients, state), lambda: params)
 
 
 def optax_step(params: Arrays, grads: Arrays) -> Made:
@@ -161,6 +213,13 @@ CONTESTANTS = {
         streams=Streams(looks_first=False),
     ),
 }
+# The same step on the arrays of each library that is taken.
+ROUTES = {
+    "route-numpy": Contestant("adafactor.step, arrays of NumPy", ours),
+    "route-torch": Contestant("adafactor.step, parameters of torch", ours_on_torch, ["torch"]),
+    "route-dlpack": Contestant("adafactor.step, __dlpack__ alone", ours_through_dlpack),
+    "route-jax": Contestant("adafactor.update, arrays of JAX", ours_on_jax, ["jax"]),
+}
 PEERS = {
     "torch": Contestant(
         "torch.optim.Adafactor, for-loop", functools.partial(_torch_adafactor, foreach=False), ["torch"]
@@ -221,4 +280,4 @@ OPTIONS = {
         streams=Streams(parameter=2),
     ),
 }
-CONTESTANTS |= PEERS | OPTIONS
+CONTESTANTS |= ROUTES | PEERS | OPTIONS

@@ -10,14 +10,15 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import results
-from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE
-from benchmarks.pictures import significant
+from benchmarks import parts, results
+from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, ROUTES
+from benchmarks.pictures import counted, significant
 from benchmarks.results import FOLDER, Result
 from benchmarks.rows import Entry
 from benchmarks.tables import megabytes
 
 ROOT = Path(__file__).resolve().parents[1]
+OF_THE_README = 300  # tensors; a transformer of 24 layers has about as many
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs/benchmarks.md")
 BLOCK = re.compile(
     r"(?P<begin><!-- benchmarks: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- benchmarks end -->)", re.DOTALL
@@ -114,6 +115,43 @@ def accuracy_of(result: Result) -> str:
     return markdown(["", *titles], lines)
 
 
+def overhead_of(result: Result) -> str:
+    """Numbers of tensors across, contestants down: microseconds a step."""
+    lines = []
+    for name in result["names"]:
+        taken = [row["found"][name].get("microseconds") for row in result["rows"]]
+        title = CONTESTANTS[name].title
+        cells = [significant(each) if each else "-" for each in taken]
+        lines.append([f"**{title}**" if name in ROUTES else f"`{title}`", *cells])
+    return markdown(["", *(counted(row["tensors"], "tensor") for row in result["rows"])], lines)
+
+
+def parts_of(result: Result) -> str:
+    """The parts of a call, with their share of the whole."""
+    apart = result["parts"]
+    if not apart:
+        return ""
+    taken = apart["microseconds"]
+    lines = [
+        [title, f"{taken[name]:.1f}", f"{taken[name] / taken['whole']:.0%}"]
+        for name, title in parts.TITLES.items()
+    ]
+    return markdown([f"a call on {apart['tensors']:,} tensors", "microseconds", "of the call"], lines)
+
+
+def against_adamw(result: Result) -> str:
+    """The sentence on the step beside torch's fastest optimizer."""
+    found = next((row["found"] for row in result["rows"] if row["tensors"] == OF_THE_README), {})
+    ours, peer = (found.get(name, {}).get("microseconds") for name in ("route-torch", "adamw"))
+    if ours is None or peer is None:
+        return ""
+    return (
+        f"On {OF_THE_README} torch parameters of 8 x 8, where there is next to nothing to compute, a step"
+        f" takes {significant(ours)} microseconds, which is {ours / peer:.2f} of what torch's fused AdamW"
+        f" takes ({significant(peer)}).\n"
+    )
+
+
 # The question of each block, its table, and what its picture shows where it has one.
 BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
     "peers": (
@@ -125,6 +163,9 @@ BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
     "options": ("peers", options_of, None),
     "scaling": ("scaling", scaling_of, "the cost of an element as the leaf grows"),
     "accuracy": ("accuracy", accuracy_of, "the worst error of each library"),
+    "overhead": ("overhead", overhead_of, "the step of each library on small tensors"),
+    "parts": ("overhead", parts_of, None),
+    "small-tensors": ("overhead", against_adamw, None),
 }
 
 
@@ -132,7 +173,8 @@ def where(result: Result) -> str:
     """One line on what was measured, and on what."""
     versions = result["machine"]["versions"]
     peers = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    on = f"{result['machine']['cpu']}, {result['threads']} threads, {result['machine']['date'][:10]}"
+    threads = counted(result["threads"], "thread")
+    on = f"{result['machine']['cpu']}, {threads}, {result['machine']['date'][:10]}"
     return f"{on}; {peers}.\n"
 
 

@@ -1,10 +1,10 @@
-"""The picture of each benchmark, as SVG: rows of dots for peers and accuracy, lines for scaling."""
+"""The picture of each benchmark, as SVG: rows of dots, and lines for scaling."""
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE
+from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, ROUTES
 from benchmarks.results import Result
 from benchmarks.svg import Drawing
 
@@ -30,6 +30,10 @@ class Panel(NamedTuple):
 def significant(number: float) -> str:
     """Two or three digits that count, without an exponent."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' if number > 1 else ''}"
 
 
 class Dots:
@@ -136,6 +140,26 @@ def of_accuracy(result: Result) -> str:
     return Dots(titles, list(labels), panels, 0.5).draw()
 
 
+def of_overhead(result: Result) -> str:
+    """For each number of tensors the microseconds of each contestant's step."""
+    names, panels = result["names"], []
+    for row in result["rows"]:
+        marks: dict[str, Mark | None] = {}
+        for name in names:
+            taken = row["found"][name].get("microseconds")
+            kind = "second" if name in ROUTES else "first"
+            marks[CONTESTANTS[name].title] = Mark(taken, significant(taken), kind) if taken else None
+        panels.append(Panel(counted(row["tensors"], "tensor"), "microseconds a step", marks))
+    taken = [mark.value for panel in panels for mark in panel.marks.values() if mark]
+    titles = (
+        "Time of a step on tensors of 8 x 8",
+        f"float32, {counted(result['threads'], 'thread')}, {result['machine']['cpu']};"
+        " orange: adafactor, on the arrays of each library",
+    )
+    labels = [CONTESTANTS[name].title for name in names]
+    return Dots(titles, labels, panels, 10.0 ** math.floor(math.log10(min(taken, default=1)))).draw()
+
+
 def of_scaling(result: Result) -> str:
     """Nanoseconds an element over elements, both logarithmic, a line for each number of threads."""
     width, height, left, right, top, bottom = 720, 380, 64, 96, 70, 48
@@ -166,6 +190,6 @@ def of_scaling(result: Result) -> str:
         sheet.path(points, kind)
         for point in points:
             sheet.dot(*point, kind)
-        words = f"{threads} thread{'s' if threads > 1 else ''}"
+        words = counted(threads, "thread")
         sheet.text(points[-1][0] + 10, points[-1][1] + (0 if kind == "first" else 14), words, kind)
     return str(sheet)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import adafactor
-from benchmarks import bandwidth, memory, timer, trees
+from benchmarks import bandwidth, memory, parts, timer, trees
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.trees import Workload
 
@@ -105,6 +105,18 @@ def times(job: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": seconds, "refused": refused, "loop_bytes_per_second": speeds}
 
 
+def turns(job: dict[str, Any]) -> dict[str, Any]:
+    """Median seconds of a step of each contestant, without the plain loops: for trees that are small."""
+    steps, refused = make_steps(job)
+    return {"seconds": timer.alternate(steps, seconds=job["seconds"]), "refused": refused}
+
+
+def parts_of_step(job: dict[str, Any]) -> dict[str, Any]:
+    """Median seconds of a step of this project on tensors of torch, and of its parts."""
+    params, grads = trees.draw([tuple(shape) for shape in job["shapes"]], job["dtype"])
+    return {"seconds": timer.alternate(parts.of_step(params, grads), seconds=job["seconds"])}
+
+
 def peak(job: dict[str, Any]) -> dict[str, Any]:
     """The peak of a step of the one contestant, once its first steps have allocated what stays."""
     steps, refused = make_steps(job)
@@ -115,7 +127,7 @@ def peak(job: dict[str, Any]) -> dict[str, Any]:
     return {"peak_extra_bytes": memory.peak_extra_bytes(steps[name])}
 
 
-TASKS = {"times": times, "options": times, "peak": peak}
+TASKS = {"times": times, "options": times, "turns": turns, "parts": parts_of_step, "peak": peak}
 
 
 def main() -> None:

@@ -13,8 +13,20 @@ import sources
 
 sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it lies beside it
 
-from benchmarks import accuracy, documents, memory, peers, results, scaling, traffic, trees, worker
-from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, Contestant, Made
+from benchmarks import (
+    accuracy,
+    documents,
+    memory,
+    overhead,
+    parts,
+    peers,
+    results,
+    scaling,
+    traffic,
+    trees,
+    worker,
+)
+from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, ROUTES, Contestant, Made
 
 CACHE = 32 << 20
 TREE = trees.Workload("64x32,16", [(64, 32), (16,)])
@@ -186,11 +198,15 @@ def test_a_worker_that_breaks_down_says_why():
         worker.run("no such task", TREE, [OURS], threads=1)
 
 
-@pytest.mark.parametrize("name", [name for name, peer in PEERS.items() if peer.keras is None])
-def test_a_peer_steps_on_a_copy_of_the_parameters(name):
+def require_peers_of(name):
     if peers.missing([name]):
         required = os.environ.get("ADAFACTOR_REQUIRE_BENCHMARK_PEERS") == "1"
         (pytest.fail if required else pytest.skip)(f"{name}: not everything that it needs is installed")
+
+
+@pytest.mark.parametrize("name", [name for name, each in (ROUTES | PEERS).items() if each.keras is None])
+def test_a_contestant_steps_on_a_copy_of_the_parameters(name):
+    require_peers_of(name)
     params, grads = trees.draw(TREE.shapes, "float32")
     made = CONTESTANTS[name].make(params, grads)
     before = [np.array(array) for array in made.parameters()]
@@ -220,6 +236,64 @@ def test_costs_are_measured_as_a_leaf_grows(tmp_path, capsys):
     assert found["rows"][-1]["shape"] == [32, 64]
     assert "2,048        2" in capsys.readouterr().out
     assert "2 threads" in picture
+
+
+def test_small_tensors_are_measured_in_every_library_that_is_here(tmp_path, monkeypatch, capsys):
+    without(monkeypatch, "torch", "jax")
+    found, picture = run(overhead.main, tmp_path, "--tensors", "3", "1", "--seconds", "0", "--peer", "adamw")
+    printed = capsys.readouterr()
+    assert "left out: adafactor.update, arrays of JAX, for want of jax" in printed.err
+    assert [row["tensors"] for row in found["rows"]] == [1, 3]
+    for row in found["rows"]:
+        assert list(row["found"]) == found["names"] == ["route-numpy", "route-dlpack"]
+        assert all(each["microseconds"] > 0 for each in row["found"].values())
+    assert found["parts"] is None
+    assert found["threads"] == 1
+    for words in (printed.out, picture):
+        assert "adafactor.step, arrays of NumPy" in words
+
+
+def test_a_library_that_breaks_down_on_small_tensors_leaves_the_other_numbers(monkeypatch, capsys):
+    def answer(task, workload, names, **settings):
+        if len(workload.shapes) == 30:
+            raise worker.WorkerError("exit code 1: no room")
+        return {"seconds": {names[0]: 2e-6}, "refused": {names[1]: "TypeError: not these"}}
+
+    monkeypatch.setattr(worker, "run", answer)
+    names = ["route-numpy", "adamw"]
+    rows = [overhead.row(count, names, 0) for count in (3, 30)]
+    assert [row["found"]["route-numpy"].get("microseconds") for row in rows] == [2, None]
+    assert rows[0]["found"]["adamw"]["refused"] == "TypeError: not these"
+    assert rows[1]["found"]["adamw"]["refused"] == "broke down, exit code 1: no room"
+    printed = overhead.table({"rows": rows, "names": names, "parts": overhead.taken_apart(30, 0)})
+    assert printed.count("refused") == 3
+    assert "a call on" not in printed
+
+
+def test_a_call_is_taken_apart():
+    require_peers_of("route-torch")
+    found = overhead.taken_apart(2, 0)
+    assert found["tensors"] == 2
+    assert list(found["microseconds"]) == list(parts.TITLES)
+
+
+def test_what_is_left_of_a_call_is_the_whole_without_its_parts():
+    taken = {"gather": 9, "flatten": 1, "read": 2, "core": 7, "count": 3, "report": 4, "whole": 20}
+    found = parts.microseconds({name: 1e-6 * each for name, each in taken.items()})
+    assert found["compute"] == pytest.approx(7 - 2)
+    assert found["rest"] == pytest.approx(20 - (1 + 7 + 3 + 4))
+
+
+def test_the_sentence_of_the_readme_has_the_ratio_of_two_times():
+    def row(count, ours, adamw):
+        return {"tensors": count, "found": {"route-torch": ours, "adamw": adamw}}
+
+    rows = [row(30, {"microseconds": 9.0}, {"microseconds": 90.0})]
+    assert documents.against_adamw({"rows": rows}) == ""
+    rows.append(row(300, {"microseconds": 110.0}, {"refused": "broke down"}))
+    assert documents.against_adamw({"rows": rows}) == ""
+    rows[1]["found"]["adamw"] = {"microseconds": 1000.0}
+    assert "takes 110 microseconds, which is 0.11 of what" in documents.against_adamw({"rows": rows})
 
 
 def test_errors_are_measured_against_float64(tmp_path, monkeypatch, capsys):

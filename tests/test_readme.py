@@ -1,19 +1,35 @@
 """The documents keep their word: their Python blocks run and print what the text blocks after them show."""
 
+import ast
 import contextlib
 import io
 import re
 
 import pytest
 
+import peers
 import sources
 from documents import BLOCK, DOCUMENTS, programs
 
 PROGRAMS = [program for document in DOCUMENTS for program in programs(document, "python")]
 
 
+# What an example may import that the package does not bring.
+OPTIONAL = {"jax", "torch"}
+
+
+def imported(program):
+    """The packages that a program imports."""
+    nodes = [node for _, body, _ in program.blocks for node in ast.walk(ast.parse(body))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_a_python_block_prints_what_the_document_shows(program, tmp_path, monkeypatch):
+    for name in sorted(imported(program) & OPTIONAL):
+        peers.require(name)
     monkeypatch.chdir(tmp_path)  # what an example writes does not land in the project
     namespace = {"__name__": "__main__"}
     for line, body, shown in program.blocks:
@@ -36,6 +52,11 @@ def test_the_readme_begins_with_the_two_commands():
         ("sh", 'pip install ".[demo]" && python -m adafactor demo\n'),
         ("sh", 'pip install ".[test]" && pytest\n'),
     ]
+
+
+def test_the_readme_steps_on_the_arrays_of_each_framework():
+    readme = [program for program in PROGRAMS if program.file.name == "README.md"]
+    assert {"numpy", *OPTIONAL} <= {name for program in readme for name in imported(program)}
 
 
 def test_links_between_documents_lead_somewhere():

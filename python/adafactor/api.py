@@ -28,8 +28,10 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
     """Make the state of a tree of parameters; writes nothing into it.
 
     Args:
-        params: any nesting of dict, list, tuple, namedtuple and dataclass around NumPy arrays of
-            float32, float64, float16 or `ml_dtypes.bfloat16`, of any shape and strides, or one array.
+        params: any nesting of dict, list, tuple, namedtuple and dataclass around arrays of NumPy, torch, JAX
+            or any library with DLPack or a buffer, or one array; of float32, float64, float16 or bfloat16
+            (`ml_dtypes.bfloat16` in NumPy), of any shape and strides. Of them the state keeps shapes, dtypes
+            and libraries, and no array.
         config: the knobs; None for the defaults.
         overrides: a sequence of (regular expression, dict of knobs): a leaf whose path the expression finds
             (`re.search`) has these knobs instead; the first match wins. Knobs that concern the whole call
@@ -61,10 +63,13 @@ def step(
     A call either completes or raises with every byte of parameters, gradients and state as before.
 
     Args:
-        params: the tree that `init` was given, with arrays that can be written.
-        grads: a tree of the same structure with a gradient for each parameter, of its shape: float64 for
-            float64, any of float32, bfloat16 and float16 for each other dtype; a leaf that is None is left
-            alone, with a warning. Dicts are matched by key.
+        params: the tree that `init` was given, with arrays that can be written: of NumPy, torch (whether
+            they require a gradient or not), or any library with DLPack or a buffer. Nobody may write those of
+            JAX, which go to `update`. The version counters of torch's are raised.
+        grads: a tree of the same structure with a gradient for each parameter, an array of whatever library
+            and of its shape: float64 for float64, any of float32, bfloat16 and float16 for each other dtype;
+            a leaf that is None is left alone, with a warning. Dicts are matched by key. Those of a module
+            of torch are `{name: p.grad for name, p in module.named_parameters()}`.
         state: from `init`.
         grad_multiplier: every gradient is multiplied by it before anything else; finite; default 1.
         learning_rate: used for this call instead of the configured one, at least 0; a number, or a sequence
@@ -78,7 +83,7 @@ def step(
         ValueError: a tree or shape that does not match, arrays that share memory, no gradient at all, a
             learning rate that is negative or not finite.
         TypeError: an array of the wrong kind or dtype.
-        BufferError: a parameter that cannot be written.
+        BufferError: a parameter that cannot be written: read-only, a copy, of JAX.
         FloatingPointError: a gradient with NaN or Inf under `on_nonfinite="raise"`.
         RuntimeError: the state is in use, or was when this process was forked.
 
@@ -104,15 +109,16 @@ def update(
     """Return new parameters and a new state; write to none of the inputs. For arrays that nobody may write.
 
     Args:
-        params: as for `step`; may be read-only.
+        params: as for `step`; may be read-only, and arrays of JAX.
         grads: as for `step`.
         state: from `init` or the last `update`; it stays as it is.
         grad_multiplier: as for `step`.
         learning_rate: as for `step`.
 
     Returns:
-        (new parameters in a tree like `params`, new state, `StepReport`). The numbers are those of `step`,
-        bit for bit. Raises what `step` raises.
+        (new parameters in a tree like `params`, new state, `StepReport`). A new parameter is an array of
+        NumPy, torch or JAX as the old one, and of NumPy where that is of another library. The numbers are
+        those of `step`, bit for bit. Raises what `step` raises.
 
     >>> import numpy as np, adafactor
     >>> before = np.ones(3)

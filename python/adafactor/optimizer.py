@@ -23,7 +23,7 @@ __all__ = ["Adafactor"]
 
 
 class Adafactor(Saving):
-    """`keras.optimizers.Adafactor` on NumPy arrays: its arguments, its methods and its numbers; no Keras.
+    """`keras.optimizers.Adafactor` on your own arrays: its arguments, methods and numbers, without Keras.
 
     The knobs can be read as attributes (`optimizer.clipnorm`); only the learning rate can be set. The arrays
     that the optimizer was built with are updated in place. It can be copied and pickled, with these arrays; a

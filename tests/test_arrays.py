@@ -3,6 +3,10 @@
 import array
 import ctypes
 import pickle
+import subprocess
+import sys
+import threading
+import time
 
 import ml_dtypes
 import numpy as np
@@ -230,3 +234,60 @@ def test_the_keras_shaped_class_takes_tensors():
     assert [bits(v) for v in variables] == [a.tobytes() for a in arrays]
     # A view of the same elements is the variable.
     assert ours.apply([to_torch(gradients[0])], [variables[0].detach()]) == 4
+
+
+def test_a_torch_without_functions_for_c_goes_through_capsules():
+    """As torch was before 2.10: a parameter that requires a gradient exports nothing itself."""
+    script = """
+import numpy as np, torch
+import adafactor
+del torch.Tensor.__dlpack_c_exchange_api__
+p = torch.nn.Parameter(torch.ones(5, 4))
+expected = np.ones((5, 4), np.float32)
+g = torch.arange(20.0).reshape(5, 4)
+for each, gradient in ((p, g), (expected, g.numpy())):
+    state = adafactor.init(each, learning_rate=0.5)
+    for _ in range(3):
+        adafactor.step(each, gradient, state)
+assert p.detach().numpy().tobytes() == expected.tobytes()
+assert p._version == 3
+for odd in (torch.ones(5, 4, dtype=torch.complex64).conj().imag, torch.ones(5, 4).to_sparse()):
+    try:
+        adafactor.step(p, odd, state)
+    except (BufferError, TypeError) as error:
+        assert str(error).startswith("grads: "), error
+    else:
+        raise AssertionError(odd)
+assert p.detach().numpy().tobytes() == expected.tobytes()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_two_threads_may_step_two_states_of_tensors_at_once():
+    """The lock of the interpreter is free while the core computes: a thread of Python counts meanwhile."""
+    p, g = torch.ones(2048, 2048), torch.ones(2048, 2048)
+    state = adafactor.init(p)
+    adafactor.set_num_threads(1)
+    stepping, counted = threading.Event(), []
+
+    def count():
+        stepping.wait()
+        while stepping.is_set():
+            counted.append(None)
+            time.sleep(0)
+
+    counter = threading.Thread(target=count)
+    counter.start()
+    try:
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(60)  # nobody gives the lock up but by releasing it
+        stepping.set()
+        while len(counted) < 100:
+            adafactor.step(p, g, state)
+    finally:
+        sys.setswitchinterval(interval)
+        stepping.clear()
+        counter.join()
+        adafactor.set_num_threads(0)
+    assert state.iterations > 0

@@ -217,7 +217,7 @@ CONTESTANTS = {
 ROUTES = {
     "route-numpy": Contestant("adafactor.step, arrays of NumPy", ours),
     "route-torch": Contestant("adafactor.step, parameters of torch", ours_on_torch, ["torch"]),
-    "route-dlpack": Contestant("adafactor.step, __dlpack__ alone", ours_through_dlpack),
+    "route-dlpack": Contestant("adafactor.step, DLPack alone", ours_through_dlpack),
     "route-jax": Contestant("adafactor.update, arrays of JAX", ours_on_jax, ["jax"]),
 }
 PEERS = {

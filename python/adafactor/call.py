@@ -34,7 +34,14 @@ def new_like(leaves: Sequence[Any]) -> list[Any]:
 
 def finished(outputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
     """Those arrays, written, as the caller gets them: each in the library of its old parameter."""
-    return [library_of(leaf).finished(output, leaf) for output, leaf in zip(outputs, leaves, strict=True)]
+    names = [name_of_library(type(leaf)) for leaf in leaves]
+    result = list(outputs)
+    for name in set(names):
+        places = [place for place, each in enumerate(names) if each == name]
+        made = library_named(name).finished([outputs[i] for i in places], [leaves[i] for i in places])
+        for place, array in zip(places, made, strict=True):
+            result[place] = array
+    return result
 
 
 def run(

@@ -29,8 +29,8 @@ class Library(Protocol):
     def new_like(self, leaf: Any) -> Any:
         """An array with the leaf's shape and dtype for a step to write into."""
 
-    def finished(self, output: Any, leaf: Any) -> Any:
-        """What the caller of `update` gets for such an array; `leaf` is the old parameter."""
+    def finished(self, outputs: list[Any], leaves: list[Any]) -> list[Any]:
+        """What the caller of `update` gets for such arrays; `leaves` are the old parameters."""
 
     def mark_written(self, leaves: Sequence[Any]) -> None:
         """Tell the library that the arrays have new values."""

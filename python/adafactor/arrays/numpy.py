@@ -22,9 +22,9 @@ def new_like(leaf: Any) -> Any:
         return leaf
 
 
-def finished(output: Any, leaf: Any) -> Any:
-    """The array itself."""
-    return output
+def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:
+    """The arrays themselves."""
+    return outputs
 
 
 def mark_written(leaves: Sequence[Any]) -> None:

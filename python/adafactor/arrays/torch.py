@@ -17,9 +17,9 @@ def new_like(leaf: Any) -> Any:
     return torch.empty_like(leaf, requires_grad=False)
 
 
-def finished(output: Any, leaf: Any) -> Any:
-    """The tensor itself."""
-    return output
+def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:
+    """The tensors themselves."""
+    return outputs
 
 
 def mark_written(leaves: Sequence[Any]) -> None:

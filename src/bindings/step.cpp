@@ -24,6 +24,9 @@ struct Borrowed {
 // Fills the views and checks each against the plan.
 void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
   const std::size_t count = plan.leaves().size();
+  for (const py::list* list : {&borrowed.params, &borrowed.grads, &borrowed.outputs}) {
+    if (list->size() != count) throw py::index_error("a list of arrays that is not as long as the plan");
+  }
   std::size_t room = 0;
   for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
   arrays.strides.resize(room);

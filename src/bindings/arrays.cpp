@@ -1,5 +1,6 @@
 // From Python objects to views: the one place where arrays come in. Nothing behind it knows where an array is from.
 #include <algorithm>
+#include <cstddef>
 #include <string>
 
 #include "bindings.hpp"
@@ -79,7 +80,9 @@ RawArray Lender::read(py::handle object, const Request& request) {
 
 TensorView Lender::view(py::handle object, const Request& request, std::int64_t* strides, int room) {
   const RawArray array = read(object, request);
-  TensorView view{array.data, array.dtype, array.device, array.rank, array.shape, nullptr};
+  // A view without data stands for an array that is missing; one without elements may lie at any address.
+  static std::byte nowhere;
+  TensorView view{array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape, nullptr};
   if (!array.strides || array.rank > room) return view;
   const std::int64_t item = item_size(array.dtype);
   const bool empty = std::find(array.shape, array.shape + array.rank, 0) != array.shape + array.rank;

@@ -277,3 +277,25 @@ def test_a_tensor_without_elements_is_a_gradient_all_the_same():
     report = adafactor.step(params, {"x": torch.zeros(0, 4), "w": torch.ones(3)}, state)
     assert report.as_dict()["x"]["grad_norm"] == 0
     assert state.leaf_updates == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: np.broadcast_to(np.float32(0), (2**48 + 1,)),
+        lambda: torch.zeros(1).expand(2**48 + 1),
+        lambda: jax.random.key(0),
+        lambda: jax.jit(lambda x: x),
+    ],
+    ids=[
+        "NumPy, larger than any memory",
+        "torch, larger than any memory",
+        "a key of JAX",
+        "a function of JAX",
+    ],
+)
+def test_an_update_refuses_a_parameter_by_name_before_it_makes_a_new_one(make):
+    params = {"w": np.ones(3, np.float32)}
+    state = adafactor.init(params)
+    with pytest.raises((TypeError, ValueError), match=r"^params w: .*, expected "):
+        adafactor.update({"w": make()}, params, state)

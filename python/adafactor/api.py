@@ -131,7 +131,7 @@ def update(
     with after.in_use():
         leaves = state.tree.leaves(params, "params")
         gradients = state.tree.leaves(grads, "grads", allow_none=True)
-        outputs = new_like(leaves)
+        outputs = new_like(leaves, after)
         report = run(after, leaves, outputs, gradients, grad_multiplier, learning_rate)
     return state.tree.build(params, finished(outputs, leaves)), after, report
 

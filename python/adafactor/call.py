@@ -27,8 +27,12 @@ def require_state(state: Any) -> None:
         raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
 
 
-def new_like(leaves: Sequence[Any]) -> list[Any]:
-    """Arrays for the new parameters. What is not an array stays, for the call to refuse it by name."""
+def new_like(leaves: list[Any], state: State) -> list[Any]:
+    """Arrays for the new parameters; the caller holds the state.
+
+    Nothing is allocated before all leaves are known to be arrays of the shapes and dtypes of the state.
+    """
+    state.check_params(leaves, written=False)
     return [library_of(leaf).new_like(leaf) for leaf in leaves]
 
 

@@ -261,9 +261,9 @@ class Adafactor(Saving):
         restore(state, optimizer_variables, "optimizer_variables")
         variables = as_list(trainable_variables)
         leaves = state.tree.leaves(variables, "trainable_variables")
-        outputs = new_like(leaves)
         with state.in_use():
             gradients = state.tree.leaves(as_list(grads), "grads", allow_none=True)
+            outputs = new_like(leaves, state)
             run(state, leaves, outputs, gradients)
         return state.tree.build(variables, finished(outputs, leaves)), weights(state)
 

@@ -177,10 +177,15 @@ class State:
             for index, leaf in enumerate(leaves):
                 library_of(leaf).assign(leaf, averages[index])
 
-    def check_params(self, leaves: list[Any]) -> None:
-        """Raise where a step would not write these arrays as parameters; the caller holds the state."""
+    def check_params(self, leaves: list[Any], written: bool = True) -> None:
+        """Raise where a step would not take these arrays as parameters; the caller holds the state.
+
+        Args:
+            leaves: arrays in the order of `paths`.
+            written: whether they are to be written.
+        """
         try:
-            self._core.check_params(leaves)
+            self._core.check_params(leaves, written)
         except _core.Error as error:
             raise phrase(error, self.paths) from None
 

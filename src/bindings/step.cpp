@@ -17,6 +17,7 @@ struct Borrowed {
   const py::list& params;
   const py::list& grads;
   const py::list& outputs;  // the same list as params where the step is in place
+  Access access;            // to the parameters
 
   bool in_place() const { return outputs.is(params); }
 };
@@ -47,13 +48,12 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
     strides += rank;
     return view;
   };
-  const Access access = borrowed.in_place() ? Access::write : Access::read;
   const auto item = [](const py::list& list, std::size_t i) {
     return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
   };
   for (std::size_t i = 0; i < count; ++i) {
     PyObject* gradient = item(borrowed.grads, i);
-    arrays.parameters[i] = take(item(borrowed.params, i), access, Role::params, i);
+    arrays.parameters[i] = take(item(borrowed.params, i), borrowed.access, Role::params, i);
     arrays.outputs[i] =
         borrowed.in_place() ? arrays.parameters[i] : take(item(borrowed.outputs, i), Access::write, Role::params, i);
     arrays.gradients[i] = gradient == Py_None ? TensorView{} : take(gradient, Access::read, Role::grads, i);
@@ -89,7 +89,7 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
                    const Rates& rates, double grad_multiplier) {
   Arrays& arrays = object.arrays;
-  const Borrowed borrowed{params, grads, outputs};
+  const Borrowed borrowed{params, grads, outputs, outputs.is(params) ? Access::write : Access::read};
   const GiveBack give_back{arrays.lender};
   take_views(object.state.plan(), borrowed, arrays);
   arrays.check_memory(object.state, borrowed.in_place());
@@ -104,13 +104,13 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
                         table_of(object.state, outcome));
 }
 
-// The checks of a step for parameters alone, which somebody else is going to write.
-void check_params(StateObject& object, const py::list& params) {
+// The checks of a step for parameters alone, which somebody else is going to write or, if not `written`, to read.
+void check_params(StateObject& object, const py::list& params, bool written) {
   py::list absent;
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
   const GiveBack give_back{object.arrays.lender};
-  take_views(object.state.plan(), {params, absent, params}, object.arrays);
-  object.arrays.check_memory(object.state, true);
+  take_views(object.state.plan(), {params, absent, params, written ? Access::write : Access::read}, object.arrays);
+  if (written) object.arrays.check_memory(object.state, true);
 }
 
 }  // namespace
@@ -120,7 +120,8 @@ void bind_step(py::module_& m) {
   type.def("step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
            py::arg("grad_multiplier"),
            "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of six rows).");
-  type.def("check_params", &check_params, py::arg("params"), "The checks of a step, for parameters alone.");
+  type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
+           "The checks of a step, for parameters alone.");
 }
 
 }  // namespace adafactor::bindings

@@ -27,7 +27,7 @@ class Library(Protocol):
     """What a module for an array library offers."""
 
     def new_like(self, leaf: Any) -> Any:
-        """An array with the leaf's shape and dtype for a step to write into."""
+        """An array with the leaf's shape and dtype for a step to write into; the leaf was found to be one."""
 
     def finished(self, outputs: list[Any], leaves: list[Any]) -> list[Any]:
         """What the caller of `update` gets for such arrays; `leaves` are the old parameters."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 
 def new_like(leaf: Any) -> Any:
-    """An array of NumPy for a step to write into. A tracer stays, for the call to refuse it by name."""
-    return leaf if isinstance(leaf, jax.core.Tracer) else np.empty(leaf.shape, leaf.dtype)
+    """An array of NumPy for a step to write into."""
+    return np.empty(leaf.shape, leaf.dtype)
 
 
 def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:

@@ -13,13 +13,10 @@ from adafactor import _core
 
 
 def new_like(leaf: Any) -> Any:
-    """An array for a step to write into. What is no array stays, for the call to refuse it by name."""
+    """An array for a step to write into."""
     if isinstance(leaf, np.ndarray):
         return np.empty_like(leaf, subok=False)
-    try:
-        return handed_out(np.empty_like(_core.numpy_view(leaf), order="C"))
-    except _core.Error:
-        return leaf
+    return handed_out(np.empty_like(_core.numpy_view(leaf), order="C"))
 
 
 def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:

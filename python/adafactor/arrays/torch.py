@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 
 def new_like(leaf: Any) -> Any:
-    """A tensor for a step to write into. What has no memory stays, for the call to refuse it by name."""
-    if type(leaf) not in (torch.Tensor, torch.nn.Parameter) or leaf.layout != torch.strided:
-        return leaf
+    """A tensor for a step to write into."""
     return torch.empty_like(leaf, requires_grad=False)
 
 

@@ -299,3 +299,18 @@ def test_an_update_refuses_a_parameter_by_name_before_it_makes_a_new_one(make):
     state = adafactor.init(params)
     with pytest.raises((TypeError, ValueError), match=r"^params w: .*, expected "):
         adafactor.update({"w": make()}, params, state)
+
+
+def test_an_array_that_cannot_say_where_it_is_is_refused_by_name():
+    class Somewhere(Exported):
+        def __dlpack_device__(self):
+            return "cpu"
+
+    deleted = jax.numpy.ones(3)
+    deleted.delete()
+    with pytest.raises(
+        BufferError, match=r"^params w: str, expected two whole numbers from __dlpack_device__"
+    ):
+        adafactor.init({"w": Somewhere(drawn((3,)))})
+    with pytest.raises(TypeError, match=r"^params w: a jaxlib\.\S+ArrayImpl .* that cannot be exported: "):
+        adafactor.init({"w": deleted})

@@ -13,7 +13,7 @@ namespace {
 DType dtype_of(const Py_buffer& buffer, const Request& request) {
   std::string_view format = buffer.format ? buffer.format : "B";
   constexpr char foreign = std::endian::native == std::endian::little ? '>' : '<';
-  if (constexpr std::string_view marks = "@=<>!"; marks.find(format.front()) != marks.npos) {
+  if (constexpr std::string_view marks = "@=<>!"; !format.empty() && marks.find(format.front()) != marks.npos) {
     const char mark = format.front() == '!' ? '>' : format.front();
     if (mark == foreign) {
       request.refuse(ErrorKind::type, "the byte order of this machine", std::string("byte order '") + mark + "'");

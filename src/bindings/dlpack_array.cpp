@@ -13,8 +13,10 @@ namespace adafactor::bindings {
 namespace {
 
 std::string dtype_text(dlpack::DataType dtype) {
-  const std::string code = dtype.code < std::size(dlpack::kCodeNames) ? dlpack::kCodeNames[dtype.code]
-                                                                      : "code " + std::to_string(dtype.code);
+  if (dtype.code >= std::size(dlpack::kCodeNames)) {
+    return "code " + std::to_string(dtype.code) + " of " + std::to_string(dtype.bits) + " bits";
+  }
+  const std::string code = dlpack::kCodeNames[dtype.code];
   // The name of a small format has its bits in it.
   const bool counts_bits = code.find("float") == 0 ? dtype.code == dlpack::kFloat : dtype.code != dlpack::kBool;
   const std::string lanes = dtype.lanes == 1 ? "" : " in " + std::to_string(dtype.lanes) + " lanes";
@@ -105,29 +107,43 @@ RawArray read_versioned(const dlpack::ManagedTensorVersioned& managed, const Req
   return read_tensor(managed.tensor, permission_of(managed.flags), request);
 }
 
-// The capsule of an object, of the new kind where its library knows it.
-py::object capsule_of(py::handle object, const Request& request) {
-  const py::object method = object.attr("__dlpack__");
+// What an object's own method answers. By three exceptions a library says that this array cannot be had so; any other
+// is the object's own affair.
+template <class Ask>
+py::object answer_of(py::handle object, const Request& request, const Ask& ask) {
   try {
-    try {
-      return method(py::arg("max_version") = py::make_tuple(dlpack::kMajorVersion, 0));
-    } catch (const py::error_already_set& error) {
-      if (!error.matches(PyExc_TypeError)) throw;
-    }
-    return method();
+    return ask();
   } catch (py::error_already_set& error) {
-    // What a library says for "this array cannot be had so"; any other exception is the object's own affair.
     if (!error.matches(PyExc_BufferError) && !error.matches(PyExc_TypeError) && !error.matches(PyExc_ValueError)) throw;
     error.restore();
     refuse_unexported(object, ErrorKind::buffer, request);
   }
 }
 
+// The capsule of an object, of the new kind where its library knows it.
+py::object capsule_of(py::handle object, const Request& request) {
+  return answer_of(object, request, [&]() -> py::object {
+    const py::object method = object.attr("__dlpack__");
+    try {
+      return method(py::arg("max_version") = py::make_tuple(dlpack::kMajorVersion, 0));
+    } catch (const py::error_already_set& error) {
+      if (!error.matches(PyExc_TypeError)) throw;
+    }
+    return method();
+  });
+}
+
 void refuse_device(py::handle object, const Request& request) {
   const py::object method = py::getattr(object, "__dlpack_device__", py::none());
   if (method.is_none()) return;
-  const auto [kind, index] = method().cast<std::pair<std::int32_t, std::int32_t>>();
-  device_of({kind, index}, request);
+  const py::object answer = answer_of(object, request, [&] { return method(); });
+  std::pair<std::int32_t, std::int32_t> device;
+  try {
+    device = answer.cast<decltype(device)>();
+  } catch (const py::cast_error&) {
+    request.refuse(ErrorKind::buffer, "two whole numbers from __dlpack_device__()", type_name(answer));
+  }
+  device_of({device.first, device.second}, request);
 }
 
 }  // namespace
@@ -155,6 +171,7 @@ RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, py::h
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request) {
   dlpack::ManagedTensorVersioned* managed = nullptr;
   if (api.managed_from_object(object.ptr(), &managed) != 0) refuse_unexported(object, ErrorKind::buffer, request);
+  if (!managed) request.refuse(ErrorKind::buffer, "a tensor from its exchange interface", "nothing");
   return read_versioned(loans.take(managed), request);
 }
 

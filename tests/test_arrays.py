@@ -314,3 +314,12 @@ def test_an_array_that_cannot_say_where_it_is_is_refused_by_name():
         adafactor.init({"w": Somewhere(drawn((3,)))})
     with pytest.raises(TypeError, match=r"^params w: a jaxlib\.\S+ArrayImpl .* that cannot be exported: "):
         adafactor.init({"w": deleted})
+
+
+def test_a_tensor_that_is_negated_lazily_is_refused_whatever_its_strides():
+    imaginary = torch.ones(4, dtype=torch.complex64).conj().imag
+    for tensor in (imaginary, imaginary.as_strided((4,), (1,))):
+        assert tensor.is_neg()
+        with pytest.raises(TypeError, match=r"negated lazily, expected .* \(resolve_neg\(\) makes one\)$"):
+            adafactor.init(tensor)
+        assert adafactor.init(tensor.resolve_neg()).nbytes == 16

@@ -86,12 +86,11 @@ std::string nature_of(py::handle object) {
                  "a " + type_name(object) + nature_of(object) + " that cannot be exported: " + words_of(error));
 }
 
-// Whether a tensor may be the lazily negated imaginary part of complex numbers, between which it then has gaps.
-bool may_be_negated(const RawArray& array) {
-  for (int axis = 0; axis < array.rank; ++axis) {
-    if (array.shape[axis] > 1 && array.strides && array.strides[axis] % 2 != 0) return false;
-  }
-  return true;
+// Whether a tensor is lazily negated. Asked of every one: as_strided() gives such a tensor any strides.
+bool says_yes(py::handle is_negated, py::handle object) {
+  const auto answer = py::reinterpret_steal<py::object>(PyObject_CallOneArg(is_negated.ptr(), object.ptr()));
+  if (!answer) throw py::error_already_set();
+  return answer.ptr() == Py_True;
 }
 
 Permission permission_of(std::uint64_t flags) {
@@ -160,8 +159,8 @@ RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, py::h
                         const Request& request) {
   dlpack::Tensor tensor{};
   if (api.tensor_from_object(object.ptr(), &tensor) != 0) refuse_unexported(object, ErrorKind::type, request);
-  RawArray array = read_tensor(tensor, Permission::granted, request);
-  if (may_be_negated(array) && py::bool_(is_negated(object))) {
+  const RawArray array = read_tensor(tensor, Permission::granted, request);
+  if (says_yes(is_negated, object)) {
     request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
                    "a " + type_name(object) + " that is negated lazily");
   }

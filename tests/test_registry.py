@@ -5,15 +5,18 @@ import collections
 import pytest
 
 from registry import CASES, hazards
-from registry.case import LIBRARIES
+from registry.libraries import LIBRARIES
 
 
 def parameters():
     for case in CASES:
         for library in LIBRARIES:
-            if case.library not in ("", library.name):
+            if case.libraries and library.name not in case.libraries:
                 continue
             for call in case.calls:
+                # What `step` says of an array that it cannot write comes before all else that it would say.
+                if call == "step" and not (library.writes or case.libraries):
+                    continue
                 words = ", ".join(word for word in (library.name, call) if word)
                 yield pytest.param(case, call, library, id=f"{case.name} ({words})")
 
@@ -22,7 +25,8 @@ def parameters():
 @pytest.mark.filterwarnings("ignore:grads. no gradient for b; left alone:UserWarning")
 @pytest.mark.parametrize(("case", "call", "library"), list(parameters()))
 def test_what_must_happen_happens(case, call, library):
-    case.check(call, library)
+    with library.watched():
+        case.check(call, library)
 
 
 def numbers():
@@ -36,7 +40,7 @@ def test_every_hazard_has_a_case_or_a_reason():
 
 def test_there_are_many_cases():
     """A number counts three times at most: many values of one knob are not many hazards."""
-    assert sum(min(3, count) for count in numbers().values()) >= 120
+    assert sum(min(3, count) for count in numbers().values()) >= 220
 
 
 def test_no_two_cases_have_one_name():

@@ -1,11 +1,27 @@
-"""The registry of bad and odd inputs: one file for each section of the design's list of hazards."""
+"""The registry of bad and odd inputs: one file for each section of the design's list of hazards,
+and one for what each array library adds."""
 
-from registry import dtypes, knobs, process, shapes, trees, values
+from registry import (
+    dlpack_exports,
+    dlpack_headers,
+    dtypes,
+    jax_arrays,
+    knobs,
+    process,
+    shapes,
+    torch_tensors,
+    trees,
+    values,
+)
 
 CASES = [
     *trees.CASES,
     *shapes.CASES,
     *dtypes.CASES,
+    *dlpack_headers.CASES,
+    *dlpack_exports.CASES,
+    *torch_tensors.CASES,
+    *jax_arrays.CASES,
     *values.CASES,
     *knobs.CASES,
     *process.CASES,

@@ -1,5 +1,6 @@
 """Section 3: dtypes and kinds of memory, as far as NumPy has them."""
 
+import ctypes
 import mmap
 import re
 import tempfile
@@ -16,11 +17,13 @@ from registry.case import (
     Event,
     leaf,
     model,
+    over,
     same,
     with_grads,
     with_params,
     zeros,
 )
+from registry.libraries import IN_MEMORY, OF_ANY_KIND, memory_of
 
 
 class Subclass(np.ndarray):
@@ -36,41 +39,49 @@ NOT_FLOATS = {
     "int64": np.int64,
     "bool": np.bool_,
     "complex64": np.complex64,
+}
+ONLY_OF_NUMPY = {
     "<U4": "U4",
     "object": object,
     "|V4": "V4",
     "datetime64[s]": "M8[s]",
     "[('x', '<f4')]": [("x", np.float32)],
 }
-OTHER_FLOATS = {
-    "D4": {
-        str(np.dtype(np.longdouble)): np.longdouble,
-        "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    },
-}
 HALVES = {"D4": np.float16, "D5": ml_dtypes.bfloat16}
 
 
-def refused_dtype(number, name, dtype):
+def refused_dtype(number, name, dtype, libraries=()):
     """As a gradient, and as a parameter at init; NumPy's own name of the dtype is in the message."""
     shown = re.escape(name)
     return [
         Case(
             f"{number} {name} as gradient",
-            with_grads(b=lambda m: np.zeros(21, dtype)),
+            with_grads(b=zeros(21, dtype=dtype)),
             TypeError,
             f"grads b: dtype {shown}, expected float32, bfloat16 or float16",
-            library="numpy",
+            libraries=libraries,
         ),
         Case(
             f"{number} {name} as parameter at init",
-            leaf(lambda: np.zeros((2, 3), dtype)),
+            leaf(zeros(2, 3, dtype=dtype)),
             TypeError,
             f"params w: dtype {shown}, expected float32, float64, bfloat16 or float16",
             AT_INIT,
-            library="numpy",
+            libraries=libraries,
         ),
     ]
+
+
+def rounded(tree, *dtypes):
+    """The vector of a tree in another dtype, after the ones before."""
+
+    def make(m):
+        values = memory_of(getattr(m, tree)["b"])
+        for dtype in dtypes:
+            values = values.astype(dtype)
+        return m.library.array(values)
+
+    return make
 
 
 def in_16_bits(number, dtype):
@@ -79,25 +90,30 @@ def in_16_bits(number, dtype):
     return [
         Case(
             f"{number} {name} as gradient",
-            with_grads(b=lambda m: m.grads["b"].astype(dtype)),
-            like=with_grads(b=lambda m: m.grads["b"].astype(dtype).astype(np.float32)),
-            library="numpy",
+            with_grads(b=rounded("grads", dtype)),
+            like=with_grads(b=rounded("grads", dtype, np.float32)),
         ),
         Case(
             f"{number} {name} as gradient of float64",
-            with_grads(b=lambda m: m.grads["b"].astype(dtype)),
+            with_grads(b=rounded("grads", dtype)),
             TypeError,
             f"grads b: dtype {name}, expected float64",
             model=model(dtype="float64"),
         ),
         Case(
             f"{number} {name} as parameter",
-            with_params(b=lambda m: m.params["b"].astype(dtype)),
+            with_params(b=rounded("params", dtype)),
             TypeError,
             f"params b: dtype {name}, expected float32 as in the state",
-            library="numpy",
         ),
     ]
+
+
+def of_ctypes(m):
+    """The vector in an array of ctypes, whose dtype names the byte order that it has."""
+    array = np.asarray((ctypes.c_float * 21)(*m.params["b"]))
+    assert array.dtype.byteorder != "="
+    return array
 
 
 def read_only(array):
@@ -107,11 +123,12 @@ def read_only(array):
 
 
 def nobody_may_write(m):
-    return tuple({path: read_only(x) for path, x in tree.items()} for tree in (m.params, m.grads))
+    trees = (m.params, m.grads)
+    return tuple({path: m.library.over(read_only(memory_of(x))) for path, x in t.items()} for t in trees)
 
 
 def new_arrays(outcome):
-    assert all(p.flags.writeable and p.flags.c_contiguous for p in outcome.params.values())
+    assert all(p.flags.writeable and p.flags.c_contiguous for p in outcome.memory.values())
 
 
 def in_file(mode):
@@ -119,16 +136,16 @@ def in_file(mode):
 
     def make(m):
         with tempfile.NamedTemporaryFile() as file:
-            m.params["w"].tofile(file.name)
-            return np.memmap(file.name, np.float32, mode, shape=(6, 21))
+            memory_of(m.params["w"]).tofile(file.name)
+            return m.library.over(np.memmap(file.name, np.float32, mode, shape=(6, 21)))
 
     return make
 
 
 def in_shared_memory(m):
     shared = np.frombuffer(mmap.mmap(-1, 84), np.float32)
-    shared[...] = m.params["b"]
-    return shared
+    shared[...] = memory_of(m.params["b"])
+    return m.library.over(shared)
 
 
 def the_file_is_written(m):
@@ -170,13 +187,14 @@ def held(m):
 
 def computed_in_double(outcome):
     """The step of an equal gradient is the learning rate, to the last bits of a double."""
-    assert outcome.params["x"] == pytest.approx([1.0 - 1e-3, 2.0 + 1e-3], rel=1e-15)
+    assert outcome.memory["x"] == pytest.approx([1.0 - 1e-3, 2.0 + 1e-3], rel=1e-15)
 
 
 ONE_AND_TWO = ({"x": np.array([1.0, 2.0])}, {"x": np.array([1.0, -1.0])})
 READ_ONLY = r"a read-only array, expected an array that can be written \(adafactor\.update returns new ones\)"
 NOT_SHARED = r"expected a numpy\.ndarray that shares its memory \(numpy\.asarray makes one\)"
 CONVERTED = r"expected a numpy\.ndarray \(numpy\.asarray makes one\)"
+NO_ARRAY = r"expected an array of NumPy, torch or another library with DLPack"
 
 DTYPES = [
     Case(
@@ -200,12 +218,9 @@ DTYPES = [
         model=model(dtype="float64"),
     ),
     *(case for name, dtype in NOT_FLOATS.items() for case in refused_dtype("D2", name, dtype)),
-    *(
-        case
-        for number, dtypes in OTHER_FLOATS.items()
-        for name, dtype in dtypes.items()
-        for case in refused_dtype(number, name, dtype)
-    ),
+    *(case for name, dtype in ONLY_OF_NUMPY.items() for case in refused_dtype("D2", name, dtype, ("numpy",))),
+    *refused_dtype("D4", str(np.dtype(np.longdouble)), np.longdouble, ("numpy",)),
+    *refused_dtype("D4", "float8_e4m3fn", ml_dtypes.float8_e4m3fn),
     Case(
         "D3 float64 is computed in double",
         same,
@@ -215,43 +230,50 @@ DTYPES = [
     *(case for number, dtype in HALVES.items() for case in in_16_bits(number, dtype)),
     Case(
         "D6 the other byte order, parameter",
-        with_params(b=lambda m: m.params["b"].astype(">f4")),
+        with_params(b=rounded("params", ">f4")),
         TypeError,
         "params b: byte order '>', expected the byte order of this machine",
-        library="numpy",
+        libraries=("numpy",),
     ),
     Case(
         "D6 the other byte order, gradient",
-        with_grads(b=lambda m: m.grads["b"].astype(">f4")),
+        with_grads(b=rounded("grads", ">f4")),
         TypeError,
         "grads b: byte order '>', expected the byte order of this machine",
-        library="numpy",
+        libraries=("numpy",),
+    ),
+    Case(
+        "D6 the byte order of this machine by its name",
+        with_params(b=of_ctypes),
+        like=same,
+        libraries=("numpy",),
     ),
     Case(
         "D6 the other byte order, at init",
-        leaf(lambda: np.zeros(3, ">f8")),
+        leaf(zeros(3, dtype=">f8")),
         TypeError,
         "params w: byte order '>', expected the byte order of this machine",
         AT_INIT,
-        library="numpy",
+        libraries=("numpy",),
     ),
 ]
 
 MEMORY = [
     Case(
         "D8 a read-only parameter",
-        with_params(b=lambda m: read_only(m.params["b"])),
+        with_params(b=lambda m: m.over("params", "b", read_only)),
         BufferError,
         f"params b: {READ_ONLY}",
         IN_PLACE,
+        libraries=OF_ANY_KIND,
     ),
     Case(
         "D8 a parameter in bytes",
-        with_params(b=lambda m: np.frombuffer(bytes(84), np.float32)),
+        with_params(b=over(lambda: np.frombuffer(bytes(84), np.float32))),
         BufferError,
         f"params b: {READ_ONLY}",
         IN_PLACE,
-        library="numpy",
+        libraries=OF_ANY_KIND,
     ),
     Case(
         "D8 update reads what nobody may write",
@@ -259,10 +281,16 @@ MEMORY = [
         calls=("update",),
         like=same,
         expect=new_arrays,
+        libraries=OF_ANY_KIND,
     ),
-    Case("D8 a read-only gradient", with_grads(w=lambda m: read_only(m.grads["w"])), like=same),
+    Case(
+        "D8 a read-only gradient",
+        with_grads(w=lambda m: m.over("grads", "w", read_only)),
+        like=same,
+        libraries=OF_ANY_KIND,
+    ),
     *(
-        Case(f"D19 {name}", given, TypeError, message, library="numpy")
+        Case(f"D19 {name}", given, TypeError, message, libraries=("numpy",))
         for name, given, message in (
             (
                 "masked",
@@ -287,20 +315,20 @@ MEMORY = [
             (
                 "only __array__",
                 with_params(w=lambda m: OnlyArrayMethod()),
-                rf"params w: registry\.dtypes\.OnlyArrayMethod, {NOT_SHARED}",
-            ),
-            (
-                "a NumPy scalar",
-                with_grads(b=lambda m: np.float32(1)),
-                rf"grads b: numpy\.float32, {CONVERTED}",
-            ),
-            (
-                "a buffer",
-                with_grads(b=lambda m: memoryview(m.grads["b"])),
-                r"grads b: memoryview, expected a numpy\.ndarray",
+                rf"params w: registry\.dtypes\.OnlyArrayMethod, {NO_ARRAY} that shares its memory "
+                r"\(numpy\.asarray makes one\)",
             ),
             ("bytes", with_params(b=lambda m: bytes(84)), "params b: bytes, expected an array"),
         )
+    ),
+    Case(
+        "D19 a NumPy scalar",
+        with_params(x=lambda m: np.float32(1)),
+        BufferError,
+        f"params x: {READ_ONLY}",
+        IN_PLACE,
+        model(shapes={"x": ()}),
+        libraries=("numpy",),
     ),
     Case(
         "D20 a file that may not be written",
@@ -308,13 +336,13 @@ MEMORY = [
         BufferError,
         f"params w: {READ_ONLY}",
         IN_PLACE,
-        library="numpy",
+        libraries=OF_ANY_KIND,
     ),
-    Case("D20 a file in memory", with_params(w=in_file("r+")), like=same, library="numpy"),
-    Case("D20 shared memory", with_params(b=in_shared_memory), like=same, library="numpy"),
-    Event("D20 what a step writes is in the file", the_file_is_written, library="numpy"),
-    Event("D21 a gradient is resized by a schedule", resized, library="numpy"),
-    Event("D21 a gradient is held", held, library="numpy"),
+    Case("D20 a file in memory", with_params(w=in_file("r+")), like=same, libraries=IN_MEMORY),
+    Case("D20 shared memory", with_params(b=in_shared_memory), like=same, libraries=IN_MEMORY),
+    Event("D20 what a step writes is in the file", the_file_is_written),
+    Event("D21 a gradient is resized by a schedule", resized),
+    Event("D21 a gradient is held", held),
 ]
 
 CASES = [*DTYPES, *MEMORY]

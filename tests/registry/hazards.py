@@ -97,32 +97,15 @@ HAZARDS = {
     "C17": "exceptions over the boundary of C",
 }
 
-_DLPACK = "a property of a DLPack capsule, and NumPy's arrays come in through its own interface"
-_TORCH = "only tensors of torch are like that"
-_16_BITS = "parameters of 16 bits are refused as a dtype (D4, D5)"
 _FORK = "what a fork does to a step is shown by the tests of the threads, for each kind of them"
 
 NOT_HERE = {
-    "S16": _DLPACK,
-    "S17": _DLPACK,
-    "D9": _DLPACK,
-    "D10": _DLPACK,
-    "D11": "not an array of NumPy",
-    "D12": _DLPACK,
-    "D13": _DLPACK,
-    "D14": _DLPACK,
-    "D15": "NumPy has the memory of the CPU alone",
-    "D16": "NumPy has the memory of the CPU alone",
-    "D17": _TORCH,
-    "D18": _TORCH,
-    "V6": _16_BITS,
-    "V7": _16_BITS,
     "C3": "needs an interpreter that was built without the GIL; the module declares that it can do without",
     "C6": _FORK,
     "C7": _FORK,
-    "C8": "needs a library with an OpenMP runtime of its own, which NumPy is not",
+    "C8": "shown by tests/test_openmp.py, with torch and others, in both orders of the imports",
     "C14": "a property of the machine and of how the package was built, not of what a call is given",
     "C15": "a property of two libraries in one program; shown by the C++ project that consumes the package",
     "C17": "the core has no C interface",
 }
-"""Numbers that NumPy cannot express, each with the reason."""
+"""Numbers without a case, each with the reason."""

@@ -14,6 +14,7 @@ import pytest
 import adafactor
 from adafactor.schedules import LearningRateSchedule
 from registry.case import AT_INIT, Case, Event, Model, same
+from registry.libraries import memory_of
 
 nan, inf = math.nan, math.inf
 HUGE = 10**400
@@ -287,11 +288,11 @@ def the_very_exception(m):
 
 def filled_by_a_schedule(m):
     """Parameters that a schedule changes: the call sees what they hold once it has returned."""
-    return with_fault(lambda m: m.params["w"].fill(2) or 0.5)(m)
+    return with_fault(lambda m: memory_of(m.params["w"]).fill(2) or 0.5)(m)
 
 
 def filled_before(m):
-    m.params["w"].fill(2)
+    memory_of(m.params["w"]).fill(2)
     m.state.config.learning_rate.faults.append(lambda: 0.5)
     return same(m)
 
@@ -299,7 +300,7 @@ def filled_before(m):
 def steps_another(m):
     """A schedule that steps another state."""
     other = Model(m.library)
-    return with_fault(lambda m: adafactor.step(other.params, other.grads, other.state) and 0.01)(m)
+    return with_fault(lambda m: other.good_call() and 0.01)(m)
 
 
 RATES = [

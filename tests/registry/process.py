@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import platform
 import signal
@@ -19,10 +20,11 @@ from registry.case import Event, model
 IN_USE = r"^state in use: another call, from a thread or from inside this one, runs on it$"
 
 
-def run(program, *arguments):
+def run(program, *arguments, **environment):
     """What a program prints in a process of its own, which must end as it should."""
     command = [sys.executable, "-W", "ignore", "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    variables = os.environ | environment
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=variables)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -14,11 +14,13 @@ from registry.case import (
     Event,
     leaf,
     model,
+    over,
     same,
     with_grads,
     with_params,
     zeros,
 )
+from registry.libraries import IN_MEMORY, OF_ANY_KIND, memory_of
 
 # Ways to lay out an array in memory: each copies an array of C order into an odd place.
 
@@ -91,7 +93,7 @@ LINKS = {
 
 
 def laid_out(lay_out):
-    return lambda m: ({"x": lay_out(m.params["x"])}, {"x": lay_out(m.grads["x"])})
+    return lambda m: ({"x": m.over("params", "x", lay_out)}, {"x": m.over("grads", "x", lay_out)})
 
 
 STRIDES = [
@@ -100,7 +102,7 @@ STRIDES = [
         laid_out(lay_out),
         model=model(shapes={"x": shape}, **knobs),
         like=same,
-        library="numpy",
+        libraries=OF_ANY_KIND if name.startswith("S9") else IN_MEMORY,
     )
     for name, (lay_out, shape) in LAYOUTS.items()
     for links, knobs in LINKS.items()
@@ -112,18 +114,26 @@ def copied(given):
 
     def make(m):
         params, grads = given(m)
-        return params, {path: np.array(g) for path, g in grads.items()}
+        return params, {path: m.library.array(memory_of(g)) for path, g in grads.items()}
 
     return make
 
 
 def reading(name, **gradients):
     given = with_grads(**gradients)
-    return Case(name, given, like=copied(given), library="numpy")
+    return Case(name, given, like=copied(given), libraries=IN_MEMORY)
+
+
+def one_number(b):
+    return as_strided(b, (6, 21), (0, 0))
+
+
+def one_row(b):
+    return as_strided(b, (6, 21), (0, 4))
 
 
 def window(m):
-    return as_strided(m.library.array(np.arange(26, dtype=np.float32)), (6, 21), (4, 4))
+    return m.library.over(as_strided(np.arange(26, dtype=np.float32), (6, 21), (4, 4)))
 
 
 def field_of_records(*shape):
@@ -145,12 +155,12 @@ class Interface:
 
 def nowhere(*shape):
     """An array without elements, at an address that must not be read."""
-    return lambda m: np.asarray(Interface(shape, 0x1000))
+    return over(lambda: np.asarray(Interface(shape, 0x1000)))
 
 
 def stretched(m):
     """A gradient whose last row would be beyond all addresses."""
-    return as_strided(m.library.array(np.zeros(21, np.float32)), (6, 21), (2**62, 4))
+    return m.library.over(as_strided(np.zeros(21, np.float32), (6, 21), (2**62, 4)))
 
 
 def far_apart(m):
@@ -158,8 +168,8 @@ def far_apart(m):
     with tempfile.TemporaryFile() as file:
         memory = np.memmap(file, np.float32, "w+", shape=(5 * 2**30 + 21,))
     rows = as_strided(memory, (6, 21), (4 * 2**30, 4))
-    rows[...] = m.params["w"]
-    return m.params | {"w": rows}, m.grads
+    rows[...] = memory_of(m.params["w"])
+    return m.params | {"w": m.library.over(rows)}, m.grads
 
 
 def counted_in_64_bits(m):
@@ -306,21 +316,21 @@ CASES = [
     *STRIDES,
     Case(
         "S10 zero strides in a parameter",
-        with_params(b=lambda m: as_strided(zeros(1)(m), (21,), (0,))),
+        with_params(b=over(lambda: as_strided(np.zeros(1, np.float32), (21,), (0,)))),
         BufferError,
         f"params b: some elements share memory, {OWN}",
         IN_PLACE,
-        library="numpy",
+        libraries=IN_MEMORY,
     ),
-    reading("S10 one number as gradient", w=lambda m: np.broadcast_to(m.grads["b"][0], (6, 21))),
-    reading("S10 one row as gradient", w=lambda m: np.broadcast_to(m.grads["b"], (6, 21))),
+    reading("S10 one number as gradient", w=lambda m: m.over("grads", "b", one_number)),
+    reading("S10 one row as gradient", w=lambda m: m.over("grads", "b", one_row)),
     Case(
         "S11 a sliding window as parameter",
         with_params(w=window),
         BufferError,
         f"params w: some elements share memory, {OWN}",
         IN_PLACE,
-        library="numpy",
+        libraries=IN_MEMORY,
     ),
     reading("S11 a sliding window as gradient", w=window),
     Case(
@@ -328,44 +338,44 @@ CASES = [
         with_params(b=field_of_records(21)),
         BufferError,
         "params b: a stride of 6 bytes, expected strides that are multiples of 4 bytes",
-        library="numpy",
+        libraries=("numpy",),
     ),
     Case(
         "S13 strides between elements, gradient",
         with_grads(w=field_of_records(6, 21)),
         BufferError,
         "grads w: a stride of 126 bytes, expected strides that are multiples of 4 bytes",
-        library="numpy",
+        libraries=("numpy",),
     ),
     Case(
         "S14 more elements than any memory has",
-        leaf(lambda: np.broadcast_to(np.float32(0), (2**48 + 1,))),
+        leaf(over(lambda: as_strided(np.zeros(1, np.float32), (2**48 + 1,), (0,)))),
         ValueError,
         r"params w: shape \(281474976710657,\), expected at most 2\*\*48 elements",
         AT_INIT,
-        library="numpy",
+        libraries=IN_MEMORY,
     ),
     Case(
         "S14 strides beyond 64 bits",
         with_grads(w=stretched),
         ValueError,
         "grads w: a stride of 1152921504606846976 elements, expected strides within 64 bits",
-        library="numpy",
+        libraries=OF_ANY_KIND,
     ),
-    Case("S15 rows more than 2**32 elements apart", far_apart, like=same, library="numpy"),
-    Event("S15 sizes beyond 2**32", counted_in_64_bits, library="numpy"),
+    Case("S15 rows more than 2**32 elements apart", far_apart, like=same, libraries=IN_MEMORY),
+    Event("S15 sizes beyond 2**32", counted_in_64_bits),
     Case(
         "S18 nothing at a bad address",
         lambda m: (m.params | {"x": nowhere(0, 4)(m)}, m.grads | {"x": nowhere(0, 4)(m)}),
         like=same,
         model=with_x(0, 4),
-        library="numpy",
+        libraries=IN_MEMORY,
     ),
     Case(
         "S18 a gradient of nothing at a bad address",
         with_grads(x=nowhere(3, 0, 2)),
         like=same,
         model=with_x(3, 0, 2),
-        library="numpy",
+        libraries=IN_MEMORY,
     ),
 ]

@@ -19,6 +19,7 @@ from registry.case import (
     with_params,
     zeros,
 )
+from registry.libraries import IN_MEMORY, OF_ANY_KIND, memory_of
 
 
 class Reenters(dict):
@@ -82,8 +83,8 @@ def view(start, stop, *shape):
     """How to make a view of one buffer that all views of a model share."""
 
     def make(m):
-        buffer = vars(m).setdefault("buffer", m.library.array(np.zeros(200, np.float32)))
-        return buffer[start:stop].reshape(shape)
+        buffer = vars(m).setdefault("buffer", np.zeros(200, np.float32))
+        return m.library.over(buffer[start:stop].reshape(shape))
 
     return make
 
@@ -91,14 +92,14 @@ def view(start, stop, *shape):
 def fused(m: Model, column_slices: bool) -> Any:
     """Copies of the parameters as views of one buffer that have no element in common."""
     if column_slices:
-        buffer = m.library.array(np.zeros((6, 22), np.float32))
+        buffer = np.zeros((6, 22), np.float32)
         views = {"w": buffer[:, :21], "b": np.zeros(21, np.float32)}
     else:
-        buffer = m.library.array(np.zeros(147, np.float32))
+        buffer = np.zeros(147, np.float32)
         views = {"w": buffer[21:].reshape(6, 21), "b": buffer[:21]}
     for path, p in views.items():
-        p[...] = m.params[path]
-    return views, m.grads
+        p[...] = memory_of(m.params[path])
+    return {path: m.library.over(p) for path, p in views.items()}, m.grads
 
 
 def nothing_to_report(outcome):
@@ -214,7 +215,7 @@ STRUCTURE = [
         TypeError,
         "params b: None, expected an array",
     ),
-    Case("T3 None at init", leaf(lambda: None), TypeError, f"params w: None, expected {ARRAY}", AT_INIT),
+    Case("T3 None at init", leaf(lambda m: None), TypeError, f"params w: None, expected {ARRAY}", AT_INIT),
     Case("T3 a gradient is None", without_b, expect=left_alone),
     Case(
         "T4 an empty dict",
@@ -246,7 +247,7 @@ IDENTITY = [
     ),
     Case(
         "T5 tied weights of which one is transposed",
-        lambda m: ({"w": m.params["w"], "v": m.params["w"].T}, m.grads),
+        lambda m: ({"w": m.params["w"], "v": m.over("params", "w", np.transpose)}, m.grads),
         ValueError,
         "params w: " + SHARED.format("params v"),
         IN_PLACE,
@@ -259,8 +260,8 @@ IDENTITY = [
         "params w: " + SHARED.format("params b"),
         IN_PLACE,
     ),
-    Case("T6 pieces of a flat buffer", lambda m: fused(m, False), like=same),
-    Case("T6 slices of columns", lambda m: fused(m, True), like=same),
+    Case("T6 pieces of a flat buffer", lambda m: fused(m, False), like=same, libraries=IN_MEMORY),
+    Case("T6 slices of columns", lambda m: fused(m, True), like=same, libraries=IN_MEMORY),
     Case(
         "T7 a gradient is its parameter",
         with_grads(w=lambda m: m.params["w"]),
@@ -270,14 +271,15 @@ IDENTITY = [
     ),
     Case(
         "T7 a gradient is its parameter backwards",
-        with_grads(w=lambda m: m.params["w"][::-1]),
+        with_grads(w=lambda m: m.over("params", "w", np.flipud)),
         ValueError,
         "params w: " + SHARED.format("grads w"),
         IN_PLACE,
+        libraries=OF_ANY_KIND,
     ),
     Case(
         "T7 a gradient is a part of another parameter",
-        with_grads(b=lambda m: m.params["w"][2]),
+        with_grads(b=lambda m: m.over("params", "w", lambda w: w[2])),
         ValueError,
         "params w: " + SHARED.format("grads b"),
         IN_PLACE,
@@ -285,7 +287,7 @@ IDENTITY = [
     Case(
         "T7 update may read an array twice",
         with_grads(w=lambda m: m.params["w"]),
-        like=with_grads(w=lambda m: m.library.array(m.params["w"])),
+        like=with_grads(w=lambda m: m.library.array(memory_of(m.params["w"]))),
         calls=("update",),
     ),
     Case(
@@ -315,7 +317,7 @@ IDENTITY = [
 HOSTILE = [
     Case(
         "T9 a cycle",
-        leaf(cyclic),
+        leaf(lambda m: cyclic()),
         ValueError,
         "params w/1: the same list as params w, expected a tree without cycles",
         AT_INIT,
@@ -328,10 +330,10 @@ HOSTILE = [
         AT_INIT,
     ),
     Case("T9 too deep for the state", lambda m: (m.params, deep()), ValueError, "grads: list, expected dict"),
-    Case("T9 a set", leaf(lambda: {1, 2}), TypeError, f"params w: set, expected {ARRAY}", AT_INIT),
+    Case("T9 a set", leaf(lambda m: {1, 2}), TypeError, f"params w: set, expected {ARRAY}", AT_INIT),
     Case(
         "T9 a list of numbers",
-        leaf(lambda: [1.5, 2.5]),
+        leaf(lambda m: [1.5, 2.5]),
         TypeError,
         f"params w/0: float, expected {ARRAY}; numpy.array makes one of a list of numbers",
         AT_INIT,

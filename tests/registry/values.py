@@ -6,6 +6,7 @@ import pytest
 import adafactor
 import snapshots
 from registry.case import Case, Event, Model, model, same, with_grads
+from registry.libraries import memory_of
 
 nan, inf = np.nan, np.inf
 THREE = {"vector": (37,), "matrix": (7, 37), "slices": (3, 2, 21)}
@@ -17,7 +18,7 @@ def poisoned(**values):
     """The model's gradients with these values at the third place of a leaf."""
 
     def given(m):
-        grads = {path: np.array(m.library.numpy(g)) for path, g in m.grads.items()}
+        grads = {path: np.array(memory_of(g)) for path, g in m.grads.items()}
         for path, value in values.items():
             grads[path].flat[2] = value
         return m.params, {path: m.library.array(g) for path, g in grads.items()}
@@ -29,7 +30,7 @@ def spoilt(path, value):
     """The model with such a value in a parameter."""
 
     def given(m):
-        params = {name: np.array(m.library.numpy(p)) for name, p in m.params.items()}
+        params = {name: np.array(memory_of(p)) for name, p in m.params.items()}
         params[path].flat[2] = value
         return {name: m.library.array(p) for name, p in params.items()}, m.grads
 
@@ -62,10 +63,10 @@ def ends_with(expected, **tolerance):
 
     def expect(outcome):
         assert outcome.report.updated
-        assert outcome.params["x"] == pytest.approx(
-            np.broadcast_to(expected, outcome.params["x"].shape), **tolerance
+        assert outcome.memory["x"] == pytest.approx(
+            np.broadcast_to(expected, outcome.memory["x"].shape), **tolerance
         )
-        assert all(np.isfinite(tensor).all() for tensor in outcome.state.tensors().values())
+        assert all(np.isfinite(tensor).all() for tensor in outcome.state.arrays().values())
 
     return expect
 
@@ -79,8 +80,8 @@ def skipped(outcome):
 def propagated(outcome):
     assert outcome.report.updated
     assert outcome.report.nonfinite.tolist() == [True, False]
-    assert np.isfinite(outcome.params["b"]).all()
-    assert np.isnan(outcome.params["w"].flat[2])
+    assert np.isfinite(outcome.memory["b"]).all()
+    assert np.isnan(outcome.memory["w"].flat[2])
 
 
 def spoilt_alone(path):
@@ -93,20 +94,20 @@ def spoilt_alone(path):
         assert not outcome.report.nonfinite.any()
         for i, name in enumerate(THREE):
             assert np.isfinite(outcome.report.param_rms[i]) == (name != path)
-            assert np.isfinite(outcome.params[name]).all() == (name != path)
-            assert name == path or snapshots.same_bits([outcome.params[name]], [good.params[name]])
+            assert np.isfinite(outcome.memory[name]).all() == (name != path)
+            assert name == path or snapshots.same_bits([outcome.memory[name]], [good.params[name]])
         assert snapshots.of_state(outcome.state) == snapshots.of_state(good.state)
 
     return expect
 
 
 def negative_zeros(outcome):
-    assert np.signbit(outcome.params["x"]).all()
-    assert not outcome.params["x"].any()
+    assert np.signbit(outcome.memory["x"]).all()
+    assert not outcome.memory["x"].any()
 
 
 def zero_row_and_column(outcome):
-    params = outcome.params["x"]
+    params = outcome.memory["x"]
     assert (params[0] == 1).all()
     assert (params[:, 0] == 1).all()
     assert (params[1:, 1:] < 1).all()
@@ -129,7 +130,7 @@ def odd_bits_without_a_gradient(m):
 def norm_of_all(outcome):
     """The squares of each leaf add up to 1.7e308 and those of both to twice that; U of a first step is 1."""
     assert outcome.report.global_grad_norm == pytest.approx(0.75e154 * 6**0.5, rel=1e-14)
-    assert np.concatenate(list(outcome.params.values())) == pytest.approx(np.full(6, 0.9), rel=1e-14)
+    assert np.concatenate(list(outcome.memory.values())) == pytest.approx(np.full(6, 0.9), rel=1e-14)
 
 
 LARGE_SQUARES = tuple({path: np.full(3, value) for path in "ab"} for value in (1.0, 0.75e154))

@@ -1,108 +1,14 @@
-// From Python objects to views: the one place where arrays come in. Nothing behind it knows where an array is from.
+// What the package asks of arrays outside of a step: their shapes and dtypes, and views of NumPy over their memory.
 #include <algorithm>
-#include <cstddef>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "bindings.hpp"
-#include "buffer_array.hpp"
 #include "numpy_array.hpp"
 
 namespace adafactor::bindings {
-
-void Request::refuse(ErrorKind kind, std::string expected, std::string found) const {
-  throw Error(
-      {.kind = kind, .role = name(role), .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
-}
-
-std::int64_t RawArray::size() const {
-  const bool empty = std::any_of(shape, shape + rank, [](std::int64_t extent) { return extent == 0; });
-  std::int64_t size = empty ? 0 : 1;
-  for (int axis = 0; axis < rank && !empty; ++axis) {
-    if (__builtin_mul_overflow(size, shape[axis], &size)) return std::numeric_limits<std::int64_t>::max();
-  }
-  return size;
-}
-
-std::string type_name(py::handle object) {
-  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  const auto module = type.attr("__module__").cast<std::string>();
-  const auto name = type.attr("__qualname__").cast<std::string>();
-  return module == "builtins" ? name : module + "." + name;
-}
-
-namespace {
-
-RawArray read_by_route(py::handle object, const Route& route, Loans& loans, const Request& request) {
-  switch (route.way) {
-    case Way::numpy:
-      return read_numpy(object, request);
-    case Way::exchanged:
-      return read_exchanged(object, *route.api, route.is_negated, request);
-    case Way::managed:
-      return read_managed(object, *route.api, loans, request);
-    case Way::capsule: {
-      // A tensor that requires a gradient exports none of its own; without the interface it goes through a view.
-      if (route.is_negated) return read_capsule(object.attr("detach")(), route.legacy, loans, request);
-      return read_capsule(object, route.legacy, loans, request);
-    }
-    case Way::buffer:
-      return read_buffer(object, loans, request);
-  }
-  return {};
-}
-
-const char* obstacle(Permission permission) {
-  switch (permission) {
-    case Permission::read_only:
-      return "a read-only array";
-    case Permission::copy:
-      return "a copy, in which a write would be lost";
-    case Permission::immutable:
-      return "an immutable array";
-    case Permission::granted:
-      break;
-  }
-  return nullptr;
-}
-
-}  // namespace
-
-RawArray Lender::read(py::handle object, const Request& request) {
-  const Route& route = routes_.of(object, request);
-  RawArray array = read_by_route(object, route, loans_, request);
-  if (route.immutable) array.permission = Permission::immutable;
-  const char* found = request.access == Access::write ? obstacle(array.permission) : nullptr;
-  if (found) {
-    request.refuse(ErrorKind::buffer, "an array that can be written (adafactor.update returns new ones)", found);
-  }
-  return array;
-}
-
-TensorView Lender::view(py::handle object, const Request& request, std::int64_t* strides, int room) {
-  const RawArray array = read(object, request);
-  // A view without data stands for an array that is missing; one without elements may lie at any address.
-  static std::byte nowhere;
-  TensorView view{array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape, nullptr};
-  if (!array.strides || array.rank > room) return view;
-  const std::int64_t item = item_size(array.dtype);
-  const bool empty = std::find(array.shape, array.shape + array.rank, 0) != array.shape + array.rank;
-  for (int axis = 0; axis < array.rank; ++axis) {
-    // Where an axis has no second element its stride means nothing, and libraries leave anything there.
-    const bool counts = array.shape[axis] > 1 && !empty;
-    if (!counts) {
-      strides[axis] = 1;
-    } else if (array.stride_unit == item) {
-      strides[axis] = array.strides[axis];
-    } else if (array.strides[axis] % item == 0) {
-      strides[axis] = array.strides[axis] / item;
-    } else {
-      request.refuse(ErrorKind::buffer, "strides that are multiples of " + std::to_string(item) + " bytes",
-                     "a stride of " + std::to_string(array.strides[axis]) + " bytes");
-    }
-  }
-  view.strides = strides;
-  return view;
-}
 
 namespace {
 

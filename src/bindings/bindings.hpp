@@ -13,7 +13,7 @@
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/memory_check.hpp"
-#include "routes.hpp"
+#include "lender.hpp"
 
 namespace adafactor::bindings {
 
@@ -32,24 +32,6 @@ Config config_from(const py::dict& knobs);
 
 // The types that a parameter may have, for a message.
 inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
-
-// From Python objects to arrays, and what the objects lend for it.
-class Lender {
- public:
-  // The array that an object is; throws the request's refusal where it cannot be had as wanted. Valid until `give_back`
-  // and as long as the object is.
-  RawArray read(py::handle object, const Request& request);
-
-  // The same with strides in elements, which are written to `strides`; of an array with more axes than `room` they are
-  // left out.
-  TensorView view(py::handle object, const Request& request, std::int64_t* strides, int room);
-
-  void give_back() noexcept { loans_.give_back(); }
-
- private:
-  Routes routes_;
-  Loans loans_;
-};
 
 // Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing.
 struct Arrays {

@@ -1,3 +1,4 @@
+// The formats of buffers, and what they say of their memory.
 #include "buffer_array.hpp"
 
 #include <algorithm>

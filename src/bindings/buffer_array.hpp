@@ -1,6 +1,7 @@
 // Arrays that come in through Python's own buffer protocol: memoryview, array.array, ctypes.
 #pragma once
 
+#include "loans.hpp"
 #include "raw_array.hpp"
 
 namespace adafactor::bindings {

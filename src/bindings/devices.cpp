@@ -1,3 +1,4 @@
+// The table of devices, and the words for one that is not in it.
 #include "devices.hpp"
 
 #include <algorithm>

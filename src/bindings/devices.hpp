@@ -4,6 +4,7 @@
 #include <span>
 
 #include "../cuda/backend.hpp"
+#include "dlpack.hpp"
 #include "raw_array.hpp"
 
 namespace adafactor::bindings {

@@ -86,13 +86,6 @@ std::string nature_of(py::handle object) {
                  "a " + type_name(object) + nature_of(object) + " that cannot be exported: " + words_of(error));
 }
 
-// Whether a tensor is lazily negated. Asked of every one: as_strided() gives such a tensor any strides.
-bool says_yes(py::handle is_negated, py::handle object) {
-  const auto answer = py::reinterpret_steal<py::object>(PyObject_CallOneArg(is_negated.ptr(), object.ptr()));
-  if (!answer) throw py::error_already_set();
-  return answer.ptr() == Py_True;
-}
-
 Permission permission_of(std::uint64_t flags) {
   if (flags & dlpack::kReadOnly) return Permission::read_only;
   return flags & dlpack::kIsCopied ? Permission::copy : Permission::granted;
@@ -155,16 +148,10 @@ const dlpack::ExchangeApi* exchange_api_of(py::handle type) {
   return api;
 }
 
-RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, py::handle is_negated,
-                        const Request& request) {
+RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request) {
   dlpack::Tensor tensor{};
   if (api.tensor_from_object(object.ptr(), &tensor) != 0) refuse_unexported(object, ErrorKind::type, request);
-  const RawArray array = read_tensor(tensor, Permission::granted, request);
-  if (says_yes(is_negated, object)) {
-    request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
-                   "a " + type_name(object) + " that is negated lazily");
-  }
-  return array;
+  return read_tensor(tensor, Permission::granted, request);
 }
 
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request) {

@@ -1,6 +1,7 @@
 // Arrays that come in through DLPack.
 #pragma once
 
+#include "loans.hpp"
 #include "raw_array.hpp"
 
 namespace adafactor::bindings {
@@ -8,10 +9,8 @@ namespace adafactor::bindings {
 // The exchange interface of a type in the version that is read here; null where it has none.
 const dlpack::ExchangeApi* exchange_api_of(py::handle type);
 
-// What the object fills in itself and owns; it grants every write. `is_negated` tells whether a tensor stands for the
-// negative of what its memory holds.
-RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, py::handle is_negated,
-                        const Request& request);
+// What the object fills in itself and owns; it grants every write.
+RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request);
 
 // A tensor with flags that is given back after the call.
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request);

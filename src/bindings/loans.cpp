@@ -1,5 +1,5 @@
 // Taking over what objects lend, and giving it back.
-#include "raw_array.hpp"
+#include "loans.hpp"
 
 namespace adafactor::bindings {
 

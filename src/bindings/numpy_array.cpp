@@ -1,3 +1,4 @@
+// Dtypes and flags of NumPy, and its arrays over the memory of others.
 #include "numpy_array.hpp"
 
 #include <pybind11/numpy.h>

@@ -1,16 +1,13 @@
-// What an object says of the array that it is, whatever library it is from, and what it lent for that.
+// What an object says of the array that it is, whatever library it is from.
 #pragma once
 
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <deque>
 #include <string>
-#include <vector>
 
 #include "adafactor/error.hpp"
 #include "adafactor/tensor.hpp"
-#include "dlpack.hpp"
 
 namespace adafactor::bindings {
 
@@ -44,30 +41,6 @@ struct RawArray {
   std::int64_t stride_unit = 1;           // bytes; an element where the strides count elements
 
   std::int64_t size() const;
-};
-
-// What objects lent for a call. Given back once each, with the GIL held, on every way out of the call.
-class Loans {
- public:
-  Loans() = default;
-  Loans(const Loans&) = delete;
-  Loans& operator=(const Loans&) = delete;
-  ~Loans() { give_back(); }
-
-  // Takes a tensor out of a capsule, which is marked as used up.
-  const dlpack::ManagedTensorVersioned& take_versioned(const py::object& capsule);
-  const dlpack::ManagedTensor& take_legacy(const py::object& capsule);
-  // Takes what a function of an exchange interface returned.
-  const dlpack::ManagedTensorVersioned& take(dlpack::ManagedTensorVersioned* tensor);
-  // The buffer of an object; throws what the object raises.
-  const Py_buffer& take_buffer(py::handle object);
-
-  void give_back() noexcept;
-
- private:
-  std::vector<dlpack::ManagedTensorVersioned*> versioned_;
-  std::vector<dlpack::ManagedTensor*> legacy_;
-  std::deque<Py_buffer> buffers_;  // which may point into themselves, and so stay where they are
 };
 
 // "module.Name" of an object's type; a builtin's without the module.

@@ -1,3 +1,4 @@
+// Which attributes of a type tell how its arrays are read.
 #include "routes.hpp"
 
 #include <algorithm>

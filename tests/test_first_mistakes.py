@@ -8,17 +8,21 @@ import adafactor
 ARRAY = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
 
 
-class Tensor:
-    """What the tensor of another library looks like to us: an array, but none of NumPy."""
+class DataFrame:
+    """What looks like this to us can be had as an array, but is none."""
 
     def __array__(self, dtype=None, copy=None):
         return np.zeros((4, 3), np.float32)
 
-    def __dlpack__(self, **keywords):
-        raise AssertionError("nobody asks for it")
+
+DataFrame.__module__ = "pandas"
 
 
-Tensor.__module__ = "torch"
+class Model:
+    """What a module of torch looks like to us."""
+
+    def named_parameters(self):
+        raise AssertionError("nobody asks for them")
 
 
 def params():
@@ -81,15 +85,22 @@ MISTAKES = {
         ValueError,
         "grads encoder/w: missing, found encoder/weight",
     ),
-    "a tensor for a parameter": (
-        lambda: adafactor.init({"w": Tensor()}),
+    "a table for a parameter": (
+        lambda: adafactor.init({"w": DataFrame()}),
         TypeError,
-        "params w: torch.Tensor, expected a numpy.ndarray that shares its memory (numpy.asarray makes one)",
+        "params w: pandas.DataFrame, expected an array of NumPy, torch or another library with DLPack "
+        "that shares its memory (numpy.asarray makes one)",
     ),
-    "a tensor for a gradient": (
-        lambda: step(params(), grads(w=Tensor())),
+    "a table for a gradient": (
+        lambda: step(params(), grads(w=DataFrame())),
         TypeError,
-        "grads encoder/w: torch.Tensor, expected a numpy.ndarray (numpy.asarray makes one)",
+        "grads encoder/w: pandas.DataFrame, expected an array of NumPy, torch or another library with DLPack "
+        "(numpy.asarray makes one)",
+    ),
+    "a model for its parameters": (
+        lambda: adafactor.init(Model()),
+        TypeError,
+        f"params: {__name__}.Model, expected arrays (dict(module.named_parameters()) has those of a module)",
     ),
     "a config for a state": (
         lambda: adafactor.step(params(), grads(), adafactor.Config(learning_rate=0.01)),

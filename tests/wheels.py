@@ -64,6 +64,9 @@ def empty_environment(wheels, folder):
     assert made.returncode == 0, made.stdout
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pip = (sys.executable, "-m", "pip", "--isolated", "--python", python, "install")
-    installed = run(*pip, "--no-index", "--find-links", wheels, "--no-compile", "adafactor")
+    # A package that PYTHONPATH names would be thought to be there already.
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = (*pip, "--no-index", "--find-links", wheels, "--no-compile", "adafactor")
+    installed = run(*command, env=variables)
     assert installed.returncode == 0, installed.stdout
     return python

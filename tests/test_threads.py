@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import adafactor
+from peers import require
 from sources import PYTHONPATH
 
 KIND = adafactor.build_info()["threads"]
@@ -20,8 +21,9 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
 needs_threads = pytest.mark.skipif(KIND == "serial", reason="built without threads")
 
 # `step(n)` is the digest of a case with 14 tiles after two steps, and how many threads those had; n threads
-# are asked for, None leaves the default. `in_child(checks)` is the exit code of a forked process that calls
-# checks. That one forks where there are threads, which Python deprecates, is what is tested here.
+# are asked for, None leaves the default. `make` makes the arrays. `in_child(checks)` is the exit code of a
+# forked process that calls checks. That one forks where there are threads, which Python deprecates, is what
+# is tested here.
 PREAMBLE = """
 import json, os, signal, sys, threading, traceback, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -29,11 +31,12 @@ import numpy as np
 import adafactor, digest
 
 TALL = digest.CASES["tall"]
+make = np.array
 
 def step(threads=None):
     if threads is not None:
         adafactor.set_num_threads(threads)
-    found, state = digest.run(TALL)
+    found, state = digest.run(TALL, params_as=make, grads_as=make)
     return found, state._core.threads
 
 def in_child(checks):
@@ -49,6 +52,26 @@ def in_child(checks):
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 """
+
+
+# What makes the arrays of a script tensors. torch has used its threads, on a runtime that may be ours too; in
+# a forked process it would wait for them for ever, so it is NumPy that copies.
+LIBRARIES = {
+    "numpy": "",
+    "torch": """
+import torch
+torch.set_num_threads(2)
+assert torch.linspace(0, 1, 500_000).exp().isfinite().all()
+make = lambda values: torch.from_numpy(np.array(values))
+""",
+}
+
+
+@pytest.fixture(params=LIBRARIES)
+def library(request):
+    if request.param != "numpy":
+        require(request.param)
+    return LIBRARIES[request.param]
 
 
 def run(script, **environment):
@@ -109,10 +132,11 @@ FORKS = {
 
 @needs_fork
 @pytest.mark.parametrize("before", FORKS.values(), ids=FORKS)
-def test_a_forked_process_steps_to_the_same_bits(before):
+def test_a_forked_process_steps_to_the_same_bits(before, library):
     """With OpenMP it has one thread, with the pool as many as its parent; so has a child of the child."""
     before = before if KIND != "serial" else before.replace(", 3)", ", 1)")
     found = run(f"""
+{library}
 {before}
 THREADS = {3 if KIND == "pool" else 1}
 def checks():
@@ -127,11 +151,11 @@ found = [in_child(checks), in_child(grandchild), step(2)[0] == TALL.digest]
 
 
 @needs_fork
-def test_a_state_that_another_thread_was_stepping_is_torn_in_the_child():
+def test_a_state_that_another_thread_was_stepping_is_torn_in_the_child(library):
     """The parent forks until it meets the other thread inside a step, which is nearly always."""
-    found = run("""
+    script = """
 import copy, pickle, re
-params, grads = np.ones((3000, 1000), np.float32), np.full((3000, 1000), 0.5, np.float32)
+params, grads = (make(np.full((3000, 1000), each, np.float32)) for each in (1, 0.5))
 state = adafactor.init(params, learning_rate=0.001, use_ema=True)
 idle = state.copy()
 adafactor.set_num_threads(3)
@@ -160,7 +184,7 @@ def checks():
             messages.append(str(error))
     assert len(messages) == 6, messages
     assert all(message.startswith("state torn by fork: a thread of the parent") for message in messages)
-    own = params.copy()
+    own = make(params)
     assert adafactor.step(own, grads, idle).updated
     assert pickle.loads(pickle.dumps(idle)).iterations == 1
     assert step(3)[0] == TALL.digest
@@ -173,20 +197,20 @@ while codes[-1] == 9:
 enough.set()
 thread.join()
 found = [codes[-1], adafactor.step(params, grads, state).updated, step(3)[0] == TALL.digest]
-""")
-    assert found == [0, True, True]
+"""
+    assert run(library + script) == [0, True, True]
 
 
 @needs_fork
-def test_workers_of_multiprocessing_step():
-    found = run("""
+def test_workers_of_multiprocessing_step(library):
+    script = """
 import multiprocessing
 step(3)
 with multiprocessing.get_context("fork").Pool(2) as workers:
     results = workers.map_async(step, [1, 2, 3, 7]).get(100)
 found = [result[0] == TALL.digest for result in results]
-""")
-    assert found == [True] * 4
+"""
+    assert run(library + script) == [True] * 4
 
 
 def test_the_interpreter_ends_while_a_daemon_thread_steps():

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -12,6 +13,7 @@ import pytest
 import adafactor
 from adafactor.plan import describe
 from peers import require
+from sources import PYTHONPATH
 
 KNOBS = {
     "plain": {},
@@ -87,11 +89,11 @@ def test_the_process_grows_by_less_than_three_percent_of_its_parameters():
 
 # Small leaves, so that it is calls that count. The allocators' arenas have settled after a thousand steps.
 MANY_STEPS = """
-import gc, json, sys, warnings
+import contextlib, gc, json, sys, warnings
 import numpy as np
 import adafactor
 
-in_place = True
+in_place, watched = True, contextlib.nullcontext
 {library}
 
 def pages():
@@ -100,6 +102,7 @@ def pages():
 
 def references():
     arrays = [*params.values(), grads["w"], grads["b"]]
+    arrays += [array.memory for array in arrays if hasattr(array, "memory")]
     objects = [params, grads, state, state._core, callback, *arrays]
     return [sys.getrefcount(each) for each in objects]
 
@@ -121,9 +124,10 @@ def step(grads):
         params, state, _ = adafactor.update(params, grads, state)
 
 def steps(count):
-    for index in range(count):
-        step(grads)
-        if index % 10 == 0:
+    for _ in range(count // 10):
+        with watched():
+            for _ in range(10):
+                step(grads)
             try:
                 step(bad)
             except FloatingPointError:
@@ -131,7 +135,8 @@ def steps(count):
             adafactor.update(params, grads, state)
 
 def look():
-    gc.collect()
+    with watched():
+        gc.collect()
     shared = [sys.getrefcount(each) for each in (None, np.dtype(np.float32), type(params["w"]))]
     return [references(), shared, len(gc.get_objects()), pages()]
 
@@ -158,23 +163,31 @@ import jax
 in_place = False
 make = make_parameter = jax.numpy.array
 """,
+    # Of ten steps at a time it is asserted that each of the tensors lent was given back, once.
+    "dlpack_producer": "from dlpack_producer import Producer, watched; make = make_parameter = Producer",
 }
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_ten_thousand_steps_leave_nothing_behind(library):
-    """Among them a thousand that raise and a thousand functional ones; JAX' are all functional."""
-    if library != "numpy":
+    """Among them a thousand that raise and a thousand functional ones; those of JAX are all functional."""
+    if library in ("torch", "jax"):
         require(library)
-    script = MANY_STEPS.format(library=LIBRARIES[library])
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", MANY_STEPS.format(library=LIBRARIES[library])],
+        env={**os.environ, "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     references, shared, objects, pages = zip(*json.loads(result.stdout), strict=True)
     assert [each for each in references if each != references[0]] == []
     assert objects[-1] <= objects[0] + 3 * len(objects)  # the lists of what was found
-    # The interpreter and the libraries take and drop a few of these; a leak would be one a step.
-    assert max(abs(later - earlier) for earlier, later in zip(shared[0], shared[-1], strict=True)) <= 5
+    # The interpreter and the libraries take and drop a few of these, most of them in the beginning; a leak
+    # would be one a step, and so 2,500 in the last quarter.
+    assert max(abs(later - earlier) for earlier, later in zip(*shared[-2:], strict=True)) <= 5
     # A leak of 26 bytes a step would show in every quarter; an allocator asks for more once in a while.
     assert min(later - earlier for earlier, later in itertools.pairwise(pages)) <= 16, pages
 

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adafactor import _core
+
 
 def new_like(leaf: Any) -> Any:
     """A tensor for a step to write into."""
@@ -26,12 +28,17 @@ def mark_written(leaves: Sequence[Any]) -> None:
     Without it autograd would not notice the write, and give wrong gradients.
     """
     try:
-        torch.autograd.graph.increment_version(leaves)
+        _increment_version(leaves)
     except RuntimeError:
         # One of them is an inference tensor, which has no counter.
         for leaf in leaves:
             if not leaf.is_inference():
-                torch.autograd.graph.increment_version(leaf)
+                _increment_version(leaf)
+
+
+def _increment_version(tensors: Any) -> None:
+    """What torch offers for this. In a compiled function it would be part of the graph, and do nothing."""
+    _core.call_untraced(torch.autograd.graph.increment_version, tensors)
 
 
 def assign(leaf: Any, values: NDArray[Any]) -> None:

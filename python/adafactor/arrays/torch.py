@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from adafactor import _core
+from adafactor.arrays import library_named
 
 
 def new_like(leaf: Any) -> Any:
@@ -42,9 +43,12 @@ def _increment_version(tensors: Any) -> None:
 
 
 def assign(leaf: Any, values: NDArray[Any]) -> None:
-    """Write the values into the leaf's memory, rounded to nearest."""
-    with torch.no_grad():
-        leaf.copy_(torch.from_numpy(values))
+    """Write the values into the leaf's memory, rounded to nearest.
+
+    By NumPy: torch copies with threads of its own, which a forked process waits for in vain.
+    """
+    library_named("numpy").assign(leaf, values)
+    mark_written([leaf])
 
 
 def handed_out(array: NDArray[Any]) -> torch.Tensor:

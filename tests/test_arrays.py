@@ -5,6 +5,7 @@ import ctypes
 import pickle
 import subprocess
 import sys
+import warnings
 
 import ml_dtypes
 import numpy as np
@@ -323,3 +324,43 @@ def test_a_tensor_that_is_negated_lazily_is_refused_whatever_its_strides():
         with pytest.raises(TypeError, match=r"negated lazily, expected .* \(resolve_neg\(\) makes one\)$"):
             adafactor.init(tensor)
         assert adafactor.init(tensor.resolve_neg()).nbytes == 16
+
+
+def versions(steps, **knobs):
+    """How often autograd was told of writes to two tensors of which one gets no gradient in the last step."""
+    p = {"with": torch.ones(3), "without": torch.ones(3)}
+    state = adafactor.init(p, **knobs)
+    for index in range(steps):
+        last = index == steps - 1
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a gradient is None
+            adafactor.step(p, {"with": torch.ones(3), "without": None if last else torch.ones(3)}, state)
+    return [tensor._version for tensor in p.values()]
+
+
+def test_autograd_is_told_of_what_a_step_has_written_and_of_nothing_else():
+    assert versions(1) == [1, 0]
+    assert versions(2) == [2, 1]
+    # Earlier calls of the window update the tensor, and an average overwrites it.
+    assert versions(2, gradient_accumulation_steps=2) == [1, 1]
+    assert versions(2, use_ema=True, ema_overwrite_frequency=2) == [2, 2]
+    p = torch.ones(3)
+    state = adafactor.init(p, on_nonfinite="skip")
+    assert adafactor.step(p, torch.full((3,), torch.nan), state).skipped
+    adafactor.update(p, torch.ones(3), state)
+    assert p._version == 0
+    inference = torch.inference_mode()(lambda: torch.ones(3))()
+    adafactor.step(
+        {"p": p, "i": inference},
+        {"p": torch.ones(3), "i": torch.ones(3)},
+        adafactor.init({"p": p, "i": inference}),
+    )
+    assert p._version >= 1
+
+
+def test_a_backward_through_what_was_saved_before_a_step_raises():
+    p = torch.nn.Parameter(torch.ones(3))
+    loss = (p * p).sum()
+    adafactor.step(p, torch.ones(3), adafactor.init(p))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

@@ -94,9 +94,10 @@ def run(
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
     report = make_report(summary, table, state.paths)
     if outputs is leaves and report.updated:
-        # Where averages overwrite parameters, they do so without a gradient too.
-        keeps = absent if state.config.ema_overwrite_frequency is None else []
-        _mark_written(leaves, frozenset(keeps))
+        # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
+        knobs = state.config
+        may_be_written = knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps
+        _mark_written(leaves, frozenset(() if may_be_written else absent))
     if report.skipped and raises and state.config.on_nonfinite == "raise":
         raise FloatingPointError(
             _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)

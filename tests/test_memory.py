@@ -223,7 +223,7 @@ def moments_nbytes(layout, dtype):
     """The new moments, the inverse roots of those of the columns, of small slices those of the rows."""
     if not layout["factored"]:
         return 0
-    small = layout["rows"] < 16 and layout["cols"] < 16
+    small = layout["rows"] < 16 and layout["cols"] < 16 <= layout["slices"]
     count = layout["slices"] * (layout["rows"] * (2 if small else 1) + 2 * layout["cols"])
     return count * np.dtype(dtype).itemsize
 

@@ -7,9 +7,6 @@ that nobody else can ask for: it is in the process besides, with us or without u
 
 import base64
 import hashlib
-import json
-import os
-import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -20,9 +17,8 @@ import adafactor
 import wheels
 from cpp_build import run
 from peers import require
+from scripts import found_by
 from sources import ROOT
-
-SECONDS = 300  # for what hangs; never met otherwise
 
 pytestmark = [
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of other systems have no OpenMP"),
@@ -117,17 +113,7 @@ uses.append(use_sklearn)
 
 def execute(site, script):
     """What a script assigns to `found`, of a process that imports the package from the folder `site`."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    result = subprocess.run(
-        [sys.executable, "-c", f"{PREAMBLE}\n{script}\nsys.stdout.write(json.dumps(found))"],
-        env={**variables, "PYTHONPATH": str(site)},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return found_by(f"{PREAMBLE}\n{script}", PYTHONPATH=str(site))
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 Every test has an interpreter of its own. Its timeouts are there for what hangs, and are never met otherwise.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -12,10 +11,9 @@ import pytest
 
 import adafactor
 from peers import require
-from sources import PYTHONPATH
+from scripts import SECONDS, found_by
 
 KIND = adafactor.build_info()["threads"]
-SECONDS = 300
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 needs_threads = pytest.mark.skipif(KIND == "serial", reason="built without threads")
@@ -76,18 +74,7 @@ def library(request):
 
 def run(script, **environment):
     """What the script assigns to `found`."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    script = f"{PREAMBLE}\n{script}\nsys.stdout.write(json.dumps(found))"
-    result = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**variables, "PYTHONPATH": PYTHONPATH, **environment},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
+    return found_by(f"{PREAMBLE}\n{script}", **environment)
 
 
 @needs_threads

@@ -3,16 +3,11 @@
 Every script has a process of its own, since what torch has compiled once it uses again.
 """
 
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 from cpp_build import required
 from peers import require
-from sources import PYTHONPATH
+from scripts import found_by
 
 BACKENDS = ["eager", "aot_eager", "inductor"]  # by how much they change; the last one is the default
 
@@ -84,25 +79,11 @@ def execute(backend, script, folder):
     require("torch")
     if backend == "inductor":
         required("g++")
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"BACKEND = {backend!r}\n{PREAMBLE}\n{script}\nsys.stdout.write(json.dumps(found))",
-        ],
-        env={
-            **os.environ,
-            "PYTHONPATH": PYTHONPATH,
-            "TORCHINDUCTOR_CACHE_DIR": str(folder),
-            "TORCHINDUCTOR_COMPILE_THREADS": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    return found_by(
+        f"BACKEND = {backend!r}\n{PREAMBLE}\n{script}",
+        TORCHINDUCTOR_CACHE_DIR=str(folder),
+        TORCHINDUCTOR_COMPILE_THREADS="1",
     )
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

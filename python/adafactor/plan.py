@@ -89,16 +89,14 @@ def describe_leaves(
     tree: Tree, leaves: Sequence[Any], config: Config, overrides: tuple[Override, ...] = ()
 ) -> Description:
     """Look at each array of a tree that has been flattened."""
-    shapes, dtypes = [], []
-    for index, leaf in enumerate(leaves):
-        try:
-            shape, dtype = _core.inspect_array(leaf, index)
-        except _core.Error as error:
-            raise phrase(error, tree.paths) from None
-        shapes.append(tuple(shape))
-        dtypes.append(dtype)
+    try:
+        found = _core.inspect_arrays(list(leaves))
+    except _core.Error as error:
+        raise phrase(error, tree.paths) from None
+    shapes = tuple(tuple(shape) for shape, _ in found)
+    dtypes = tuple(dtype for _, dtype in found)
     libraries = tuple(name_of_library(type(leaf)) for leaf in leaves)
-    return Description(tree, tuple(shapes), tuple(dtypes), config, overrides, libraries)
+    return Description(tree, shapes, dtypes, config, overrides, libraries)
 
 
 def _check_overrides(overrides: Any) -> tuple[Override, ...]:

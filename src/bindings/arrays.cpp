@@ -57,14 +57,18 @@ py::list places_of_none(const py::list& objects) {
 
 void bind_arrays(py::module_& m) {
   m.def(
-      "inspect_array",
-      [](py::handle object, std::int64_t leaf) {
+      "inspect_arrays",
+      [](const py::list& objects) {
         Lender lender;
-        const RawArray array = lender.read(object, {Access::read, kParameterTypes, Role::params, leaf});
-        return std::pair(std::vector<std::int64_t>(array.shape, array.shape + array.rank),
-                         std::string(name(array.dtype)));
+        std::vector<std::pair<std::vector<std::int64_t>, std::string>> found;
+        for (const py::handle object : objects) {
+          const auto leaf = static_cast<std::int64_t>(found.size());
+          const RawArray array = lender.read(object, {Access::read, kParameterTypes, Role::params, leaf});
+          found.emplace_back(std::vector<std::int64_t>(array.shape, array.shape + array.rank), name(array.dtype));
+        }
+        return found;
       },
-      py::arg("array"), py::arg("leaf"), "(shape, dtype) of an array that may be a parameter.");
+      py::arg("arrays"), "(shape, dtype) of each array of a list that may be parameters.");
   // A compiler of Python that comes upon a call from here sees no code to take into a graph.
   m.def(
       "call_untraced", [](const py::object& function, const py::object& argument) { function(argument); },

@@ -27,10 +27,10 @@ double add_squares(const G* g, T scale, std::int64_t n, double sum) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T x = load<T>(g + first + i, One{}) * scale;
-        lanes[i] = static_cast<double>(x * x);
-      }
+      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        const auto x = load<T>(g + first + i, extent) * scale;
+        store(lanes + i, x * x, extent);
+      });
       sum += fold_few(lanes, static_cast<int>(count));
       return;
     }
@@ -76,14 +76,15 @@ GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64
     if (count < kLanes) {
       double lanes[kLanes];
       double before[kLanes];
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T whole = links.unclipped(load<T>(g + first + i, One{}), first + i, One{});
-        const T x = links.clip(whole);
-        const T square = x * x;
-        lanes[i] = static_cast<double>(square);
-        if (Links::clips) before[i] = static_cast<double>(whole * whole);
-        column_sums[first + i] = begins ? square : column_sums[first + i] + square;
-      }
+      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        const auto whole = links.unclipped(load<T>(g + first + i, extent), first + i, extent);
+        const auto x = links.clip(whole);
+        const auto square = x * x;
+        store(lanes + i, square, extent);
+        if (Links::clips) store(before + i, whole * whole, extent);
+        T* column = column_sums + first + i;
+        store(column, begins ? square : load<T>(column, extent) + square, extent);
+      });
       sums.sum += fold_few(lanes, static_cast<int>(count));
       if (Links::clips) sums.before_clipping += fold_few(before, static_cast<int>(count));
       return;
@@ -121,7 +122,9 @@ double sum_of(const T* values, std::int64_t n) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
-      for (std::int64_t i = 0; i < count; ++i) lanes[i] = load<double>(values + first + i, One{});
+      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        store(lanes + i, load<double>(values + first + i, extent), extent);
+      });
       sum += fold_few(lanes, static_cast<int>(count));
       return;
     }
@@ -236,12 +239,12 @@ Squares add_update_squares(const G* g, const P* p, const Update& update, std::in
     if (count < kLanes) {
       double of_update[kLanes];
       double of_parameter[kLanes];
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T u = update(load<T>(g + first + i, One{}), first + i, One{});
-        const T x = load<T>(p + first + i, One{});
-        of_update[i] = static_cast<double>(u * u);
-        of_parameter[i] = static_cast<double>(x * x);
-      }
+      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        const auto u = update(load<T>(g + first + i, extent), first + i, extent);
+        const auto x = load<T>(p + first + i, extent);
+        store(of_update + i, u * u, extent);
+        store(of_parameter + i, x * x, extent);
+      });
       sums.update += fold_few(of_update, static_cast<int>(count));
       sums.parameter += fold_few(of_parameter, static_cast<int>(count));
       return;

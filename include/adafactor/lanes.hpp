@@ -28,96 +28,96 @@ struct SameAs {
 template <class T>
 using Same = typename detail::SameAs<T>::type;
 
-// Sixteen numbers. Arithmetic is by element.
-template <class T>
+// Sixteen numbers, or eight or four where there are no more. Arithmetic is by element.
+template <class T, int n = kLanes>
 struct Lanes {
-  detail::Group<T, kLanes> group;
+  detail::Group<T, n> group;
 };
 
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator+(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator+(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Sum>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator-(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator-(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Difference>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator*(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Product>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator/(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Quotient>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> smaller(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> smaller(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Smaller>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> larger(const Lanes<T>& a, const Lanes<T>& b) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> larger(const Lanes<T, n>& a, const Lanes<T, n>& b) {
   return {detail::combine<detail::Larger>(a.group, b.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> where_nonzero(const Lanes<T>& a, const Lanes<T>& condition) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> where_nonzero(const Lanes<T, n>& a, const Lanes<T, n>& condition) {
   return {detail::combine<detail::WhereNonzero>(a.group, condition.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> select_less(const Lanes<T>& a, const Lanes<T>& b, const Lanes<T>& c, const Lanes<T>& d) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> select_less(const Lanes<T, n>& a, const Lanes<T, n>& b, const Lanes<T, n>& c, const Lanes<T, n>& d) {
   return {detail::select_less_group(a.group, b.group, c.group, d.group)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> square_root(const Lanes<T>& a) {
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> square_root(const Lanes<T, n>& a) {
   return {detail::sqrt_group(a.group)};
 }
 ADAFACTOR_INLINE float square_root(float a) { return detail::sqrt_one(a); }
 ADAFACTOR_INLINE double square_root(double a) { return detail::sqrt_one(a); }
-template <class T>
-ADAFACTOR_INLINE Lanes<double> widen(const Lanes<T>& a) {
-  T stored[kLanes];
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
+  T stored[n];
   detail::store_group(stored, a.group);
-  return {detail::load_group<double, kLanes>(stored)};
+  return {detail::load_group<double, n>(stored)};
 }
-template <class T>
-ADAFACTOR_INLINE Lanes<T> fill(T x) {
-  return {detail::fill_group<T, kLanes>(x)};
-}
-
-// A number beside lanes stands for sixteen of it.
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator+(const Lanes<T>& a, Same<T> b) {
-  return a + fill(b);
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator*(const Lanes<T>& a, Same<T> b) {
-  return a * fill(b);
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator*(Same<T> a, const Lanes<T>& b) {
-  return fill(a) * b;
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator/(Same<T> a, const Lanes<T>& b) {
-  return fill(a) / b;
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> operator/(const Lanes<T>& a, Same<T> b) {
-  return a / fill(b);
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> smaller(const Lanes<T>& a, Same<T> b) {
-  return smaller(a, fill(b));
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> larger(const Lanes<T>& a, Same<T> b) {
-  return larger(a, fill(b));
-}
-template <class T>
-ADAFACTOR_INLINE Lanes<T> select_less(Same<T> a, const Lanes<T>& b, const Lanes<T>& c, const Lanes<T>& d) {
-  return select_less(fill(a), b, c, d);
+template <class T, int n = kLanes>
+ADAFACTOR_INLINE Lanes<T, n> fill(T x) {
+  return {detail::fill_group<T, n>(x)};
 }
 
-// The same functions of single numbers, so that a loop's body serves sixteen and one.
+// A number beside lanes stands for as many of it.
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator+(const Lanes<T, n>& a, Same<T> b) {
+  return a + fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(const Lanes<T, n>& a, Same<T> b) {
+  return a * fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(Same<T> a, const Lanes<T, n>& b) {
+  return fill<T, n>(a) * b;
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(Same<T> a, const Lanes<T, n>& b) {
+  return fill<T, n>(a) / b;
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(const Lanes<T, n>& a, Same<T> b) {
+  return a / fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> smaller(const Lanes<T, n>& a, Same<T> b) {
+  return smaller(a, fill<T, n>(b));
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> larger(const Lanes<T, n>& a, Same<T> b) {
+  return larger(a, fill<T, n>(b));
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> select_less(Same<T> a, const Lanes<T, n>& b, const Lanes<T, n>& c, const Lanes<T, n>& d) {
+  return select_less(fill<T, n>(a), b, c, d);
+}
+
+// The same functions of single numbers, so that a loop's body serves lanes and one.
 template <std::floating_point T>
 ADAFACTOR_INLINE T smaller(T a, T b) {
   return detail::Smaller::of(a, b);
@@ -135,9 +135,11 @@ ADAFACTOR_INLINE T select_less(T a, T b, T c, T d) {
   return a < b ? c : d;
 }
 
-// How many of sixteen elements are there: all, one alone, or the first few at the end of a run, where the others read
-// as zero.
-struct Full {};
+// How many elements there are: sixteen, fewer, one alone, or the first few of sixteen at the end of a run, where the
+// others read as zero.
+template <int n>
+struct Exactly {};
+using Full = Exactly<kLanes>;
 struct One {};
 struct Part {
   int count;
@@ -145,12 +147,12 @@ struct Part {
 
 // Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of 16 bits become floats
 // where they are loaded, and are rounded to nearest where they are stored.
-template <class T, class S>
-ADAFACTOR_INLINE Lanes<T> load(const S* from, Full) {
+template <class T, class S, int n>
+ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
   if constexpr (!detail::kIsHalf<S>) {
-    return {detail::load_group<T, kLanes>(from)};
+    return {detail::load_group<T, n>(from)};
   } else {
-    const Lanes<float> lanes{detail::load_half_group<S, kLanes>(from)};
+    const Lanes<float, n> lanes{detail::load_half_group<S, n>(from)};
     if constexpr (sizeof(T) == sizeof(float)) {
       return lanes;
     } else {
@@ -174,8 +176,8 @@ ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
   for (int i = 0; i < part.count; ++i) std::memcpy(whole + i, from + i, sizeof(S));
   return load<T>(whole, Full{});
 }
-template <class S, class T>
-ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Full) {
+template <class S, class T, int n>
+ADAFACTOR_INLINE void store(S* to, const Lanes<T, n>& lanes, Exactly<n>) {
   if constexpr (detail::kIsHalf<S>) {
     detail::store_half_group(to, lanes.group);
   } else {
@@ -199,30 +201,25 @@ ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
   for (int i = 0; i < part.count; ++i) std::memcpy(to + i, whole + i, sizeof(S));
 }
 
-// The sum of the sixteen, in double, as a tree of 8, 4, 2, 1: lane i with lane i + 8, then i + 4, and so on.
-template <class T>
-ADAFACTOR_INLINE double fold(const Lanes<T>& lanes) {
-  T stored[kLanes];
-  store(stored, lanes, Full{});
-  using Four = detail::Group<double, 4>;
-  const Four first = detail::load_group<double, 4>(stored);
-  const Four second = detail::load_group<double, 4>(stored + 4);
-  const Four third = detail::load_group<double, 4>(stored + 8);
-  const Four fourth = detail::load_group<double, 4>(stored + 12);
-  const Four four = detail::combine<detail::Sum>(detail::combine<detail::Sum>(first, third),
-                                                 detail::combine<detail::Sum>(second, fourth));
-  double last[4];
-  detail::store_group(last, four);
-  return (last[0] + last[2]) + (last[1] + last[3]);
-}
-
-// The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out.
-ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
-  for (int half = kLanes / 2; half >= 1; half /= 2) {
-    for (int i = half; i < count; ++i) lanes[i - half] += lanes[i];
-    if (count > half) count = half;
+// The sum of all lanes, in double, as a tree of 8, 4, 2, 1: lane i with lane i + 8, then i + 4, and so on. That of fewer
+// lanes is the same as if the others were zero, unless all are negative zeros.
+template <class T, int n>
+ADAFACTOR_INLINE double fold(const Lanes<T, n>& lanes) {
+  constexpr Exactly<4> quarter;
+  T stored[n];
+  store(stored, lanes, Exactly<n>{});
+  Lanes<double, 4> four = load<double>(stored, quarter);
+  if constexpr (n >= 8) {
+    Lanes<double, 4> second = load<double>(stored + 4, quarter);
+    if constexpr (n == 16) {
+      four = four + load<double>(stored + 8, quarter);
+      second = second + load<double>(stored + 12, quarter);
+    }
+    four = four + second;
   }
-  return lanes[0];
+  double last[4];
+  store(last, four, quarter);
+  return (last[0] + last[2]) + (last[1] + last[3]);
 }
 
 // Reads sixteen numbers, each `apart` after the last.
@@ -267,16 +264,39 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls body(i, extent) for i = 0, 16, 32, ... below n with Full, and for each of the rest with One. For what is done
-// element by element.
+// Calls body(i, extent) for all of n elements, sixteen at a time, then eight, four and one. For what is done element by
+// element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, Full{});
+  if (i + 8 <= n) {
+    body(i, Exactly<8>{});
+    i += 8;
+  }
+  if (i + 4 <= n) {
+    body(i, Exactly<4>{});
+    i += 4;
+  }
   for (; i < n; ++i) {
     ADAFACTOR_STAY_SCALAR;
     body(i, One{});
   }
+}
+
+// The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out. Overwrites them.
+ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
+  if (count < 8) {
+    for (int half = 4; half >= 1; half /= 2) {
+      for (int i = half; i < count; ++i) lanes[i - half] += lanes[i];
+      if (count > half) count = half;
+    }
+    return lanes[0];
+  }
+  for_each(count - 8, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    store(lanes + i, load<double>(lanes + i, extent) + load<double>(lanes + 8 + i, extent), extent);
+  });
+  return fold(load<double>(lanes, Exactly<8>{}));
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

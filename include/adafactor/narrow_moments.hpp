@@ -38,49 +38,43 @@ class RowGroup {
       const auto x = load<T>(g + i, extent) * scale_;
       store(squares_ + i, x * x, extent);
     });
-    // What is read of rows that are not there, and past the last column.
-    const std::int64_t rest = kRowGroup * leaf_.cols + kLanes - n;
-    std::memset(squares_ + n, 0, static_cast<std::size_t>(rest) * sizeof(T));
+    store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
   }
 
-  // The sums of the rows, sixteen numbers; those of rows that are not there mean nothing.
-  Lanes<double> row_sums() {
-    for (std::int64_t i = 0; i < leaf_.cols; ++i) {
-      store(vectors_ + i * kLanes, widen(load_apart(squares_ + i, leaf_.cols)), Full{});
-    }
-    return fold_vectors(vectors_, static_cast<int>(leaf_.cols));
-  }
-
-  // totals + the sums of the columns, which are made in T; those past the last column mean nothing.
-  void add_column_sums(double* totals) const {
+  // row_sums <- the sums of the rows; totals <- totals + the sums of the columns, which are made in T; those past the
+  // last column mean nothing.
+  void add_up(double* row_sums, double* totals) const {
     if (leaf_.cols > 8) {
-      add_columns<16>(totals);
+      add_up_wide<16>(row_sums, totals);
     } else if (leaf_.cols > 4) {
-      add_columns<8>(totals);
+      add_up_wide<8>(row_sums, totals);
     } else {
-      add_columns<4>(totals);
+      add_up_wide<4>(row_sums, totals);
     }
   }
 
  private:
   // No wider than needed: what was stored in another shape is slow to read again.
   template <int width>
-  void add_columns(double* totals) const {
-    auto sums = fill_group<T, width>(T{});
+  void add_up_wide(double* row_sums, double* totals) const {
+    constexpr Exactly<width> extent;
+    constexpr T places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const auto zeros = fill<T, width>(T{});
+    const auto end = fill<T, width>(static_cast<T>(leaf_.cols));
+    const auto place = load<T>(places, extent);
+    auto sums = zeros;
     for (int row = 0; row < count_; ++row) {
-      sums = combine<Sum>(sums, load_group<T, width>(squares_ + row * leaf_.cols));
+      const auto squares = load<T>(squares_ + row * leaf_.cols, extent);
+      sums = sums + squares;
+      row_sums[row] = fold(select_less(place, end, squares, zeros));
     }
-    T stored[width];
-    store_group(stored, sums);
-    const auto wide = load_group<double, width>(stored);
-    store_group(totals, combine<Sum>(load_group<double, width>(totals), wide));
+    store(totals, load<double>(totals, extent) + widen(sums), extent);
   }
 
   const Leaf& leaf_;
   int count_ = 0;
   T scale_;
   T squares_[kRowGroup * kLanes + kLanes];
-  double vectors_[kLanes * kLanes];
 };
 
 // A tile of one slice, or of a part of one.
@@ -96,12 +90,10 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
     const auto count = static_cast<int>(left < kRowGroup ? left : kRowGroup);
     const std::int64_t row = tile.row + done;
     group.read({slice * leaf.rows + row, count});
-    const Lanes<double> sums = group.row_sums();
-    double stored[kLanes];
-    store(stored, sums, Full{});
-    total += count == kLanes ? fold(sums) : sum_of(stored, count);
-    store_means(stored, static_cast<double>(cols), means + row, count);
-    group.add_column_sums(column_totals);
+    double sums[kRowGroup];
+    group.add_up(sums, column_totals);
+    total += sum_of(sums, count);
+    store_means(sums, static_cast<double>(cols), means + row, count);
   }
   if (!(total < kSafeTotal<T>)) total += 0 * sum_of(column_totals, cols);
   if (leaf.row_blocks == 1) {

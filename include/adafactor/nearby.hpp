@@ -89,6 +89,13 @@ struct Nearby {
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Full) const {
     return {detail::permute_group(numbers, offset, place)};
   }
+  // Of fewer, from a lane on.
+  template <class T, int n>
+  ADAFACTOR_INLINE Lanes<T, n> read(const T* numbers, int lane, Exactly<n> extent) const {
+    T read[n];
+    for (int i = 0; i < n; ++i) read[i] = read_one(numbers, lane + i);
+    return load<T>(read, extent);
+  }
   template <class T>
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Part part) const {
     T read[kLanes] = {};
@@ -126,6 +133,13 @@ class SmallSliceTable {
     ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
       const auto& elements = table.elements_[i / kLanes];
       return (g * elements.rows.read(rows, extent)) * elements.cols.read(cols, extent);
+    }
+    template <int n>
+      requires(n < kLanes)
+    ADAFACTOR_INLINE Lanes<T, n> operator()(const Lanes<T, n>& g, std::int64_t i, Exactly<n> extent) const {
+      const auto& elements = table.elements_[i / kLanes];
+      const auto lane = static_cast<int>(i % kLanes);
+      return (g * elements.rows.read(rows, lane, extent)) * elements.cols.read(cols, lane, extent);
     }
     ADAFACTOR_INLINE T operator()(T g, std::int64_t i, One) const {
       const auto& elements = table.elements_[i / kLanes];

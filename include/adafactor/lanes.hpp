@@ -63,7 +63,8 @@ ADAFACTOR_INLINE Lanes<T, n> where_nonzero(const Lanes<T, n>& a, const Lanes<T, 
   return {detail::combine<detail::WhereNonzero>(a.group, condition.group)};
 }
 template <class T, int n>
-ADAFACTOR_INLINE Lanes<T, n> select_less(const Lanes<T, n>& a, const Lanes<T, n>& b, const Lanes<T, n>& c, const Lanes<T, n>& d) {
+ADAFACTOR_INLINE Lanes<T, n> select_less(const Lanes<T, n>& a, const Lanes<T, n>& b, const Lanes<T, n>& c,
+                                         const Lanes<T, n>& d) {
   return {detail::select_less_group(a.group, b.group, c.group, d.group)};
 }
 template <class T, int n>
@@ -201,8 +202,8 @@ ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
   for (int i = 0; i < part.count; ++i) std::memcpy(to + i, whole + i, sizeof(S));
 }
 
-// The sum of all lanes, in double, as a tree of 8, 4, 2, 1: lane i with lane i + 8, then i + 4, and so on. That of fewer
-// lanes is the same as if the others were zero, unless all are negative zeros.
+// The sum of all lanes, in double, as a tree of 8, 4, 2, 1: lane i with lane i + 8, then i + 4, and so on. That of
+// fewer lanes is the same as if the others were zero, unless all are negative zeros.
 template <class T, int n>
 ADAFACTOR_INLINE double fold(const Lanes<T, n>& lanes) {
   constexpr Exactly<4> quarter;

@@ -33,7 +33,8 @@ Config config_from(const py::dict& knobs);
 // The types that a parameter may have, for a message.
 inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
 
-// Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing.
+// Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing, and finds out
+// nothing again of an array that has not moved.
 struct Arrays {
   Lender lender;
   std::vector<TensorView> parameters;
@@ -41,10 +42,25 @@ struct Arrays {
   std::vector<TensorView> outputs;
   std::vector<std::int64_t> strides;
   std::vector<LearningRate> rates;
+  bool in_place = false;
+  bool apart = false;  // whether they were found to share no memory
   MemoryCheck memory;
 
-  void check_memory(const State& state, bool in_place) {
-    memory.check(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
+  // Gives the views their places, all empty.
+  void make_room(const Plan& plan) {
+    const std::size_t count = plan.leaves().size();
+    if (parameters.size() == count) return;
+    std::size_t room = 0;
+    for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
+    strides.resize(room);
+    parameters.resize(count);
+    gradients.resize(count);
+    outputs.resize(count);
+  }
+
+  void check_memory(const State& state) {
+    if (!apart) memory.check(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
+    apart = true;
   }
 };
 

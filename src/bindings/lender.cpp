@@ -31,6 +31,12 @@ RawArray read_by_route(py::handle object, const Route& route, Loans& loans, cons
   return {};
 }
 
+RawArray read_array(py::handle object, const Route& route, Loans& loans, const Request& request) {
+  RawArray array = read_by_route(object, route, loans, request);
+  if (route.immutable) array.permission = Permission::immutable;
+  return array;
+}
+
 // Of a function without other arguments.
 bool says_yes(py::handle function, py::handle object) {
   const auto answer = py::reinterpret_steal<py::object>(PyObject_CallOneArg(function.ptr(), object.ptr()));
@@ -52,35 +58,41 @@ const char* obstacle(Permission permission) {
   return nullptr;
 }
 
-}  // namespace
-
-RawArray Lender::read(py::handle object, const Request& request) {
-  const Route& route = routes_.of(object, request);
-  RawArray array = read_by_route(object, route, loans_, request);
-  if (route.is_negated && says_yes(route.is_negated, object)) {
-    request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
-                   "a " + type_name(object) + " that is negated lazily");
-  }
-  if (route.immutable) array.permission = Permission::immutable;
+void refuse_unwritable(const RawArray& array, const Request& request) {
   const char* found = request.access == Access::write ? obstacle(array.permission) : nullptr;
   if (found) {
     request.refuse(ErrorKind::buffer, "an array that can be written (adafactor.update returns new ones)", found);
   }
-  return array;
 }
 
-TensorView Lender::view(py::handle object, const Request& request, std::int64_t* strides, int room) {
-  const RawArray array = read(object, request);
-  // A view without data stands for an array that is missing; one without elements may lie at any address.
-  static std::byte nowhere;
-  TensorView view{array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape, nullptr};
-  if (!array.strides || array.rank > room) return view;
+void refuse_negated(py::handle object, const Route& route, const Request& request) {
+  if (!says_yes(route.is_negated, object)) return;
+  request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
+                 "a " + type_name(object) + " that is negated lazily");
+}
+
+// Where an axis has no second element its stride means nothing, and libraries leave anything there.
+bool counts(const RawArray& array, int axis) { return array.shape[axis] > 1; }
+
+// Whether the view, which was made of an array of the plan's shape, is that of this one.
+bool is_of(const TensorView& view, const RawArray& array) {
+  if (view.data != array.data || view.dtype != array.dtype || view.rank != array.rank) return false;
+  if (view.device != array.device || !view.strides != !array.strides) return false;
+  const std::int64_t item = item_size(array.dtype);
+  for (int axis = 0; axis < array.rank; ++axis) {
+    if (view.shape[axis] != array.shape[axis]) return false;
+    if (!array.strides || !counts(array, axis)) continue;
+    if (view.strides[axis] * item != array.strides[axis] * array.stride_unit) return false;
+  }
+  return true;
+}
+
+// The strides in elements.
+void write_strides(const RawArray& array, const Request& request, std::int64_t* strides) {
   const std::int64_t item = item_size(array.dtype);
   const bool empty = std::find(array.shape, array.shape + array.rank, 0) != array.shape + array.rank;
   for (int axis = 0; axis < array.rank; ++axis) {
-    // Where an axis has no second element its stride means nothing, and libraries leave anything there.
-    const bool counts = array.shape[axis] > 1 && !empty;
-    if (!counts) {
+    if (empty || !counts(array, axis)) {
       strides[axis] = 1;
     } else if (array.stride_unit == item) {
       strides[axis] = array.strides[axis];
@@ -91,8 +103,43 @@ TensorView Lender::view(py::handle object, const Request& request, std::int64_t*
                      "a stride of " + std::to_string(array.strides[axis]) + " bytes");
     }
   }
-  view.strides = strides;
-  return view;
+}
+
+// Whether the elements may be the imaginary parts of complex numbers, of which torch negates those of a conjugate.
+bool may_be_imaginary(const RawArray& array) {
+  const std::int64_t pair = 2 * item_size(array.dtype);
+  for (int axis = array.rank - 1; axis >= 0 && array.strides; --axis) {
+    if (counts(array, axis) && array.strides[axis] * array.stride_unit % pair != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+RawArray Lender::read(py::handle object, const Request& request) {
+  const Route& route = routes_.of(object, request);
+  const RawArray array = read_array(object, route, loans_, request);
+  if (route.is_negated) refuse_negated(object, route, request);
+  refuse_unwritable(array, request);
+  return array;
+}
+
+bool Lender::renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room) {
+  const Route& route = routes_.of(object, request);
+  const RawArray array = read_array(object, route, loans_, request);
+  const bool stays = is_of(view, array);
+  // torch gives the GIL away to answer, and whoever gets it may keep it: hundreds of questions would take a second.
+  if (route.is_negated && (!stays || may_be_imaginary(array))) refuse_negated(object, route, request);
+  refuse_unwritable(array, request);
+  if (stays) return false;
+  view = {};  // where anything below is refused, too
+  // A view without data stands for an array that is missing; one without elements may lie at any address.
+  static std::byte nowhere;
+  const bool strided = array.strides && array.rank <= room;
+  if (strided) write_strides(array, request, strides);
+  view = {array.data ? array.data : &nowhere,  array.dtype, array.device, array.rank, array.shape,
+          strided ? strides : nullptr};
+  return true;
 }
 
 }  // namespace adafactor::bindings

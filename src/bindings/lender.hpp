@@ -14,9 +14,10 @@ class Lender {
   // and as long as the object is.
   RawArray read(py::handle object, const Request& request);
 
-  // The same with strides in elements, which are written to `strides`; of an array with more axes than `room` they are
-  // left out.
-  TensorView view(py::handle object, const Request& request, std::int64_t* strides, int room);
+  // Makes a view that of the array, unless it is that already; returns whether it was another. What lies where it lay
+  // is not asked whether it is negated: see `lender.cpp`. The view's strides, in elements, are written to `strides`; of
+  // an array with more axes than `room` they are left out.
+  bool renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room);
 
   void give_back() noexcept { loans_.give_back(); }
 

@@ -1,6 +1,7 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
@@ -22,42 +23,65 @@ struct Borrowed {
   bool in_place() const { return outputs.is(params); }
 };
 
-// Fills the views and checks each against the plan.
-void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
-  const std::size_t count = plan.leaves().size();
-  for (const py::list* list : {&borrowed.params, &borrowed.grads, &borrowed.outputs}) {
-    if (list->size() != count) throw py::index_error("a list of arrays that is not as long as the plan");
+// Renews the views, and holds each that is another one than in the last call against the plan.
+class Taking {
+ public:
+  Taking(const Plan& plan, const Borrowed& borrowed, Arrays& arrays)
+      : plan_(plan), borrowed_(borrowed), arrays_(arrays), strides_(arrays.strides.data()) {}
+
+  void operator()() {
+    for (std::size_t i = 0; i < plan_.leaves().size(); ++i) {
+      take(arrays_.parameters[i], item(borrowed_.params, i), borrowed_.access, Role::params, i);
+      if (borrowed_.in_place()) {
+        arrays_.outputs[i] = arrays_.parameters[i];
+        strides_ += arrays_.parameters[i].rank;
+      } else {
+        take(arrays_.outputs[i], item(borrowed_.outputs, i), Access::write, Role::params, i);
+      }
+      take(arrays_.gradients[i], item(borrowed_.grads, i), Access::read, Role::grads, i);
+    }
   }
-  std::size_t room = 0;
-  for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
-  arrays.strides.resize(room);
-  arrays.parameters.resize(count);
-  arrays.gradients.resize(count);
-  arrays.outputs.resize(count);
-  std::int64_t* strides = arrays.strides.data();
-  const auto take = [&](PyObject* object, Access access, Role role, std::size_t i) {
-    const LeafPlan& expected = plan.leaves()[i];
+
+ private:
+  static PyObject* item(const py::list& list, std::size_t i) {
+    return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
+  }
+
+  void take(TensorView& view, PyObject* object, Access access, Role role, std::size_t i) {
+    const LeafPlan& expected = plan_.leaves()[i];
+    const auto rank = static_cast<int>(expected.spec.shape.size());
+    std::int64_t* strides = std::exchange(strides_, strides_ + rank);
+    if (role == Role::grads && object == Py_None) {
+      if (view.data) arrays_.apart = false;
+      view = {};
+      return;
+    }
     const DType dtype = expected.spec.dtype;
     Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
     request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
-    const auto rank = static_cast<int>(expected.spec.shape.size());
-    TensorView view = arrays.lender.view(object, request, strides, rank);
-    check_view(view, expected, role, request.leaf);
+    if (!arrays_.lender.renew(view, object, request, strides, rank)) return;
+    arrays_.apart = false;
+    const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
+    check_view(found, expected, role, request.leaf);
+    view = found;
     // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
     view.shape = expected.spec.shape.data();
-    strides += rank;
-    return view;
-  };
-  const auto item = [](const py::list& list, std::size_t i) {
-    return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-  };
-  for (std::size_t i = 0; i < count; ++i) {
-    PyObject* gradient = item(borrowed.grads, i);
-    arrays.parameters[i] = take(item(borrowed.params, i), borrowed.access, Role::params, i);
-    arrays.outputs[i] =
-        borrowed.in_place() ? arrays.parameters[i] : take(item(borrowed.outputs, i), Access::write, Role::params, i);
-    arrays.gradients[i] = gradient == Py_None ? TensorView{} : take(gradient, Access::read, Role::grads, i);
   }
+
+  const Plan& plan_;
+  const Borrowed& borrowed_;
+  Arrays& arrays_;
+  std::int64_t* strides_;
+};
+
+void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
+  for (const py::list* list : {&borrowed.params, &borrowed.grads, &borrowed.outputs}) {
+    if (list->size() != plan.leaves().size()) throw py::index_error("a list of arrays that is not as long as the plan");
+  }
+  arrays.make_room(plan);
+  if (arrays.in_place != borrowed.in_place()) arrays.apart = false;
+  arrays.in_place = borrowed.in_place();
+  Taking(plan, borrowed, arrays)();
 }
 
 // Gives back what the arrays of a call lent, however the call ends.
@@ -92,7 +116,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   const Borrowed borrowed{params, grads, outputs, outputs.is(params) ? Access::write : Access::read};
   const GiveBack give_back{arrays.lender};
   take_views(object.state.plan(), borrowed, arrays);
-  arrays.check_memory(object.state, borrowed.in_place());
+  arrays.check_memory(object.state);
   arrays.rates.clear();
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
@@ -110,7 +134,7 @@ void check_params(StateObject& object, const py::list& params, bool written) {
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
   const GiveBack give_back{object.arrays.lender};
   take_views(object.state.plan(), {params, absent, params, written ? Access::write : Access::read}, object.arrays);
-  if (written) object.arrays.check_memory(object.state, true);
+  if (written) object.arrays.check_memory(object.state);
 }
 
 }  // namespace

@@ -326,6 +326,53 @@ def test_a_tensor_that_is_negated_lazily_is_refused_whatever_its_strides():
         assert adafactor.init(tensor.resolve_neg()).nbytes == 16
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_what_was_refused_is_refused_again_and_what_moved_is_looked_at_anew(library):
+    """A step remembers where arrays lay, and never that they were wrong there."""
+    make = MUTABLE[library]
+    ours, plain = make(drawn((4, 4))), drawn((4, 4))
+    gradient = make(drawn((4, 4), seed=2))
+    state, same = adafactor.init(ours), adafactor.init(plain)
+
+    def steps(given):
+        adafactor.step(ours, given, state)
+        adafactor.step(plain, np.array(as_numpy(given)), same)
+        assert bits(ours) == bits(plain)
+
+    steps(gradient)
+    steps(gradient)
+    # At the same address: other strides, other shapes, other types, and the parameter's own memory.
+    turned = gradient.T
+    steps(turned)
+    steps(gradient)
+    whole = turned.view(np.int32) if library == "numpy" else turned.view(torch.int32)
+    for wrong, error in ((gradient.reshape(16), ValueError), (gradient[:3], ValueError), (whole, TypeError)):
+        for _ in range(2):
+            with pytest.raises(error, match=r"^grads: .*, expected "):
+                adafactor.step(ours, wrong, state)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="shares memory with"):
+            adafactor.step(ours, ours, state)
+    steps(gradient)
+    steps(make(drawn((4, 4), seed=3)))
+
+
+def test_memory_that_was_written_to_is_refused_when_it_comes_back_negated():
+    """With the strides that its negation can have; torch is asked of others when they move."""
+    numbers = torch.ones(6, dtype=torch.complex64)
+    state = adafactor.init(p := torch.ones(6))
+    for tensor in (numbers.imag, numbers.imag):
+        adafactor.step(p, tensor, state)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="negated lazily"):
+            adafactor.step(p, numbers.conj().imag, state)
+    adafactor.step(p, torch.ones(6), state)
+    negated = torch.ones(12, dtype=torch.complex64).conj().imag.as_strided((6,), (1,))
+    for _ in range(2):
+        with pytest.raises(TypeError, match="negated lazily"):
+            adafactor.step(p, negated, state)
+
+
 def versions(steps, **knobs):
     """How often autograd was told of writes to two tensors of which one gets no gradient in the last step."""
     p = {"with": torch.ones(3), "without": torch.ones(3)}

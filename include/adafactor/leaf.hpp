@@ -53,7 +53,7 @@ enum class Action : std::uint8_t {
   accumulate,  // the gradient is added to the accumulator
 };
 
-// All that a kernel is told of a leaf; made anew for each call.
+// All that a kernel is told of a leaf; what may change is set anew for each call.
 struct Leaf {
   // Layout and tiling.
   bool factored = false;

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <new>
 #include <utility>
@@ -38,14 +39,20 @@ inline Bytes allocate_zeros(std::int64_t nbytes) {
 // Scratch of a step; owned by a state, made at its first step, of a size that depends on the plan alone.
 class Workspace {
  public:
-  explicit Workspace(const Plan& plan)
+  // `memory` is the state's.
+  Workspace(const Plan& plan, std::byte* memory)
       : leaves(plan.leaves().size()),
         sums(plan.tiles().size()),
         axes(static_cast<std::size_t>(plan.axis_count())),
         progress(plan.schedule()),
         moments_(detail::allocate_zeros(plan.moment_scratch_nbytes())),
         partials_(static_cast<std::size_t>(plan.schedule().partial_count())) {
-    for (std::size_t i = 0; i < leaves.size(); ++i) place(leaves[i], plan.leaves()[i]);
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      const LeafPlan& leaf = plan.leaves()[i];
+      place(leaves[i], leaf);
+      leaves[i].before = leaves[i].after = state_arrays(leaf, memory);
+      set_rule(leaves[i], leaf, plan.knobs_of(leaf));
+    }
   }
 
   static std::int64_t nbytes(const Plan& plan) {
@@ -71,7 +78,7 @@ class Workspace {
  private:
   static constexpr double kNormScale = 0x1p-32;
 
-  // What of a leaf does not change from call to call.
+  // What of a leaf does not change from call to call: where it lies and how it is cut, and most of its rule.
   void place(Leaf& leaf, const LeafPlan& plan) {
     leaf.factored = plan.layout.factored;
     leaf.slices = plan.layout.slices;
@@ -89,6 +96,37 @@ class Workspace {
     if (plan.partials() == 0) return;
     leaf.row_partial = partials_.data() + plan.row_partial;
     leaf.col_partial = partials_.data() + plan.col_partial;
+  }
+
+  static StateArrays state_arrays(const LeafPlan& leaf, std::byte* memory) {
+    const auto at = [&](StateKind kind) -> void* {
+      const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
+      return array.exists() ? memory + array.offset : nullptr;
+    };
+    return {at(StateKind::row),      at(StateKind::col),     at(StateKind::full),
+            at(StateKind::momentum), at(StateKind::average), at(StateKind::accumulator)};
+  }
+
+  static void set_rule(Leaf& leaf, const LeafPlan& plan, const Config& config) {
+    constexpr double none = std::numeric_limits<double>::infinity();
+    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
+    leaf.noise.key = plan.noise_key;
+    leaf.epsilon_1 = config.epsilon_1.value_or(machine_epsilon(plan.spec.dtype));
+    leaf.clamps = config.epsilon_1_mode == EpsilonMode::clamp;
+    leaf.epsilon_2 = config.epsilon_2;
+    leaf.max_parameter_scale = config.max_parameter_scale.value_or(none);
+    leaf.scales_parameter = config.scale_parameter;
+    leaf.clip_threshold = config.clip_threshold.value_or(none);
+    leaf.clipnorm = config.clipnorm.value_or(none);
+    leaf.clips_by_norm = config.clipnorm || config.global_clipnorm;
+    leaf.decays_by_step = config.weight_decay_on == WeightDecayOn::step;
+    leaf.decays_first = config.decays_first();
+    leaf.has_momentum = config.beta_1.has_value();
+    leaf.beta_1 = config.beta_1.value_or(0);
+    leaf.momentum_is_bfloat16 = config.momentum_dtype == MomentumDType::bfloat16;
+    leaf.momentum_of_scaled = config.momentum_on == MomentumOn::scaled;
+    leaf.uses_exact_momentum = config.momentum_use == MomentumUse::exact;
+    leaf.ema_momentum = config.ema_momentum;
   }
 
   detail::Bytes moments_;
@@ -124,17 +162,8 @@ class State {
   std::byte* memory() { return memory_.get(); }
   const std::byte* memory() const { return memory_.get(); }
 
-  StateArrays arrays(const LeafPlan& leaf) {
-    const auto at = [&](StateKind kind) -> void* {
-      const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
-      return array.exists() ? memory_.get() + array.offset : nullptr;
-    };
-    return {at(StateKind::row),      at(StateKind::col),     at(StateKind::full),
-            at(StateKind::momentum), at(StateKind::average), at(StateKind::accumulator)};
-  }
-
   Workspace& workspace() {
-    if (!workspace_) workspace_ = std::make_unique<Workspace>(*plan_);
+    if (!workspace_) workspace_ = std::make_unique<Workspace>(*plan_, memory_.get());
     return *workspace_;
   }
 

@@ -57,6 +57,7 @@ class StepRun {
     const auto overwrite = plan_.call().ema_overwrite_frequency;
     averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
     overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
+    multiplier_ = call.grad_multiplier / plan_.call().loss_scale_factor.value_or(1.0);
   }
 
   bool updates() const { return updates_; }
@@ -73,10 +74,8 @@ class StepRun {
       const LeafPlan& plan = plan_.leaves()[i];
       Leaf& leaf = workspace_.leaves[i];
       axes = place_arrays(leaf, plan, i, axes);
-      leaf.before = leaf.after = state_.arrays(plan);
       choose_action(leaf, plan, i);
       set_rule(leaf, plan, i);
-      set_links(leaf, plan);
     }
   }
 
@@ -133,7 +132,6 @@ class StepRun {
     const bool in_place = output.data == parameter.data && output.strides == parameter.strides;
     leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
     leaf.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
-    leaf.rounds_by_noise = plan_.knobs_of(plan).rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
     if (leaf.rounds_by_noise) {
       const TensorView in_order{nullptr, plan.spec.dtype, {}, parameter.rank, plan.spec.shape.data(), nullptr};
       leaf.elements = make_walk(in_order, plan.layout, axes + 3 * room);
@@ -153,12 +151,11 @@ class StepRun {
     leaf.judged = leaf.action != Action::keep;
     leaf.gradient_squares = 0;
     const Config& config = plan_.knobs_of(plan);
-    const double scale = config.loss_scale_factor.value_or(1.0);
-    leaf.multiplier = (config.maximize ? -1 : 1) * call_.grad_multiplier / scale;
+    leaf.multiplier = config.maximize ? -multiplier_ : multiplier_;
     leaf.accumulates = window && leaf.action != Action::keep;
     // What has been added up so far is judged as it is; the update is made from its mean.
     leaf.mean_factor = updates_ ? mean_ : 1;
-    leaf.rest_of_mean = mean_ / leaf.mean_factor;
+    leaf.rest_of_mean = updates_ ? 1 : mean_;
     leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
   }
 
@@ -173,7 +170,6 @@ class StepRun {
   }
 
   void set_rule(Leaf& leaf, const LeafPlan& plan, std::size_t index) {
-    constexpr double none = std::numeric_limits<double>::infinity();
     const Config& config = plan_.knobs_of(plan);
     const bool own = config.count_updates == CountUpdates::leaf;
     const std::int64_t t = (own ? state_.counts[index].updates : state_.updates) + 1;
@@ -181,33 +177,13 @@ class StepRun {
     leaf.beta_2 = scalars.beta_2;
     leaf.one_minus_beta_2 = scalars.one_minus_beta_2;
     leaf.rho = scalars.rho;
-    leaf.epsilon_1 = config.epsilon_1.value_or(machine_epsilon(plan.spec.dtype));
-    leaf.clamps = config.epsilon_1_mode == EpsilonMode::clamp;
-    leaf.epsilon_2 = config.epsilon_2;
-    leaf.max_parameter_scale = config.max_parameter_scale.value_or(none);
-    leaf.scales_parameter = config.scale_parameter;
-    leaf.clip_threshold = config.clip_threshold.value_or(none);
-    leaf.clipnorm = config.clipnorm.value_or(none);
     leaf.norm_factor = 1;
-    leaf.clips_by_norm = config.clipnorm || plan_.call().global_clipnorm;
     leaf.wide = false;
     leaf.clip_factor = 1;
-    leaf.noise = {plan.noise_key, static_cast<std::uint64_t>(state_.counts[index].updates + 1)};
+    leaf.noise.update = static_cast<std::uint64_t>(state_.counts[index].updates + 1);
     leaf.weight_decay = config.weight_decay.value_or(0);
     if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;
-    leaf.decays_by_step = config.weight_decay_on == WeightDecayOn::step;
-    leaf.decays_first = config.decays_first();
-  }
-
-  void set_links(Leaf& leaf, const LeafPlan& plan) const {
-    const Config& config = plan_.knobs_of(plan);
-    leaf.has_momentum = config.beta_1.has_value();
-    leaf.beta_1 = config.beta_1.value_or(0);
-    leaf.momentum_is_bfloat16 = config.momentum_dtype == MomentumDType::bfloat16;
-    leaf.momentum_of_scaled = config.momentum_on == MomentumOn::scaled;
-    leaf.uses_exact_momentum = config.momentum_use == MomentumUse::exact;
     leaf.averages = averages_;
-    leaf.ema_momentum = config.ema_momentum;
     leaf.starts_average = state_.updates == 0;
     leaf.overwrites = overwrites_;
   }
@@ -226,7 +202,8 @@ class StepRun {
   const Call& call_;
   Known known_;
   Scalars known_scalars_{};
-  double mean_;  // what a sum over the window is multiplied by
+  double mean_;        // what a sum over the window is multiplied by
+  double multiplier_;  // of the gradients, but for the sign of a leaf that is maximized
   bool updates_;
   bool averages_;
   bool overwrites_;

@@ -42,22 +42,12 @@ class _Reader(NamedTuple):
 
     slot: int
     plain: type | None
-    length: int
-    pick: Callable[[Any], Sequence[Any]] | None
+    keys: tuple[Any, ...]
+    by_key: bool
 
 
 def _reader(node: _Node) -> _Reader:
-    pick: Callable[[Any], Sequence[Any]] | None = None
-    if node.kind not in ("list", "tuple"):
-        if len(node.keys) == 1:
-            pick = _pick_one(node.keys[0])
-        elif node.keys:
-            pick = operator.itemgetter(*node.keys)
-    return _Reader(node.slot, PLAIN.get(node.kind), len(node.keys), pick)
-
-
-def _pick_one(key: Any) -> Callable[[Any], tuple[Any]]:
-    return lambda contents: (contents[key],)
+    return _Reader(node.slot, PLAIN.get(node.kind), node.keys, node.kind not in ("list", "tuple"))
 
 
 def _describe_difference(
@@ -308,8 +298,13 @@ class Tree:
     def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:
         """The pool, for which every container is read once; what each of them held goes to `opened`."""
         pool = [tree]
-        for index, (slot, plain, length, pick) in enumerate(self._readers):
+        for index, (slot, plain, keys, by_key) in enumerate(self._readers):
             value = pool[slot]
+            if type(value) is dict and by_key and opened is None:
+                values = _core.values_in_order(value, keys)
+                if values is not None:
+                    pool.extend(values)
+                    continue
             if type(value) is plain:
                 contents = plain(value)
             else:
@@ -317,15 +312,13 @@ class Tree:
                 if kind_of(type(value)) != kind:
                     raise self._mismatch(pool, index, (), role, allow_none)
                 contents = read(value, kind)
-            if len(contents) != length:
-                raise self._mismatch(pool, index, contents, role, allow_none)
-            if pick is None:
-                pool.extend(contents)
+            if isinstance(contents, dict):
+                values = _core.values_in_order(contents, keys)
             else:
-                try:
-                    pool.extend(pick(contents))
-                except KeyError:
-                    raise self._mismatch(pool, index, contents, role, allow_none) from None
+                values = contents if len(contents) == len(keys) else None
+            if values is None:
+                raise self._mismatch(pool, index, contents, role, allow_none)
+            pool.extend(values)
             if opened is not None:
                 opened.append(contents)
         return pool

@@ -1,4 +1,5 @@
-// What the package asks of arrays outside of a step: their shapes and dtypes, and views of NumPy over their memory.
+// What the package asks of arrays outside of a step, and of the lists and dicts that hold them: shapes and dtypes,
+// views of NumPy over their memory, where in a tree they are.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -53,6 +54,26 @@ py::list places_of_none(const py::list& objects) {
   return places;
 }
 
+// Nearly always the dict has its keys in this order, and they are the same objects: then nothing is looked up.
+py::object values_in_order(const py::dict& found, const py::tuple& keys) {
+  const Py_ssize_t count = PyTuple_GET_SIZE(keys.ptr());
+  if (PyDict_Size(found.ptr()) != count) return py::none();
+  py::list values(static_cast<std::size_t>(count));
+  Py_ssize_t place = 0;
+  bool in_order = true;
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    PyObject* wanted = PyTuple_GET_ITEM(keys.ptr(), i);
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    in_order = in_order && PyDict_Next(found.ptr(), &place, &key, &value) && key == wanted;
+    if (!in_order) value = PyDict_GetItemWithError(found.ptr(), wanted);
+    if (!value && PyErr_Occurred()) throw py::error_already_set();
+    if (!value) return py::none();
+    PyList_SET_ITEM(values.ptr(), i, Py_NewRef(value));
+  }
+  return values;
+}
+
 }  // namespace
 
 void bind_arrays(py::module_& m) {
@@ -76,6 +97,9 @@ void bind_arrays(py::module_& m) {
       "Call a function of one argument where nobody who traces Python looks.");
   m.def("classes_of", &classes_of, py::arg("objects"), "The different classes of the objects in a list.");
   m.def("places_of_none", &places_of_none, py::arg("objects"), "Where None stands in a list.");
+  m.def(
+      "values_in_order", &values_in_order, py::arg("found"), py::arg("keys"),
+      "The values of a dict with these different keys and no others, in the order of the keys; None of another dict.");
   m.def("numpy_view", &numpy_view, py::arg("array"), py::arg("written") = false,
         "An array of NumPy over the same memory, without a copy; of bfloat16 the bits, as uint16.");
 }

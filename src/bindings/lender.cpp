@@ -137,7 +137,7 @@ bool Lender::renew(TensorView& view, py::handle object, const Request& request, 
   static std::byte nowhere;
   const bool strided = array.strides && array.rank <= room;
   if (strided) write_strides(array, request, strides);
-  view = {array.data ? array.data : &nowhere,  array.dtype, array.device, array.rank, array.shape,
+  view = {array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape,
           strided ? strides : nullptr};
   return true;
 }

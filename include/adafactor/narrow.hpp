@@ -102,6 +102,7 @@ class NarrowUpdate {
       : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
       permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
+      if (leaf.slices == 1 && (leaf.cols == 4 || leaf.cols == 8)) width_ = static_cast<int>(leaf.cols);
     }
   }
 
@@ -110,6 +111,11 @@ class NarrowUpdate {
     if (permutes_) {
       read_row_factors(range);
       columns_ = static_cast<const T*>(leaf_.col_factor) + range.first / leaf_.rows * leaf_.cols;
+      return;
+    }
+    if (width_ > 0) {
+      make_row_factors(0, range.first, range.count, 0);
+      columns_ = static_cast<const T*>(leaf_.col_factor);
       return;
     }
     if (leaf_.cols > 8) {
@@ -126,6 +132,10 @@ class NarrowUpdate {
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
     if (permutes_) {
       body(SmallSliceTable::Update<T>{factors_, columns_, table_});
+    } else if (width_ == 8) {
+      body(ShortRowUpdate<T, 8>{factors_, columns_});
+    } else if (width_ == 4) {
+      body(ShortRowUpdate<T, 4>{factors_, columns_});
     } else {
       body(Plain{rows_, cols_});
     }
@@ -189,7 +199,8 @@ class NarrowUpdate {
   double scale_;
   std::int64_t slice_ = -1;
   double mean_ = 0;
-  bool permutes_ = false;
+  bool permutes_ = false;  // small slices
+  int width_ = 0;          // that of rows of four or eight, which are permuted too
   const T* columns_ = nullptr;
   SmallSliceTable table_;
   T factors_[kBlock + kLanes];

@@ -9,10 +9,12 @@
 #include <vector>
 
 #include "adafactor/lanes.hpp"
+#include "adafactor/nearby.hpp"
 #include "check.hpp"
 
 namespace {
 
+using adafactor::Exactly;
 using adafactor::Full;
 using adafactor::kLanes;
 using adafactor::Lanes;
@@ -211,6 +213,104 @@ void a_few_lanes_fold_as_sixteen_with_zeros() {
   }
 }
 
+// Whether the first n of sixteen numbers are those of the fewer lanes.
+template <class T, int n>
+bool begins_with(const Sixteen<T>& whole, const Lanes<T, n>& lanes) {
+  Sixteen<T> found = whole;
+  adafactor::store(found.data(), lanes, Exactly<n>{});
+  return same(found, whole);
+}
+
+template <class T, int n>
+void fewer_lanes_do_what_sixteen_do() {
+  constexpr Exactly<n> extent;
+  for (int salt = 0; salt < kLanes; ++salt) {
+    const Sixteen<T> a = special_numbers<T>(0);
+    const Sixteen<T> b = salt % 2 ? special_numbers<T>(salt) : numbers<T>(salt);
+    const Lanes<T> x = lanes_of(a);
+    const Lanes<T> y = lanes_of(b);
+    const Lanes<T, n> p = adafactor::load<T>(a.data(), extent);
+    const Lanes<T, n> q = adafactor::load<T>(b.data(), extent);
+    CHECK(begins_with(values_of(x + y), p + q));
+    CHECK(begins_with(values_of(x - y), p - q));
+    CHECK(begins_with(values_of(x * y), p * q));
+    CHECK(begins_with(values_of(x / y), p / q));
+    CHECK(begins_with(values_of(smaller(x, y)), smaller(p, q)));
+    CHECK(begins_with(values_of(larger(x, y)), larger(p, q)));
+    CHECK(begins_with(values_of(where_nonzero(x, y)), where_nonzero(p, q)));
+    CHECK(begins_with(values_of(select_less(x, y, y, x)), select_less(p, q, q, p)));
+    CHECK(begins_with(values_of(select_less(T{0}, x, y, x)), select_less(T{0}, p, q, p)));
+    CHECK(begins_with(values_of(square_root(x)), square_root(p)));
+    CHECK(begins_with(values_of(x * b[3]), p * b[3]));
+    CHECK(begins_with(values_of(b[3] / x), b[3] / p));
+    CHECK(begins_with(values_of(adafactor::fill(b[3])), adafactor::fill<T, n>(b[3])));
+    CHECK(begins_with(values_of(widen(x)), widen(p)));
+    Sixteen<T> squares{};
+    for (std::size_t i = 0; i < n; ++i) squares[i] = std::abs(numbers<T>(salt)[i]);
+    const Lanes<T, n> few = adafactor::load<T>(squares.data(), extent);
+    CHECK(same_bits(adafactor::fold(few), adafactor::fold(lanes_of(squares))));
+  }
+}
+
+// Not a byte beyond, and of 16 bits what one number does.
+template <class S, int n>
+void fewer_lanes_keep_to_their_elements() {
+  constexpr Exactly<n> extent;
+  const Sixteen<float> values = numbers<float>(2);
+  Sixteen<S> stored{};
+  adafactor::store(stored.data(), adafactor::load<float>(values.data(), extent), extent);
+  const Sixteen<float> loaded = [&] {
+    Sixteen<float> wide{};
+    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), extent), extent);
+    return wide;
+  }();
+  for (std::size_t i = 0; i < kLanes; ++i) {
+    S expected{};
+    if (i < n) adafactor::store(&expected, values[i], One{});
+    CHECK(same_bits(stored[i], expected));
+    CHECK(same_bits(loaded[i], adafactor::load<float>(&expected, One{})));
+  }
+}
+
+template <int n>
+void fewer_lanes_are_those_of_sixteen() {
+  fewer_lanes_do_what_sixteen_do<float, n>();
+  fewer_lanes_do_what_sixteen_do<double, n>();
+  fewer_lanes_keep_to_their_elements<float, n>();
+  fewer_lanes_keep_to_their_elements<double, n>();
+  fewer_lanes_keep_to_their_elements<adafactor::Bfloat16, n>();
+  fewer_lanes_keep_to_their_elements<adafactor::Float16, n>();
+}
+
+// Each element of twenty rows meets the factors of its own row and column, by sixteen, by fewer and alone.
+template <int width>
+void short_rows_find_their_factors() {
+  constexpr int rows = 20;
+  std::vector<float> row_factors(rows + kLanes);
+  std::vector<float> col_factors(width + kLanes);
+  std::vector<float> g(static_cast<std::size_t>(rows * width));
+  for (std::size_t i = 0; i < row_factors.size(); ++i) row_factors[i] = 1.0F + static_cast<float>(i) / 7;
+  for (std::size_t i = 0; i < col_factors.size(); ++i) col_factors[i] = 2.0F - static_cast<float>(i) / 3;
+  for (std::size_t i = 0; i < g.size(); ++i) g[i] = 0.5F + static_cast<float>(i) / 11;
+  const adafactor::ShortRowUpdate<float, width> update{row_factors.data(), col_factors.data()};
+  for (const std::size_t n : {g.size(), g.size() - 1, g.size() - 5, g.size() - 9}) {
+    std::vector<float> found(g.size());
+    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto extent) {
+      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, extent), i, extent), extent);
+    });
+    for (std::size_t i = 0; i < g.size(); ++i) {
+      const float expected = i < n ? (g[i] * row_factors[i / width]) * col_factors[i % width] : 0;
+      CHECK(same_bits(found[i], expected));
+    }
+  }
+}
+
+int count_of(One) { return 1; }
+template <int n>
+int count_of(Exactly<n>) {
+  return n;
+}
+
 void the_loops_visit_each_element_once() {
   for (std::int64_t n = 0; n <= 70; ++n) {
     std::vector<int> by_lanes(static_cast<std::size_t>(n));
@@ -227,9 +327,7 @@ void the_loops_visit_each_element_once() {
         visit(by_lanes, i, kLanes);
       }
     });
-    adafactor::for_each(n, [&](std::int64_t i, auto extent) {
-      visit(by_element, i, std::is_same_v<decltype(extent), Full> ? kLanes : 1);
-    });
+    adafactor::for_each(n, [&](std::int64_t i, auto extent) { visit(by_element, i, count_of(extent)); });
     CHECK(by_lanes == std::vector<int>(static_cast<std::size_t>(n), 1));
     CHECK(by_element == by_lanes);
   }
@@ -313,6 +411,10 @@ int main() {
   test_all<double>();
   halves_are_those_of_single_numbers<adafactor::Bfloat16>();
   halves_are_those_of_single_numbers<adafactor::Float16>();
+  fewer_lanes_are_those_of_sixteen<8>();
+  fewer_lanes_are_those_of_sixteen<4>();
+  short_rows_find_their_factors<4>();
+  short_rows_find_their_factors<8>();
   the_loops_visit_each_element_once();
   return check::report();
 }

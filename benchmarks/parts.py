@@ -2,6 +2,7 @@
 
 The parts are the package's own functions, called as `adafactor.step` calls them. The core reads and checks
 the arrays and steps in one call; the step itself is that call less the reading, which the core offers alone.
+A state remembers where its arrays lay, so that which reads alone has none but the parameters, twice.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,10 +39,12 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
         with state.in_use():
             return core.step(leaves, gradients, leaves, rates, 1.0)
 
+    reading = adafactor.init(named)
+
     def read() -> None:
-        with state.in_use():
-            core.check_params(leaves)
-            core.check_params(gradients)  # tensors of the same shapes and dtype
+        with reading.in_use():
+            reading._core.check_params(leaves)
+            reading._core.check_params(leaves)  # for the gradients, tensors of the same shapes and dtype
 
     summary, _, table = core_step()
     return {

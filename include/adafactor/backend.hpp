@@ -151,7 +151,7 @@ class CpuBackend final : public Backend {
           if (leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
           break;
         case Phase::means:
-          kernels.means(leaf, tile);
+          if (leaf.row_partial) kernels.means(leaf, tile);
           break;
         case Phase::factors:
           if (updates && leaf.factored) kernels.new_moments(leaf, tile, sums);

@@ -24,6 +24,7 @@ struct Call {
   const TensorView* outputs = nullptr;
   const LearningRate* rates = nullptr;  // one for each row of knobs
   double grad_multiplier = 1;
+  bool moved = true;  // false: all arrays lie where they lay in the last call on this state
 };
 
 // What one call found out about a leaf; NaN where it had no reason to compute it.
@@ -73,7 +74,7 @@ class StepRun {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const LeafPlan& plan = plan_.leaves()[i];
       Leaf& leaf = workspace_.leaves[i];
-      axes = place_arrays(leaf, plan, i, axes);
+      if (call_.moved) axes = place_arrays(leaf, plan, i, axes);
       choose_action(leaf, plan, i);
       set_rule(leaf, plan, i);
     }

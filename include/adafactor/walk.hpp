@@ -96,20 +96,27 @@ void convert_run(const S* from, T* to, std::int64_t n) {
                   ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, extent), extent); });
 }
 
-// n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
+namespace detail {
+
 template <class T>
-const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
-  if (row.in_place<T>()) return row.at<const T>(first);
+const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
   with_storage<T>(row.dtype, [&](auto storage) {
     using S = typename decltype(storage)::type;
     if (row.contiguous) {
       convert_run(row.at<const S>(first), buffer, n);
     } else {
-      detail::for_elements<const S>(row, first, n,
-                                    [&](const S* from, std::int64_t i) { buffer[i] = load<T>(from, One{}); });
+      for_elements<const S>(row, first, n, [&](const S* from, std::int64_t i) { buffer[i] = load<T>(from, One{}); });
     }
   });
   return buffer;
+}
+
+}  // namespace detail
+
+// n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
+template <class T>
+ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
+  return row.in_place<T>() ? row.at<const T>(first) : detail::copy_into(row, first, n, buffer);
 }
 
 // The same, copied in any case.

@@ -44,6 +44,7 @@ struct Arrays {
   std::vector<LearningRate> rates;
   bool in_place = false;
   bool apart = false;  // whether they were found to share no memory
+  bool moved = true;   // whether one is new since the last step
   MemoryCheck memory;
 
   // Gives the views their places, all empty.
@@ -56,6 +57,11 @@ struct Arrays {
     parameters.resize(count);
     gradients.resize(count);
     outputs.resize(count);
+  }
+
+  void set_moved() {
+    apart = false;
+    moved = true;
   }
 
   void check_memory(const State& state) {

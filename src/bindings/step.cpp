@@ -52,7 +52,7 @@ class Taking {
     const auto rank = static_cast<int>(expected.spec.shape.size());
     std::int64_t* strides = std::exchange(strides_, strides_ + rank);
     if (role == Role::grads && object == Py_None) {
-      if (view.data) arrays_.apart = false;
+      if (view.data) arrays_.set_moved();
       view = {};
       return;
     }
@@ -60,7 +60,7 @@ class Taking {
     Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
     request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
     if (!arrays_.lender.renew(view, object, request, strides, rank)) return;
-    arrays_.apart = false;
+    arrays_.set_moved();
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
     check_view(found, expected, role, request.leaf);
     view = found;
@@ -79,7 +79,7 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
     if (list->size() != plan.leaves().size()) throw py::index_error("a list of arrays that is not as long as the plan");
   }
   arrays.make_room(plan);
-  if (arrays.in_place != borrowed.in_place()) arrays.apart = false;
+  if (arrays.in_place != borrowed.in_place()) arrays.set_moved();
   arrays.in_place = borrowed.in_place();
   Taking(plan, borrowed, arrays)();
 }
@@ -121,8 +121,9 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
-                  grad_multiplier};
+                  grad_multiplier, arrays.moved};
   const Outcome outcome = without_gil([&] { return step(object.state, call, cpu::kernels()); });
+  arrays.moved = false;
   object.threads = outcome.threads;
   return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
                         table_of(object.state, outcome));

@@ -12,6 +12,7 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/nearby.hpp"
 #include "adafactor/phases/factors.hpp"
+#include "adafactor/short_rows.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -102,8 +103,8 @@ class NarrowUpdate {
       : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
       permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
-      if (leaf.slices == 1 && (leaf.cols == 4 || leaf.cols == 8)) width_ = static_cast<int>(leaf.cols);
     }
+    if (leaf.slices == 1 && (leaf.cols == 4 || leaf.cols == 8)) width_ = static_cast<int>(leaf.cols);
   }
 
   // Makes the factors of these rows.
@@ -133,9 +134,9 @@ class NarrowUpdate {
     if (permutes_) {
       body(SmallSliceTable::Update<T>{factors_, columns_, table_});
     } else if (width_ == 8) {
-      body(ShortRowUpdate<T, 8>{factors_, columns_});
+      body(ShortRowUpdate<T, 8>(factors_, columns_));
     } else if (width_ == 4) {
-      body(ShortRowUpdate<T, 4>{factors_, columns_});
+      body(ShortRowUpdate<T, 4>(factors_, columns_));
     } else {
       body(Plain{rows_, cols_});
     }
@@ -200,7 +201,7 @@ class NarrowUpdate {
   std::int64_t slice_ = -1;
   double mean_ = 0;
   bool permutes_ = false;  // small slices
-  int width_ = 0;          // that of rows of four or eight, which are permuted too
+  int width_ = 0;          // that of rows of four or eight, of one slice
   const T* columns_ = nullptr;
   SmallSliceTable table_;
   T factors_[kBlock + kLanes];

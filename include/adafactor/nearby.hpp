@@ -1,6 +1,5 @@
 // Numbers that are few and lie close together, spread over many elements by the CPU's permutations: the factors of
-// small slices, where each row or column of three serves three elements, and of rows of four or eight. The table of
-// places is made once for a tile, or by the compiler.
+// small slices, where each row or column of three serves three elements. The table of places is made once for a tile.
 #pragma once
 
 #include <cstdint>
@@ -63,7 +62,7 @@ struct Nearby {
   // Of elements first, first + 1, ..., where index(element) says which number each has. False where they lie too far
   // apart.
   template <class Index>
-  constexpr bool set(std::int32_t first, const Index& index) {
+  bool set(std::int32_t first, const Index& index) {
     for (int part = 0; part < kLanes / width; ++part) {
       std::int32_t least = index(first + part * width);
       for (int i = 1; i < width; ++i) {
@@ -103,45 +102,6 @@ struct Nearby {
     for (int i = 0; i < part.count; ++i) read[i] = read_one(numbers, i);
     return load<T>(read, Full{});
   }
-};
-
-// The update of rows of `width` elements, which divides sixteen, with the factors of the rows from some row of a slice
-// on and those of its columns. Of each, sixteen more numbers can be read.
-template <class T, int width>
-struct ShortRowUpdate {
-  const T* rows;
-  const T* cols;
-
-  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Full extent) const {
-    return (g * kRow.read(rows + i / width, extent)) * kColumn.read(cols, extent);
-  }
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-    T row[kLanes] = {};
-    T col[kLanes] = {};
-    for (int k = 0; k < count_of(extent); ++k) {
-      row[k] = rows[(i + k) / width];
-      col[k] = cols[(i + k) % width];
-    }
-    return (g * load<T>(row, extent)) * load<T>(col, extent);
-  }
-
- private:
-  template <int n>
-  static constexpr int count_of(Exactly<n>) {
-    return n;
-  }
-  static constexpr int count_of(One) { return 1; }
-  static constexpr int count_of(Part part) { return part.count; }
-
-  template <class Index>
-  static constexpr Nearby places(const Index& index) {
-    Nearby nearby{};
-    nearby.set(0, index);
-    return nearby;
-  }
-  static constexpr Nearby kRow = places([](std::int32_t e) { return e / width; });
-  static constexpr Nearby kColumn = places([](std::int32_t e) { return e % width; });
 };
 
 // The rows and columns of the elements of up to a block of small slices.

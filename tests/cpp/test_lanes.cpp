@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "adafactor/lanes.hpp"
-#include "adafactor/nearby.hpp"
+#include "adafactor/short_rows.hpp"
 #include "check.hpp"
 
 namespace {
@@ -286,13 +286,13 @@ void fewer_lanes_are_those_of_sixteen() {
 template <int width>
 void short_rows_find_their_factors() {
   constexpr int rows = 20;
-  std::vector<float> row_factors(rows + kLanes);
-  std::vector<float> col_factors(width + kLanes);
+  std::vector<float> row_factors(rows);
+  std::vector<float> col_factors(width);
   std::vector<float> g(static_cast<std::size_t>(rows * width));
   for (std::size_t i = 0; i < row_factors.size(); ++i) row_factors[i] = 1.0F + static_cast<float>(i) / 7;
   for (std::size_t i = 0; i < col_factors.size(); ++i) col_factors[i] = 2.0F - static_cast<float>(i) / 3;
   for (std::size_t i = 0; i < g.size(); ++i) g[i] = 0.5F + static_cast<float>(i) / 11;
-  const adafactor::ShortRowUpdate<float, width> update{row_factors.data(), col_factors.data()};
+  const adafactor::ShortRowUpdate<float, width> update(row_factors.data(), col_factors.data());
   for (const std::size_t n : {g.size(), g.size() - 1, g.size() - 5, g.size() - 9}) {
     std::vector<float> found(g.size());
     adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto extent) {

@@ -1,0 +1,70 @@
+// Rows of four or eight, of which sixteen elements hold whole ones: the factors of their elements are made in registers,
+// from one number a row and from the columns' that all rows share.
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/lanes.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
+// n elements of rows of `width`, each with its row's number. Of what was stored a moment ago no more is read than was
+// stored at once: it would be waited for.
+template <class T, int n, int width>
+ADAFACTOR_INLINE Group<T, n> spread_rows(const T* rows) {
+  Group<T, n> group;
+  if constexpr (n <= width) {
+    group = fill_group<T, n>(rows[0]);
+  } else if constexpr (n > kNativeWidth<T>) {
+    group.low = spread_rows<T, n / 2, width>(rows);
+    group.high = spread_rows<T, n / 2, width>(rows + n / 2 / width);
+  } else {
+    group.value = [&]<int... i>(std::integer_sequence<int, i...>) ADAFACTOR_INLINE_LAMBDA {
+      return decltype(group.value){rows[i / width]...};
+    }(std::make_integer_sequence<int, n>{});
+  }
+  return group;
+}
+
+}  // namespace detail
+
+// The update with the factors of the rows from some row on, and with those of the columns.
+template <class T, int width>
+class ShortRowUpdate {
+ public:
+  ShortRowUpdate(const T* rows, const T* cols) : rows_(rows) {
+    for (int lane = 0; lane < kLanes; ++lane) cols_[lane] = cols[lane % width];
+    all_cols_ = load<T>(cols_, Full{});
+  }
+
+  ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Full) const {
+    return (g * Lanes<T>{detail::spread_rows<T, kLanes, width>(rows_ + i / width)}) * all_cols_;
+  }
+  // At the end of a run.
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+    T rows[kLanes] = {};
+    for (int k = 0; k < count_of(extent); ++k) rows[k] = rows_[(i + k) / width];
+    return (g * load<T>(rows, extent)) * load<T>(cols_ + i % kLanes, extent);
+  }
+
+ private:
+  template <int n>
+  static constexpr int count_of(Exactly<n>) {
+    return n;
+  }
+  static constexpr int count_of(One) { return 1; }
+  static constexpr int count_of(Part part) { return part.count; }
+
+  const T* rows_;
+  T cols_[kLanes];
+  Lanes<T> all_cols_;
+};
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#include "adafactor/exact_end.hpp"

@@ -130,13 +130,19 @@ class Decisions {
     if (!leaf.factored || plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
     const auto [rows, cols] = moment_ranges(leaf);
     const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
+    const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
+    const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
+    // Nearly always, and seen without a root: each of the factors below is at most 1e12.
+    constexpr double square = 1e24;
+    const double squares = leaf.norm_factor * leaf.norm_factor * leaf.gradient_squares;
+    if (leaf.measures() && mean < square * rows.smallest && squares < square && gradient_scale < 1e12 && scale < 1e12) {
+      return false;
+    }
     const double row_factor = std::sqrt(mean / rows.smallest);
     const double norm = leaf.norm_factor * std::sqrt(leaf.gradient_squares);
     // G^2 is at most all columns' share of R.
     const double share = static_cast<double>(leaf.cols) / leaf.one_minus_beta_2;
     const double product = std::min(row_factor * norm, std::sqrt(mean * share));
-    const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
-    const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
     if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
     return !leaf.measures() && row_factor / std::sqrt(cols.smallest) * norm > limit;
   }

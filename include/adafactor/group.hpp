@@ -92,22 +92,17 @@ ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
   return group;
 }
 
-// Reads n numbers, each `apart` after the last. Built in one expression: number by number, GCC would build them in
-// memory, and wait for its stores.
-template <class T, int n>
-ADAFACTOR_INLINE Group<T, n> load_group_apart(const T* from, std::int64_t apart) {
+// The numbers number(first), number(first + 1), ..., asked for in this order. Built in one expression: number by number,
+// GCC would build them in memory, and wait for its stores.
+template <class T, int n, class Number>
+ADAFACTOR_INLINE Group<T, n> group_of(const Number& number, int first = 0) {
   Group<T, n> group;
   if constexpr (n > kNativeWidth<T>) {
-    group.low = load_group_apart<T, n / 2>(from, apart);
-    group.high = load_group_apart<T, n / 2>(from + n / 2 * apart, apart);
+    group.low = group_of<T, n / 2>(number, first);
+    group.high = group_of<T, n / 2>(number, first + n / 2);
   } else {
-    const auto read = [&](int i) ADAFACTOR_INLINE_LAMBDA {
-      T one;
-      std::memcpy(&one, from + i * apart, sizeof one);
-      return one;
-    };
     group.value = [&]<int... i>(std::integer_sequence<int, i...>) ADAFACTOR_INLINE_LAMBDA {
-      return decltype(group.value){read(i)...};
+      return decltype(group.value){number(first + i)...};
     }(std::make_integer_sequence<int, n>{});
   }
   return group;

@@ -226,7 +226,11 @@ ADAFACTOR_INLINE double fold(const Lanes<T, n>& lanes) {
 // Reads sixteen numbers, each `apart` after the last.
 template <class T>
 ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
-  return {detail::load_group_apart<T, kLanes>(from, apart)};
+  return {detail::group_of<T, kLanes>([&](int i) ADAFACTOR_INLINE_LAMBDA {
+    T one;
+    std::memcpy(&one, from + i * apart, sizeof one);
+    return one;
+  })};
 }
 
 // to[lane][k] = from[k][lane], for `lanes` runs of n numbers that follow each other.

@@ -58,10 +58,10 @@ ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& b
   }
 }
 
-// The rows of a range as one run: in place, or copied into the buffer.
+namespace detail {
+
 template <class T>
-const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
-  if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
+const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Slice from(walk, slice);
     for (std::int64_t r = 0; r < count; ++r) {
@@ -71,10 +71,8 @@ const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
   return buffer;
 }
 
-// The same of G, or of G before it is clipped by value.
-template <class T, bool clips = true>
-const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
-  if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+template <class T, bool clips>
+const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   if (leaf.gradient.data && leaf.gradient.whole) {
     const std::int64_t first = range.first * leaf.cols;
     with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
@@ -93,6 +91,22 @@ const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
     }
   });
   return buffer;
+}
+
+}  // namespace detail
+
+// The rows of a range as one run: in place, or copied into the buffer.
+template <class T>
+ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+  if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
+  return detail::copy_rows(leaf, walk, range, buffer);
+}
+
+// The same of G, or of G before it is clipped by value.
+template <class T, bool clips = true>
+ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
+  if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+  return detail::make_gradient_rows<T, clips>(leaf, range, buffer);
 }
 
 // The factors of each element of one run, and with them the update.

@@ -63,11 +63,16 @@ class RowGroup {
     const auto end = fill<T, width>(static_cast<T>(leaf_.cols));
     const auto place = load<T>(places, extent);
     auto sums = zeros;
-    for (int row = 0; row < count_; ++row) {
+    const auto add_row = [&](int row) ADAFACTOR_INLINE_LAMBDA {
       const auto squares = load<T>(squares_ + row * leaf_.cols, extent);
       sums = sums + squares;
-      row_sums[row] = fold(select_less(place, end, squares, zeros));
+      return fold(select_less(place, end, squares, zeros));
+    };
+    int row = 0;
+    for (; row + 8 <= count_; row += 8) {
+      store(row_sums + row, Lanes<double, 8>{group_of<double, 8>(add_row, row)}, Exactly<8>{});
     }
+    for (; row < count_; ++row) row_sums[row] = add_row(row);
     store(totals, load<double>(totals, extent) + widen(sums), extent);
   }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <utility>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/lanes.hpp"
@@ -23,9 +22,7 @@ ADAFACTOR_INLINE Group<T, n> spread_rows(const T* rows) {
     group.low = spread_rows<T, n / 2, width>(rows);
     group.high = spread_rows<T, n / 2, width>(rows + n / 2 / width);
   } else {
-    group.value = [&]<int... i>(std::integer_sequence<int, i...>) ADAFACTOR_INLINE_LAMBDA {
-      return decltype(group.value){rows[i / width]...};
-    }(std::make_integer_sequence<int, n>{});
+    group = group_of<T, n>([&](int i) ADAFACTOR_INLINE_LAMBDA { return rows[i / width]; });
   }
   return group;
 }

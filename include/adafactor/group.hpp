@@ -92,8 +92,8 @@ ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
   return group;
 }
 
-// The numbers number(first), number(first + 1), ..., asked for in this order. Built in one expression: number by number,
-// GCC would build them in memory, and wait for its stores.
+// The numbers number(first), number(first + 1), ..., asked for in this order. Built in one expression: number by
+// number, GCC would build them in memory, and wait for its stores.
 template <class T, int n, class Number>
 ADAFACTOR_INLINE Group<T, n> group_of(const Number& number, int first = 0) {
   Group<T, n> group;

@@ -1,5 +1,5 @@
-// Rows of four or eight, of which sixteen elements hold whole ones: the factors of their elements are made in registers,
-// from one number a row and from the columns' that all rows share.
+// Rows of four or eight, of which sixteen elements hold whole ones: the factors of their elements are made in
+// registers, from one number a row and from the columns' that all rows share.
 #pragma once
 
 #include <cstdint>

@@ -120,8 +120,8 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   arrays.rates.clear();
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
-  const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(), arrays.rates.data(),
-                  grad_multiplier, arrays.moved};
+  const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(),
+                  arrays.rates.data(),      grad_multiplier,         arrays.moved};
   const Outcome outcome = without_gil([&] { return step(object.state, call, cpu::kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;

@@ -38,9 +38,9 @@ std::vector<plain::Number> numbers_of(const TensorView& view, std::int64_t count
 }
 
 adafactor::Outcome step(State& state, const digest::Arrays& parameters, const digest::Arrays& gradients,
-                        const digest::Arrays& outputs) {
+                        const digest::Arrays& outputs, bool moved = true) {
   const adafactor::LearningRate rate{state.plan().call().learning_rate, false};
-  return adafactor::step(state, {parameters.views(), gradients.views(), outputs.views(), &rate, 1},
+  return adafactor::step(state, {parameters.views(), gradients.views(), outputs.views(), &rate, 1, moved},
                          adafactor::compiled_kernels());
 }
 
@@ -175,6 +175,27 @@ void other_arrays_get_the_same_bits_and_the_old_ones_stay() {
   }
 }
 
+// What a state remembers of where they lie is as good as what it is told, a skipped call included.
+void arrays_that_have_not_moved_are_found_again() {
+  const std::vector<LeafSpec> leaves{{{300, 30}, DType::float32}, {{11}, DType::float64}, {{6, 8}, DType::float32}};
+  for (const Setting& setting : settings()) {
+    const auto plan = std::make_shared<const Plan>(leaves, std::vector{setting.config});
+    State told(plan);
+    State remembering(plan);
+    digest::Arrays parameters[] = {digest::Arrays(leaves), digest::Arrays(leaves)};
+    digest::Arrays gradients(leaves);
+    for (digest::Arrays& each : parameters) each.fill(3, {-2, 1, 0});
+    for (std::uint64_t call = 0; call < 6; ++call) {
+      gradients.fill(50 + call, {-2, 1, 0});
+      if (call == 3) static_cast<float*>(gradients.views()[2].data)[5] = std::numeric_limits<float>::infinity();
+      const bool updated = step(told, parameters[0], gradients, parameters[0]).updated;
+      CHECK_EQ(step(remembering, parameters[1], gradients, parameters[1], call == 0).updated, updated);
+      CHECK_EQ(parameters[0].fold_into(0), parameters[1].fold_into(0));
+    }
+    CHECK(std::memcmp(told.memory(), remembering.memory(), static_cast<std::size_t>(plan->state_nbytes())) == 0);
+  }
+}
+
 // Two leaves, the second with something in its gradient.
 struct Pair {
   explicit Pair(const Config& config) : state(std::make_shared<const Plan>(leaves, std::vector{config})) {
@@ -277,6 +298,7 @@ void views_are_held_against_the_plan() {
 int main() {
   steps_agree_with_the_plain_update();
   other_arrays_get_the_same_bits_and_the_old_ones_stay();
+  arrays_that_have_not_moved_are_found_again();
   a_gradient_that_is_not_finite_changes_nothing();
   a_leaf_without_a_gradient_is_left_alone();
   views_are_held_against_the_plan();

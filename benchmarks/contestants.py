@@ -17,7 +17,9 @@ from benchmarks import trees
 from benchmarks.traffic import Streams
 
 Arrays = list[Any]
-LEARNING_RATE = 1e-6  # the gradients never change: so parameters hardly do, in as many steps as are timed
+LEARNING_RATE = 1e-2  # torch's and transformers' default
+# Where many steps with the same gradients are timed: parameters that grew all the time would leave float.
+TIMED_LEARNING_RATE = 1e-6
 
 
 class Made(NamedTuple):
@@ -31,7 +33,7 @@ class Contestant(NamedTuple):
     """How a contestant is shown, made and counted."""
 
     title: str
-    make: Callable[[Arrays, Arrays], Made]
+    make: Callable[..., Made]  # of parameters and gradients; takes a learning_rate
     needs: Sequence[str] = ()  # modules
     keras: str | None = None  # the backend, which Keras fixes when it is imported: a process for each
     streams: Streams | None = None  # of this project's steps
@@ -39,22 +41,25 @@ class Contestant(NamedTuple):
     bytes_per_float32: int | None = None  # that a peer has to move, where that is plain
 
 
-def ours(params: Arrays, grads: Arrays, **knobs: Any) -> Made:
+def ours(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE, **knobs: Any) -> Made:
     params = [array.copy() for array in params]
-    state = adafactor.init(params, learning_rate=LEARNING_RATE, **knobs)
+    state = adafactor.init(params, learning_rate=learning_rate, **knobs)
     return Made(lambda: adafactor.step(params, grads, state), lambda: params)
 
 
-def ours_in_sixteen_bits(params: Arrays, grads: Arrays, *, gradients_too: bool) -> Made:
+def ours_in_sixteen_bits(
+    params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE, *, gradients_too: bool
+) -> Made:
     dtype = trees.numpy_dtype("bfloat16")
     return ours(
         [array.astype(dtype) for array in params],
         [array.astype(dtype) for array in grads] if gradients_too else grads,
+        learning_rate,
     )
 
 
-def ours_accumulating(params: Arrays, grads: Arrays) -> Made:
-    made = ours(params, grads, gradient_accumulation_steps=2)
+def ours_accumulating(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
+    made = ours(params, grads, learning_rate, gradient_accumulation_steps=2)
 
     def window() -> None:
         made.step()
@@ -89,17 +94,25 @@ def torch_parameters(params: Arrays, grads: Arrays) -> Arrays:
     return parameters
 
 
-def of_torch(params: Arrays, grads: Arrays, *, module: str, name: str, **settings: Any) -> Made:
+def of_torch(
+    params: Arrays,
+    grads: Arrays,
+    learning_rate: float = LEARNING_RATE,
+    *,
+    module: str,
+    name: str,
+    **settings: Any,
+) -> Made:
     """An optimizer in torch's shape, from whichever library."""
     parameters = torch_parameters(params, grads)
-    optimizer = getattr(importlib.import_module(module), name)(parameters, lr=LEARNING_RATE, **settings)
+    optimizer = getattr(importlib.import_module(module), name)(parameters, lr=learning_rate, **settings)
     return Made(optimizer.step, lambda: [torch_array(parameter) for parameter in parameters])
 
 
-def ours_on_torch(params: Arrays, grads: Arrays) -> Made:
+def ours_on_torch(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     """Each step gathers the gradients from the parameters, as those of torch's own optimizers do."""
     named = {f"parameter.{index}": each for index, each in enumerate(torch_parameters(params, grads))}
-    state = adafactor.init(named, learning_rate=LEARNING_RATE)
+    state = adafactor.init(named, learning_rate=learning_rate)
 
     def step() -> None:
         adafactor.step(named, {name: parameter.grad for name, parameter in named.items()}, state)
@@ -107,13 +120,13 @@ def ours_on_torch(params: Arrays, grads: Arrays) -> Made:
     return Made(step, lambda: [torch_array(parameter) for parameter in named.values()])
 
 
-def ours_on_jax(params: Arrays, grads: Arrays) -> Made:
+def ours_on_jax(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     """The functional call, whose results are the next one's inputs."""
     import jax
 
     values = [jax.numpy.array(array) for array in params]
     gradients = [jax.numpy.asarray(array) for array in grads]
-    held = [values, adafactor.init(values, learning_rate=LEARNING_RATE)]
+    held = [values, adafactor.init(values, learning_rate=learning_rate)]
 
     def step() -> None:
         held[:] = adafactor.update(held[0], gradients, held[1])[:2]
@@ -135,19 +148,19 @@ class Exporter:
         return self._array.__dlpack__(max_version=max_version)
 
 
-def ours_through_dlpack(params: Arrays, grads: Arrays) -> Made:
+def ours_through_dlpack(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     params = [array.copy() for array in params]
     exported, gradients = ([Exporter(array) for array in arrays] for arrays in (params, grads))
-    state = adafactor.init(exported, learning_rate=LEARNING_RATE)
+    state = adafactor.init(exported, learning_rate=learning_rate)
     return Made(lambda: adafactor.step(exported, gradients, state), lambda: params)
 
 
-def optax_step(params: Arrays, grads: Arrays) -> Made:
+def optax_step(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     """The compiled step, with the old parameters and state given away to it, as a training loop has it."""
     import jax
     import optax
 
-    optimizer = optax.adafactor(learning_rate=LEARNING_RATE)
+    optimizer = optax.adafactor(learning_rate=learning_rate)
 
     @functools.partial(jax.jit, donate_argnums=(0, 2))
     def compiled(values: Any, gradients: Any, state: Any) -> Any:
@@ -165,13 +178,13 @@ def optax_step(params: Arrays, grads: Arrays) -> Made:
     return Made(step, lambda: [np.asarray(value) for value in held[0]])
 
 
-def keras_on_torch(params: Arrays, grads: Arrays) -> Made:
+def keras_on_torch(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     import keras
     import torch
 
     variables = [keras.Variable(torch_tensor(array.copy()), dtype=array.dtype.name) for array in params]
     gradients = [torch_tensor(array) for array in grads]
-    optimizer = keras.optimizers.Adafactor(LEARNING_RATE)
+    optimizer = keras.optimizers.Adafactor(learning_rate)
     optimizer.build(variables)
 
     def step() -> None:
@@ -181,14 +194,14 @@ def keras_on_torch(params: Arrays, grads: Arrays) -> Made:
     return Made(step, lambda: [torch_array(each.value) for each in variables])
 
 
-def keras_on_jax(params: Arrays, grads: Arrays) -> Made:
+def keras_on_jax(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     """The optimizer's stateless half, compiled, as Keras' own training loop on JAX has it."""
     import jax
     import keras
 
     variables = [keras.Variable(array, dtype=array.dtype.name) for array in params]
     gradients = [jax.numpy.asarray(array) for array in grads]
-    optimizer = keras.optimizers.Adafactor(LEARNING_RATE)
+    optimizer = keras.optimizers.Adafactor(learning_rate)
     optimizer.build(variables)
     compiled = jax.jit(optimizer.stateless_apply, donate_argnums=(0, 2))
     held = [[each.value for each in variables], [each.value for each in optimizer.variables]]

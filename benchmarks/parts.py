@@ -11,7 +11,7 @@ from typing import Any
 import adafactor
 from adafactor.arrays import library_named
 from adafactor.report import make_report
-from benchmarks.contestants import LEARNING_RATE, torch_parameters
+from benchmarks.contestants import TIMED_LEARNING_RATE, torch_parameters
 
 # What the parts are called where they are shown, in the order in which they happen.
 TITLES = {
@@ -31,7 +31,7 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
     """The calls to time; `core` is `read` and `compute` together."""
     named = {f"parameter.{index}": each for index, each in enumerate(torch_parameters(params, grads))}
     given = {name: parameter.grad for name, parameter in named.items()}
-    state = adafactor.init(named, learning_rate=LEARNING_RATE)
+    state = adafactor.init(named, learning_rate=TIMED_LEARNING_RATE)
     core, tree, library = state._core, state.tree, library_named("torch")
     leaves, gradients, rates = list(named.values()), list(given.values()), state.rates(None)
 

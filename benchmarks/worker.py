@@ -15,7 +15,7 @@ from typing import Any
 
 import adafactor
 from benchmarks import bandwidth, memory, parts, timer, trees
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, TIMED_LEARNING_RATE
 from benchmarks.trees import Workload
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +81,7 @@ def make_steps(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     steps, refused = {}, {}
     for name in job["names"]:
         try:
-            step = CONTESTANTS[name].make(params, grads).step
+            step = CONTESTANTS[name].make(params, grads, learning_rate=TIMED_LEARNING_RATE).step
             step()
         except Exception as error:  # another library's, of whatever kind
             said = str(error).strip().splitlines() or [""]

@@ -172,7 +172,9 @@ def test_an_interrupted_run_keeps_the_workloads_that_it_finished(tmp_path, monke
 
 
 def contestant(step):
-    return Contestant("made up", lambda params, grads: Made(lambda: step(params, grads), lambda: params))
+    return Contestant(
+        "made up", lambda params, grads, learning_rate: Made(lambda: step(params, grads), lambda: params)
+    )
 
 
 def test_a_contestant_that_fails_leaves_the_others(monkeypatch):

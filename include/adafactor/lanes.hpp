@@ -269,7 +269,7 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls body(i, extent) for all of n elements, sixteen at a time, then eight, four and one. For what is done element by
+// Calls body(i, extent) for all of n elements, sixteen at a time, then eight, then one. For what is done element by
 // element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
@@ -279,10 +279,6 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
     body(i, Exactly<8>{});
     i += 8;
   }
-  if (i + 4 <= n) {
-    body(i, Exactly<4>{});
-    i += 4;
-  }
   for (; i < n; ++i) {
     ADAFACTOR_STAY_SCALAR;
     body(i, One{});
@@ -290,7 +286,7 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
 }
 
 // The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out. Overwrites them.
-ADAFACTOR_INLINE double fold_few(double* lanes, int count) {
+inline double fold_few(double* lanes, int count) {
   if (count < 8) {
     for (int half = 4; half >= 1; half /= 2) {
       for (int i = half; i < count; ++i) lanes[i - half] += lanes[i];

@@ -401,3 +401,10 @@ def test_a_tree_cannot_be_changed() -> None:
     for change in (lambda: setattr(tree, "_paths", ()), lambda: delattr(tree, "_paths")):
         assert "immutable" in message(AttributeError, change)
     assert repr(tree) == "Tree(1 leaves in 1 containers)"
+
+
+def test_a_dict_does_not_stand_for_a_namedtuple_with_the_same_fields():
+    Pair = collections.namedtuple("Pair", "w b")
+    tree, _ = Tree.of({"layer": Pair(np.zeros(2), np.zeros(3))})
+    with pytest.raises(ValueError, match=r"^grads layer: dict, expected namedtuple"):
+        tree.leaves({"layer": {"w": np.zeros(2), "b": np.zeros(3)}}, "grads")

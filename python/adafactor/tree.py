@@ -43,11 +43,10 @@ class _Reader(NamedTuple):
     slot: int
     plain: type | None
     keys: tuple[Any, ...]
-    by_key: bool
 
 
 def _reader(node: _Node) -> _Reader:
-    return _Reader(node.slot, PLAIN.get(node.kind), node.keys, node.kind not in ("list", "tuple"))
+    return _Reader(node.slot, PLAIN.get(node.kind), node.keys)
 
 
 def _describe_difference(
@@ -298,9 +297,9 @@ class Tree:
     def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:
         """The pool, for which every container is read once; what each of them held goes to `opened`."""
         pool = [tree]
-        for index, (slot, plain, keys, by_key) in enumerate(self._readers):
+        for index, (slot, plain, keys) in enumerate(self._readers):
             value = pool[slot]
-            if type(value) is dict and by_key and opened is None:
+            if plain is dict and type(value) is dict and opened is None:
                 values = _core.values_in_order(value, keys)
                 if values is not None:
                     pool.extend(values)

@@ -69,6 +69,26 @@ struct Group<T, n, true> {
 #endif
 };
 
+#if ADAFACTOR_NATIVE_LANES
+// n numbers of S as numbers of T. GCC makes two or three instructions of what the CPUs have one for, where T is wider.
+template <class T, int n, class S>
+ADAFACTOR_INLINE typename Register<T, n>::type convert_register(const typename Register<S, n>::type& from) {
+  using To = typename Register<T, n>::type;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) > sizeof(S) && n == 8) return (To)_mm512_maskz_cvtps_pd(0xff, (__m256)from);
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof(T) > sizeof(S) && n == 4) return (To)_mm256_cvtps_pd((__m128)from);
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(T) > sizeof(S) && n == 2) {
+    return (To)_mm_cvtps_pd(_mm_castpd_ps(_mm_set_sd(__builtin_bit_cast(double, from))));
+  }
+#endif
+  return __builtin_convertvector(from, To);
+}
+#endif
+
 // Reads n numbers stored as S.
 template <class T, int n, class S>
 ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
@@ -82,7 +102,7 @@ ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
   } else {
     typename Register<S, n>::type stored;
     std::memcpy(&stored, from, sizeof stored);
-    group.value = __builtin_convertvector(stored, typename Register<T, n>::type);
+    group.value = convert_register<T, n, S>(stored);
   }
 #else
   } else {

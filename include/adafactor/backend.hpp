@@ -61,9 +61,7 @@ class CpuBackend final : public Backend {
     decisions_.judge();
     if (!goes(plan_, workspace_)) return;
     for_tasks(all, [&](Span tiles) {
-      for_tiles(tiles, [](const Tile& tile, const Leaf& leaf, const Kernels& kernels, TileSums*) {
-        kernels.accumulate(leaf, tile);
-      });
+      for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) { kernels_of(leaf).accumulate(leaf, tile); });
     });
   }
 
@@ -102,12 +100,15 @@ class CpuBackend final : public Backend {
   template <class Body>
   void for_tiles(Span tiles, const Body& body) {
     for (std::int64_t t = tiles.first; t < tiles.last; ++t) {
-      const Tile& tile = plan_.tiles()[static_cast<std::size_t>(t)];
-      const DType arithmetic = plan_.leaves()[static_cast<std::size_t>(tile.leaf)].arithmetic;
-      const Leaf& leaf = leaf_at(tile.leaf);
-      body(tile, leaf, kernels_.of(arithmetic), workspace_.sums.data() + leaf.first_tile);
+      const auto index = static_cast<std::size_t>(t);
+      const Tile& tile = plan_.tiles()[index];
+      body(leaf_at(tile.leaf), tile, workspace_.sums[index]);
     }
   }
+
+  const Kernels& kernels_of(const Leaf& leaf) const { return kernels_.of(leaf.arithmetic); }
+  // Of all tiles of the leaf.
+  const TileSums* sums_of(const Leaf& leaf) const { return workspace_.sums.data() + leaf.first_tile; }
 
   const Stage& stage_at(std::int64_t index) const { return schedule_.stages()[static_cast<std::size_t>(index)]; }
 
@@ -142,39 +143,41 @@ class CpuBackend final : public Backend {
   // One phase on some tiles, of a step that goes on or has not been judged; otherwise nothing.
   void work(Phase phase, Span tiles, bool works) {
     if (!works) return;
-    for_tiles(tiles, [&](const Tile& tile, const Leaf& leaf, const Kernels& kernels, TileSums* of_leaf) {
-      TileSums& sums = workspace_.sums[static_cast<std::size_t>(&tile - plan_.tiles().data())];
-      const bool updates = leaf.action == Action::update;
-      switch (phase) {
-        case Phase::moments:
-          if (leaf.action != Action::keep) kernels.moments(leaf, tile, sums);
-          if (leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
-          break;
-        case Phase::means:
-          if (leaf.row_partial) kernels.means(leaf, tile);
-          break;
-        case Phase::factors:
-          if (updates && leaf.factored) kernels.new_moments(leaf, tile, sums);
-          break;
-        case Phase::rms:
-          if (leaf.measures() && !leaf.measures_early()) kernels.rms(leaf, tile, of_leaf, sums);
-          break;
-        case Phase::apply:
-          if (updates || leaf.action == Action::keep) kernels.apply(leaf, tile, of_leaf);
-          break;
-        case Phase::judge:
-          break;
-      }
-    });
+    switch (phase) {
+      case Phase::moments:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.action != Action::keep) kernels_of(leaf).moments(leaf, tile, sums);
+          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums_of(leaf), sums);
+        });
+      case Phase::means:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
+          if (leaf.row_partial) kernels_of(leaf).means(leaf, tile);
+        });
+      case Phase::factors:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.factored && leaf.action == Action::update) kernels_of(leaf).new_moments(leaf, tile, sums);
+        });
+      case Phase::rms:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums_of(leaf), sums);
+        });
+      case Phase::apply:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
+          if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile, sums_of(leaf));
+        });
+      case Phase::judge:
+        return;
+    }
   }
 
   // What follows when a phase is through with some leaves.
   void end(Phase phase, Span leaves) {
     if (phase == Phase::judge) return decisions_.judge();
     for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
-      if (phase == Phase::moments) decisions_.find_norm(i);
-      if (phase == Phase::factors) decisions_.find_clamp(i);
-      if (phase == Phase::rms) decisions_.find_step(i);
+      Leaf& leaf = leaf_at(i);
+      if (phase == Phase::moments) decisions_.find_norm(leaf);
+      if (phase == Phase::factors) decisions_.find_clamp(leaf);
+      if (phase == Phase::rms) decisions_.find_step(leaf);
     }
   }
 

@@ -27,13 +27,12 @@ class Decisions {
       : plan_(plan), workspace_(workspace), kernels_(kernels) {}
 
   // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm.
-  void find_norm(std::int64_t index) {
-    Leaf& leaf = leaf_at(index);
+  void find_norm(Leaf& leaf) {
     if (!leaf.judged) return;
     leaf.gradient_squares = 0;
     const TileSums* sums = sums_of(leaf);
     for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
-    if (leaf.action == Action::accumulate && !fits(leaf.gradient_squares, index)) leaf.gradient_squares = kInfinity;
+    if (leaf.action == Action::accumulate && !fits(leaf)) leaf.gradient_squares = kInfinity;
     leaf.norm_factor = norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
   }
 
@@ -50,21 +49,19 @@ class Decisions {
   }
 
   // After `factors`: whether torch's clamp may bind.
-  void find_clamp(std::int64_t index) {
-    Leaf& leaf = leaf_at(index);
+  void find_clamp(Leaf& leaf) {
     leaf.clamp_binds = leaf.clamps && leaf.factored && leaf.action == Action::update && may_clamp(leaf);
   }
 
   // After `rms`: from the sums of U^2 and P^2 the factor of clipping by rms, and alpha.
-  void find_step(std::int64_t index) {
-    Leaf& leaf = leaf_at(index);
+  void find_step(Leaf& leaf) {
     if (leaf.action != Action::update || leaf.size() == 0) return;
     leaf.wide = false;
     if (leaf.measures()) {
       add_squares(leaf);
-      if (narrow_overflow(index)) {
+      if (narrow_overflow(leaf)) {
         leaf.wide = true;
-        measure_wide(index);
+        measure_wide(leaf);
       }
     }
     const double size = static_cast<double>(leaf.size());
@@ -79,17 +76,16 @@ class Decisions {
     }
     leaf.step_size = leaf.rho * scale;
     if (leaf.decays_by_step) leaf.weight_decay *= leaf.step_size;
-    leaf.wide = leaf.wide || may_overflow(index);
+    leaf.wide = leaf.wide || may_overflow(leaf);
   }
 
  private:
-  Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
   TileSums* sums_of(const Leaf& leaf) { return workspace_.sums.data() + leaf.first_tile; }
 
   // Whether a window of accumulation that holds this much could be completed by zeros: the update's sums stay in range.
-  bool fits(double squares, std::int64_t index) const {
-    const bool narrow = plan_.leaves()[static_cast<std::size_t>(index)].arithmetic == DType::float32;
-    return !narrow || squares <= static_cast<double>(std::numeric_limits<float>::max());
+  static bool fits(const Leaf& leaf) {
+    return leaf.arithmetic != DType::float32 ||
+           leaf.gradient_squares <= static_cast<double>(std::numeric_limits<float>::max());
   }
 
   static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
@@ -105,16 +101,13 @@ class Decisions {
   }
 
   // The squares left float although the gradient is finite.
-  bool narrow_overflow(std::int64_t index) {
-    const Leaf& leaf = leaf_at(index);
-    return plan_.leaves()[static_cast<std::size_t>(index)].arithmetic == DType::float32 &&
-           std::isfinite(leaf.gradient_squares) &&
+  static bool narrow_overflow(const Leaf& leaf) {
+    return leaf.arithmetic == DType::float32 && std::isfinite(leaf.gradient_squares) &&
            !(std::isfinite(leaf.update_squares) && std::isfinite(leaf.parameter_squares));
   }
 
-  void measure_wide(std::int64_t index) {
-    Leaf& leaf = leaf_at(index);
-    const Kernels& kernels = kernels_.of(plan_.leaves()[static_cast<std::size_t>(index)].arithmetic);
+  void measure_wide(Leaf& leaf) {
+    const Kernels& kernels = kernels_.of(leaf.arithmetic);
     TileSums* sums = sums_of(leaf);
     for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
       kernels.rms(leaf, plan_.tiles()[static_cast<std::size_t>(leaf.first_tile + t)], sums, sums[t]);
@@ -124,10 +117,9 @@ class Decisions {
 
   // Whether float may not hold what `apply` forms on the way to a finite update: the row factor, into which everything
   // else is multiplied, its product with G, and U where nobody has measured it.
-  bool may_overflow(std::int64_t index) {
+  bool may_overflow(const Leaf& leaf) {
     constexpr double limit = 1e38;
-    const Leaf& leaf = leaf_at(index);
-    if (!leaf.factored || plan_.leaves()[static_cast<std::size_t>(index)].arithmetic != DType::float32) return false;
+    if (!leaf.factored || leaf.arithmetic != DType::float32) return false;
     const auto [rows, cols] = moment_ranges(leaf);
     const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
     const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);

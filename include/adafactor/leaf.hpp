@@ -56,6 +56,7 @@ enum class Action : std::uint8_t {
 // All that a kernel is told of a leaf; what may change is set anew for each call.
 struct Leaf {
   // Layout and tiling.
+  DType arithmetic = DType::float32;
   bool factored = false;
   std::int64_t slices = 1;
   std::int64_t rows = 1;

@@ -28,7 +28,8 @@ struct Wave {
   Span tasks;
   Span tiles;
   std::int64_t elements = 0;
-  std::int64_t moments = 0;  // of row and col together
+  std::int64_t moments = 0;   // of row and col together
+  std::int64_t partials = 0;  // partial sums
 };
 
 // One phase of one wave.
@@ -108,19 +109,18 @@ class Schedule {
     for (std::int64_t first = 0, last = 0; first < count; first = last) {
       Wave wave;
       std::int64_t bytes = 0;
-      std::int64_t partials = 0;
       for (; last < count; ++last) {
         const LeafPlan& leaf = at(last);
-        const bool fits = bytes + bytes_of(leaf) <= kWaveBytes && partials + leaf.partials() <= kPartials / 2;
+        const bool fits = bytes + bytes_of(leaf) <= kWaveBytes && wave.partials + leaf.partials() <= kPartials / 2;
         if (wave.elements > 0 && leaf.layout.size() > 0 && !fits) break;  // so no wave but the only one is empty
         bytes += bytes_of(leaf);
-        partials += leaf.partials();
+        wave.partials += leaf.partials();
         wave.elements += leaf.layout.size();
         if (leaf.layout.factored) wave.moments += leaf.layout.slices * (leaf.layout.rows + leaf.layout.cols);
       }
       wave.leaves = {first, last};
       wave.tiles = {at(first).first_tile, at(last - 1).first_tile + at(last - 1).tile_count};
-      const bool alone = bytes > kCachedBytes || partials > kPartials / 2;
+      const bool alone = bytes > kCachedBytes || wave.partials > kPartials / 2;
       const auto index = static_cast<std::int64_t>(waves_.size());
       if (alone || !joins) runs_.push_back({index, index});
       ++runs_.back().last;
@@ -172,14 +172,17 @@ class Schedule {
     const auto one = [&](Phase phase, std::int64_t wave) {
       return Span{stage_of(phase, wave), stage_of(phase, wave) + 1};
     };
+    const auto add_task = [&](Span tiles) {
+      tasks_.push_back(tiles);
+      return Span{static_cast<std::int64_t>(tasks_.size()) - 1, static_cast<std::int64_t>(tasks_.size())};
+    };
+    const Span nothing = add_task({0, 0});
     // Of the rows and columns of small waves: all at once.
     std::vector<Span> at_once;
     for (const Wave& wave : waves_) {
       at_once.push_back(wave.tasks);
       if (wave.moments > kSerialMoments || wave.tasks.first == wave.tasks.last) continue;
-      const auto task = static_cast<std::int64_t>(tasks_.size());
-      tasks_.push_back(wave.tiles);
-      at_once.back() = {task, task + 1};
+      at_once.back() = add_task(wave.tiles);
     }
     stages_.resize(static_cast<std::size_t>(judge.last));
     for (const Span run : runs_) {
@@ -192,15 +195,13 @@ class Schedule {
         // Those that had the same part of the buffer before.
         const Span earlier{std::max<std::int64_t>(k - 3, 0), std::max(run.first, k - 1)};
         set(Phase::moments, wave.tasks, {stage_of(Phase::means, earlier.first), stage_of(Phase::means, earlier.last)});
-        set(Phase::means, some, one(Phase::moments, k));
+        set(Phase::means, wave.partials > 0 ? some : nothing, one(Phase::moments, k));
         set(Phase::factors, some, looks_first ? judge : one(Phase::means, k));
         set(Phase::rms, wave.tasks, one(Phase::factors, k));
         set(Phase::apply, wave.tasks, one(Phase::rms, k));
       }
     }
-    const auto task = static_cast<std::int64_t>(tasks_.size());
-    tasks_.push_back({0, 0});
-    stages_.back() = {Phase::judge, {0, everything_.leaves.last}, {task, task + 1}, {0, stage_of(Phase::factors, 0)}};
+    stages_.back() = {Phase::judge, {0, everything_.leaves.last}, nothing, {0, stage_of(Phase::factors, 0)}};
     for (Stage& stage : stages_) stage.first_claim = std::exchange(claims_, claims_ + stage.size());
   }
 
@@ -236,7 +237,8 @@ class Schedule {
   }
 
   void deal_judge() {
-    items_.push_back({static_cast<std::int32_t>(stages_.size() - 1), static_cast<std::int32_t>(tasks_.size() - 1)});
+    items_.push_back(
+        {static_cast<std::int32_t>(stages_.size() - 1), static_cast<std::int32_t>(stages_.back().tasks.first)});
   }
 
   // `moments` of all waves, and after the judge the rest, from the last wave to the first.

@@ -80,6 +80,7 @@ class Workspace {
 
   // What of a leaf does not change from call to call: where it lies and how it is cut, and most of its rule.
   void place(Leaf& leaf, const LeafPlan& plan) {
+    leaf.arithmetic = plan.arithmetic;
     leaf.factored = plan.layout.factored;
     leaf.slices = plan.layout.slices;
     leaf.rows = plan.layout.rows;

@@ -155,6 +155,30 @@ void nothing_is_written_before_everything_was_judged() {
   }
 }
 
+// Of a wave without partial sums nothing is added up, and no tile is looked at for it.
+void means_are_made_where_partial_sums_are() {
+  const Plan plan = plan_of_many_waves(true);
+  const Schedule& schedule = plan.schedule();
+  int with = 0;
+  int without = 0;
+  for (const Stage& stage : schedule.stages()) {
+    if (stage.phase != Phase::means) continue;
+    std::int64_t partials = 0;
+    for (std::int64_t i = stage.leaves.first; i < stage.leaves.last; ++i) {
+      partials += plan.leaves()[static_cast<std::size_t>(i)].partials();
+    }
+    std::int64_t tiles = 0;
+    for (std::int64_t task = stage.tasks.first; task < stage.tasks.last; ++task) {
+      const Span some = schedule.tasks()[static_cast<std::size_t>(task)];
+      tiles += some.last - some.first;
+    }
+    CHECK_EQ(partials > 0, tiles > 0);
+    ++(partials > 0 ? with : without);
+  }
+  CHECK(with > 0);
+  CHECK(without > 0);
+}
+
 // Of as many threads as there may be; a task of a tile has the same home in every phase.
 void every_task_has_a_home() {
   const Plan plan = plan_of_many_waves(true);
@@ -234,6 +258,7 @@ int main() {
   waves_and_tasks_cover_all_tiles_once_in_order();
   every_task_is_dealt_out_once_and_after_what_it_awaits();
   nothing_is_written_before_everything_was_judged();
+  means_are_made_where_partial_sums_are();
   every_task_has_a_home();
   a_global_norm_looks_first_even_where_nan_goes_through();
   partial_sums_fit_their_buffer();

@@ -59,7 +59,7 @@ def test_every_cpp_file_is_a_program_of_the_suite(build):
 
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the instruction sets of x86-64")
 @pytest.mark.parametrize("level", ["v3", "v4"])
-@pytest.mark.parametrize("program", ["test_lanes", "test_noise"])
+@pytest.mark.parametrize("program", ["test_kernels", "test_lanes", "test_noise"])
 def test_cpp_with_an_instruction_set(build, program, level):
     assert_passes(build, f"{program}_{level}")
 

@@ -119,6 +119,7 @@ void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
 template <class T>
 double sum_of(const T* values, std::int64_t n) {
   double sum = 0;
+  if (n == 8) return fold(load<double>(values, Exactly<8>{}));  // what fold_few does
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
@@ -164,22 +165,24 @@ void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
 template <class T>
 MomentRange range_of(const T* moments, std::int64_t n) {
   constexpr double none = __builtin_inf();
+  constexpr Exactly<8> eight;
+  double lows[8];
+  double highs[8];
   MomentRange range{none, 0};
-  if (n >= kLanes) {
-    Lanes<double> low = fill(none);
-    Lanes<double> high = fill(0.0);
-    for (std::int64_t i = 0; i + kLanes <= n; i += kLanes) {
-      const Lanes<double> moment = load<double>(moments + i, Full{});
+  std::int64_t i = 0;
+  if (n >= 8) {
+    auto low = fill<double, 8>(none);
+    auto high = fill<double, 8>(0);
+    for (; i + 8 <= n; i += 8) {
+      const auto moment = load<double>(moments + i, eight);
       low = smaller(low, select_less(0.0, moment, moment, low));
       high = larger(high, moment);
     }
-    double lows[kLanes];
-    double highs[kLanes];
-    store(lows, low, Full{});
-    store(highs, high, Full{});
-    for (int i = 0; i < kLanes; ++i) range = {smaller(range.smallest, lows[i]), larger(range.largest, highs[i])};
+    store(lows, low, eight);
+    store(highs, high, eight);
+    range = {fold_by<detail::Smaller>(lows), fold_by<detail::Larger>(highs)};
   }
-  for (std::int64_t i = n / kLanes * kLanes; i < n; ++i) {
+  for (; i < n; ++i) {
     const double moment = load<double>(moments + i, One{});
     if (moment > 0) range.smallest = smaller(range.smallest, moment);
     range.largest = larger(range.largest, moment);

@@ -223,6 +223,16 @@ ADAFACTOR_INLINE double fold(const Lanes<T, n>& lanes) {
   return (last[0] + last[2]) + (last[1] + last[3]);
 }
 
+// Eight numbers as one, by an operation of which the order does not matter.
+template <class Operation>
+ADAFACTOR_INLINE double fold_by(const double* numbers) {
+  constexpr Exactly<4> half;
+  double four[4];
+  const Lanes<double, 4> low = load<double>(numbers, half);
+  store(four, Lanes<double, 4>{detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)}, half);
+  return Operation::of(Operation::of(four[0], four[1]), Operation::of(four[2], four[3]));
+}
+
 // Reads sixteen numbers, each `apart` after the last.
 template <class T>
 ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {

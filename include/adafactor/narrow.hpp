@@ -12,6 +12,7 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/nearby.hpp"
 #include "adafactor/phases/factors.hpp"
+#include "adafactor/row_range.hpp"
 #include "adafactor/short_rows.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -19,44 +20,8 @@ namespace adafactor::inline ADAFACTOR_ABI {
 // Whether rows are too short for runs of their own.
 inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kLanes && leaf.cols > 0; }
 
-// A range of rows, counted through all slices.
-struct RowRange {
-  std::int64_t first = 0;
-  std::int64_t count = 0;
-};
-
-// The rows of a tile.
-inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
-  return {tile.slice * leaf.rows + tile.row, tile.slices * tile.rows};
-}
-
 // Whether slices are small too; then a range of rows holds whole ones.
 inline bool has_small_slices(const Leaf& leaf) { return leaf.row_factor != nullptr; }
-
-// Calls body(rows) for ranges of as many rows as fit in a block.
-template <class Body>
-void for_row_ranges(const Leaf& leaf, const Tile& tile, const Body& body) {
-  std::int64_t most = kBlock / leaf.cols;
-  if (has_small_slices(leaf)) most -= most % leaf.rows;
-  const RowRange all = rows_of(leaf, tile);
-  for (std::int64_t r = 0; r < all.count; r += most) {
-    body(RowRange{all.first + r, all.count - r < most ? all.count - r : most});
-  }
-}
-
-// Calls body(slice, row, count, offset) for the parts of a range that lie in one slice each; `offset` is how many rows
-// of the range come before.
-template <class Body>
-ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& body) {
-  std::int64_t slice = range.first / leaf.rows;
-  std::int64_t row = range.first % leaf.rows;
-  for (std::int64_t offset = 0; offset < range.count; ++slice, row = 0) {
-    const std::int64_t left = range.count - offset;
-    const std::int64_t count = leaf.rows - row < left ? leaf.rows - row : left;
-    body(slice, row, count, offset);
-    offset += count;
-  }
-}
 
 namespace detail {
 
@@ -111,14 +76,19 @@ ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T
 
 // The factors of each element of one run, and with them the update.
 template <class T>
-class NarrowUpdate {
+class NarrowFactors {
  public:
-  NarrowUpdate(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
+  NarrowFactors(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
       : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
       permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
     }
-    if (leaf.slices == 1 && (leaf.cols == 4 || leaf.cols == 8)) width_ = static_cast<int>(leaf.cols);
+  }
+
+  // As many rows as a range may have: as fit in a block, and where slices are small too, whole ones.
+  static std::int64_t most_rows(const Leaf& leaf) {
+    const std::int64_t most = kBlock / leaf.cols;
+    return has_small_slices(leaf) ? most - most % leaf.rows : most;
   }
 
   // Makes the factors of these rows.
@@ -126,11 +96,6 @@ class NarrowUpdate {
     if (permutes_) {
       read_row_factors(range);
       columns_ = static_cast<const T*>(leaf_.col_factor) + range.first / leaf_.rows * leaf_.cols;
-      return;
-    }
-    if (width_ > 0) {
-      make_row_factors(0, range.first, range.count, 0);
-      columns_ = static_cast<const T*>(leaf_.col_factor);
       return;
     }
     if (leaf_.cols > 8) {
@@ -147,10 +112,6 @@ class NarrowUpdate {
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
     if (permutes_) {
       body(SmallSliceTable::Update<T>{factors_, columns_, table_});
-    } else if (width_ == 8) {
-      body(ShortRowUpdate<T, 8>(factors_, columns_));
-    } else if (width_ == 4) {
-      body(ShortRowUpdate<T, 4>(factors_, columns_));
     } else {
       body(Plain{rows_, cols_});
     }
@@ -192,12 +153,7 @@ class NarrowUpdate {
   void make_row_factors(std::int64_t slice, std::int64_t first, std::int64_t count, std::int64_t offset) {
     if (slice != slice_) mean_ = mean_of_row_moments<T>(leaf_, sums_, slice);
     slice_ = slice;
-    const T* moments = static_cast<const T*>(leaf_.row_moment) + first;
-    for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      auto moment = load<double>(moments + i, extent);
-      const auto bare = select_less(0.0, moment, square_root(mean_ / moment), decltype(moment){});
-      store(factors_ + offset + i, bare * scale_, extent);
-    });
+    store_row_factors(static_cast<const T*>(leaf_.row_moment) + first, mean_, scale_, factors_ + offset, count);
   }
 
   // The same from those that `factors` has kept.
@@ -215,13 +171,24 @@ class NarrowUpdate {
   std::int64_t slice_ = -1;
   double mean_ = 0;
   bool permutes_ = false;  // small slices
-  int width_ = 0;          // that of rows of four or eight, of one slice
   const T* columns_ = nullptr;
   SmallSliceTable table_;
   T factors_[kBlock + kLanes];
   T rows_[kBlock + kLanes];
   T cols_[kBlock + kLanes];
 };
+
+// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
+template <class T, class Body>
+void with_narrow_factors(const Leaf& leaf, const Body& body) {
+  if (leaf.slices == 1 && leaf.cols == 8) {
+    body.template operator()<ShortRowFactors<T, 8>>();
+  } else if (leaf.slices == 1 && leaf.cols == 4) {
+    body.template operator()<ShortRowFactors<T, 4>>();
+  } else {
+    body.template operator()<NarrowFactors<T>>();
+  }
+}
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
 

@@ -23,50 +23,45 @@ namespace detail {
 template <class T>
 inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
 
-// Sixteen rows of a tile, or fewer at its end.
-template <class T>
+// Sixteen rows of a tile, or fewer at its end, of at most `width` numbers, or of just as many where they are `exact`.
+// No wider than needed: what was stored in another shape is slow to read again.
+template <class T, int width, bool exact>
 class RowGroup {
  public:
   explicit RowGroup(const Leaf& leaf) : leaf_(leaf), scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
 
   // Reads at most sixteen rows.
-  void read(RowRange rows) {
+  ADAFACTOR_INLINE void read(RowRange rows) {
     count_ = static_cast<int>(rows.count);
-    const std::int64_t n = rows.count * leaf_.cols;
-    const T* g = read_gradient_rows(leaf_, rows, squares_);
-    for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const auto x = load<T>(g + i, extent) * scale_;
-      store(squares_ + i, x * x, extent);
-    });
-    store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
-  }
-
-  // row_sums <- the sums of the rows; totals <- totals + the sums of the columns, which are made in T; those past the
-  // last column mean nothing.
-  void add_up(double* row_sums, double* totals) const {
-    if (leaf_.cols > 8) {
-      add_up_wide<16>(row_sums, totals);
-    } else if (leaf_.cols > 4) {
-      add_up_wide<8>(row_sums, totals);
-    } else {
-      add_up_wide<4>(row_sums, totals);
+    g_ = read_gradient_rows(leaf_, rows, squares_);
+    if constexpr (!exact) {  // a row is read beyond its end, of what is the group's own
+      const std::int64_t n = rows.count * leaf_.cols;
+      for_each(n, [&](std::int64_t i, auto extent)
+                      ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_ + i, extent)), extent); });
+      store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
     }
   }
 
- private:
-  // No wider than needed: what was stored in another shape is slow to read again.
-  template <int width>
-  void add_up_wide(double* row_sums, double* totals) const {
+  // row_sums <- the sums of the squares of the rows; totals <- totals + those of the columns, which are made in T;
+  // those past the last column mean nothing.
+  ADAFACTOR_INLINE void add_up(double* row_sums, double* totals) const {
     constexpr Exactly<width> extent;
     constexpr T places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const std::int64_t cols = leaf_.cols;
     const auto zeros = fill<T, width>(T{});
-    const auto end = fill<T, width>(static_cast<T>(leaf_.cols));
+    const auto end = fill<T, width>(static_cast<T>(cols));
     const auto place = load<T>(places, extent);
     auto sums = zeros;
     const auto add_row = [&](int row) ADAFACTOR_INLINE_LAMBDA {
-      const auto squares = load<T>(squares_ + row * leaf_.cols, extent);
-      sums = sums + squares;
-      return fold(select_less(place, end, squares, zeros));
+      if constexpr (exact) {
+        const auto squares = square(load<T>(g_ + row * width, extent));
+        sums = sums + squares;
+        return fold(squares);
+      } else {
+        const auto squares = load<T>(squares_ + row * cols, extent);
+        sums = sums + squares;
+        return fold(select_less(place, end, squares, zeros));
+      }
     };
     int row = 0;
     for (; row + 8 <= count_; row += 8) {
@@ -76,18 +71,26 @@ class RowGroup {
     store(totals, load<double>(totals, extent) + widen(sums), extent);
   }
 
+ private:
+  template <class Numbers>
+  ADAFACTOR_INLINE Numbers square(const Numbers& g) const {
+    const Numbers x = g * scale_;
+    return x * x;
+  }
+
   const Leaf& leaf_;
   int count_ = 0;
   T scale_;
+  const T* g_ = nullptr;
   T squares_[kRowGroup * kLanes + kLanes];
 };
 
 // A tile of one slice, or of a part of one.
-template <class T>
+template <class T, int width, bool exact>
 ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
-  const std::int64_t cols = leaf.cols;
+  const std::int64_t cols = exact ? width : leaf.cols;
   T* means = static_cast<T*>(leaf.row_moment) + slice * leaf.rows;
-  RowGroup<T> group(leaf);
+  RowGroup<T, width, exact> group(leaf);
   double column_totals[kLanes] = {};
   double total = 0;
   for (std::int64_t done = 0; done < tile.rows; done += kRowGroup) {
@@ -108,6 +111,15 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
     std::memcpy(partial, column_totals, static_cast<std::size_t>(cols) * sizeof(double));
   }
   return total;
+}
+
+// The function for rows of so many.
+template <class T>
+auto narrow_slice_adder(std::int64_t cols) {
+  if (cols == 8) return &add_narrow_slice<T, 8, true>;
+  if (cols == 4) return &add_narrow_slice<T, 4, true>;
+  if (cols > 8) return &add_narrow_slice<T, 16, false>;
+  return cols > 4 ? &add_narrow_slice<T, 8, false> : &add_narrow_slice<T, 4, false>;
 }
 
 // A tile of small slices, sixteen at a time: lane = place of the slice in the tile mod 16.
@@ -185,7 +197,7 @@ template <class T>
 double narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile) {
   double total = 0;
   T buffer[kBlock];
-  for_row_ranges(leaf, tile, [&](RowRange rows) {
+  for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
     const T scale = static_cast<T>(Gradient<T>::scale(leaf));
     total = add_squares(read_gradient_rows<T, false>(leaf, rows, buffer), scale, rows.count * leaf.cols, total);
   });
@@ -200,8 +212,9 @@ ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
     total = with_small_slice<T>(leaf,
                                 [&](auto shape) { return SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(); });
   } else {
+    const auto add_slice = narrow_slice_adder<T>(leaf.cols);
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      total += add_narrow_slice<T>(leaf, tile, slice);
+      total += add_slice(leaf, tile, slice);
     }
   }
   // Clipping would hide an Inf; what it has not hidden is in the total.

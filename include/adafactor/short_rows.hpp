@@ -1,11 +1,15 @@
-// Rows of four or eight, of which sixteen elements hold whole ones: the factors of their elements are made in
-// registers, from one number a row and from the columns' that all rows share.
+// Rows of four or eight of one slice, of which sixteen elements hold whole ones: the factors of their elements are made
+// in registers, from one number a row and from the columns' that all rows share.
 #pragma once
 
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
-#include "adafactor/lanes.hpp"
+#include "adafactor/gradient.hpp"
+#include "adafactor/kernels.hpp"
+#include "adafactor/leaf.hpp"
+#include "adafactor/phases/factors.hpp"
+#include "adafactor/row_range.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -60,6 +64,39 @@ class ShortRowUpdate {
   const T* rows_;
   T cols_[kLanes];
   Lanes<T> all_cols_;
+};
+
+// The factors of a range of such rows, and with them the update.
+template <class T, int width>
+class ShortRowFactors {
+ public:
+  ShortRowFactors(const Leaf& leaf, const Tile&, const TileSums* sums, double scale)
+      : moments_(static_cast<const T*>(leaf.row_moment)),
+        mean_(mean_of_row_moments<T>(leaf, sums, 0)),
+        scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale),
+        update_(factors_, static_cast<const T*>(leaf.col_factor)) {}
+
+  ShortRowFactors(const ShortRowFactors&) = delete;  // the update knows where the factors are
+  ShortRowFactors& operator=(const ShortRowFactors&) = delete;
+
+  // As many rows as a range may have.
+  static constexpr std::int64_t most_rows(const Leaf&) { return kBlock / width; }
+
+  // Makes the factors of these rows.
+  void prepare(RowRange range) { store_row_factors(moments_ + range.first, mean_, scale_, factors_, range.count); }
+
+  // Calls body(update) with the update as a function of lanes.
+  template <class Body>
+  ADAFACTOR_INLINE void with_lanes(const Body& body) const {
+    body(update_);
+  }
+
+ private:
+  const T* moments_;
+  double mean_;
+  double scale_;
+  ShortRowUpdate<T, width> update_;
+  T factors_[kBlock / width + kLanes];
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -145,15 +145,15 @@ class SliceApply {
 };
 
 // A tile of short rows of arrays that lie side by side.
-template <class T>
+template <class T, class Factors>
 class NarrowApply {
  public:
   NarrowApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums)
       : leaf_(leaf), tile_(tile), output_(leaf), factors_(leaf, tile, leaf_sums, leaf.update_scale()) {}
 
-  void operator()() {
+  ADAFACTOR_OWN_FRAME void operator()() {
     T buffer[kBlock];
-    for_row_ranges(leaf_, tile_, [&](RowRange rows) {
+    for_row_ranges(leaf_, tile_, Factors::most_rows(leaf_), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
       const T* g = read_gradient_rows(leaf_, rows, buffer);
       factors_.prepare(rows);
       if (output_.in_place() && !leaf_.links_update()) {
@@ -189,7 +189,7 @@ class NarrowApply {
   const Leaf& leaf_;
   const Tile& tile_;
   WholeOutput<T> output_;
-  NarrowUpdate<T> factors_;
+  Factors factors_;
 };
 
 // The moments that `factors` left in the workspace become the state.
@@ -238,7 +238,7 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
   if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && WholeOutput<T>::fits(leaf)) {
-    detail::NarrowApply<T>(leaf, tile, leaf_sums)();
+    with_narrow_factors<T>(leaf, [&]<class Factors>() { detail::NarrowApply<T, Factors>(leaf, tile, leaf_sums)(); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       if (updates) {

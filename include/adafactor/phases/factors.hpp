@@ -57,7 +57,7 @@ class SmallSliceFactors {
 };
 
 template <class T>
-void store_row_factors(const Leaf& leaf, const Tile& tile) {
+void store_small_slice_factors(const Leaf& leaf, const Tile& tile) {
   with_small_slice<T>(leaf, [&](auto shape) {
     SmallSliceFactors<T, decltype(shape)> store_factors(leaf, shape);
     for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
@@ -85,7 +85,7 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
     sums.row_moments = sum_of(row, count);
     sums.rows = range_of(row, count);
-    if (leaf.row_factor) detail::store_row_factors<T>(leaf, tile);
+    if (leaf.row_factor) detail::store_small_slice_factors<T>(leaf, tile);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.cols + tile.col;
@@ -95,6 +95,16 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     store_inverse_roots(col, static_cast<T*>(leaf.col_factor) + first, count);
     sums.cols = range_of(col, count);
   }
+}
+
+// factors <- scale (R / M)^-1/2 for n rows of R and their M, 0 where R is 0.
+template <class T>
+void store_row_factors(const T* moments, double mean, double scale, T* factors, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    auto moment = load<double>(moments + i, extent);
+    const auto bare = select_less(0.0, moment, square_root(mean / moment), decltype(moment){});
+    store(factors + i, bare * scale, extent);
+  });
 }
 
 // M of a slice: the mean of its new R. `sums` are those of the leaf's tiles.

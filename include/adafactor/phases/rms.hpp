@@ -91,13 +91,13 @@ class SliceSquares {
 };
 
 // A tile of short rows.
-template <class T>
-Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
-  NarrowUpdate<T> factors(leaf, tile, leaf_sums, 1);
+template <class T, class Factors>
+ADAFACTOR_OWN_FRAME Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
+  Factors factors(leaf, tile, leaf_sums, 1);
   Squares total;
   T g_buffer[kBlock];
   T p_buffer[kBlock];
-  for_row_ranges(leaf, tile, [&](RowRange rows) {
+  for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
     const T* g = read_gradient_rows(leaf, rows, g_buffer);
     const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
     factors.prepare(rows);
@@ -115,7 +115,8 @@ template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;
   if (is_narrow(leaf) && leaf.is_plain()) {
-    total = detail::narrow_squares<T>(leaf, tile, leaf_sums);
+    with_narrow_factors<T>(leaf,
+                           [&]<class Factors>() { total = detail::narrow_squares<T, Factors>(leaf, tile, leaf_sums); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       total = detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);

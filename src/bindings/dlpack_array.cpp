@@ -148,10 +148,30 @@ const dlpack::ExchangeApi* exchange_api_of(py::handle type) {
   return api;
 }
 
-RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request) {
+dlpack::Tensor exchange(py::handle object, const dlpack::ExchangeApi& api, const Request& request) {
   dlpack::Tensor tensor{};
   if (api.tensor_from_object(object.ptr(), &tensor) != 0) refuse_unexported(object, ErrorKind::type, request);
-  return read_tensor(tensor, Permission::granted, request);
+  return tensor;
+}
+
+RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request) {
+  return read_tensor(exchange(object, api, request), Permission::granted, request);
+}
+
+bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor) {
+  if (!view.data || !tensor.data || static_cast<std::byte*>(tensor.data) + tensor.byte_offset != view.data)
+    return false;
+  if (tensor.rank != view.rank || known_dtype(tensor.dtype) != view.dtype) return false;
+  if (tensor.device.kind != dlpack::kCpu || view.device != Device{}) return false;
+  if (!tensor.shape || !tensor.strides || !view.strides) return false;
+  bool is_odd = false;
+  for (int axis = 0; axis < view.rank; ++axis) {
+    if (tensor.shape[axis] != view.shape[axis]) return false;
+    if (view.shape[axis] <= 1) continue;  // a stride that nobody uses
+    if (tensor.strides[axis] != view.strides[axis]) return false;
+    is_odd = is_odd || view.strides[axis] % 2 != 0;
+  }
+  return is_odd;
 }
 
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request) {

@@ -128,6 +128,10 @@ RawArray Lender::read(py::handle object, const Request& request) {
 
 bool Lender::renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room) {
   const Route& route = routes_.of(object, request);
+  if (route.way == Way::exchanged) {
+    const dlpack::Tensor tensor = exchange(object, *route.api, request);
+    if (is_plainly(view, tensor)) return false;
+  }
   const RawArray array = read_array(object, route, loans_, request);
   const bool stays = is_of(view, array);
   // torch gives the GIL away to answer, and whoever gets it may keep it: hundreds of questions would take a second.

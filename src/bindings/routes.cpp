@@ -91,11 +91,7 @@ Route find_route(py::handle object, py::handle type, const Request& request) {
 
 }  // namespace
 
-const Route& Routes::of(py::handle object, const Request& request) {
-  const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
-  for (const Route& route : known_) {
-    if (route.type.is(type)) return route;
-  }
+const Route& Routes::find(py::handle object, py::handle type, const Request& request) {
   Route route = find_route(object, type, request);
   route.type = py::reinterpret_borrow<py::object>(type);
   if (known_.size() == kMost) known_.erase(known_.begin());

@@ -24,9 +24,17 @@ class Routes {
  public:
   // Of the type of an object; throws the request's refusal where it is no array, or one that means more than its
   // memory.
-  const Route& of(py::handle object, const Request& request);
+  const Route& of(py::handle object, const Request& request) {
+    const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+    for (const Route& route : known_) {
+      if (route.type.is(type)) return route;
+    }
+    return find(object, type, request);
+  }
 
  private:
+  const Route& find(py::handle object, py::handle type, const Request& request);
+
   static constexpr std::size_t kMost = 8;
 
   std::vector<Route> known_;

@@ -35,7 +35,7 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
     core, tree, library = state._core, state.tree, library_named("torch")
     leaves, gradients, rates = list(named.values()), list(given.values()), state.rates(None)
 
-    def core_step() -> tuple[Any, int, Any]:
+    def core_step() -> tuple[Any, ...]:
         with state.in_use():
             return core.step(leaves, gradients, leaves, rates, 1.0)
 
@@ -46,14 +46,14 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
             reading._core.check_params(leaves)
             reading._core.check_params(leaves)  # for the gradients, tensors of the same shapes and dtype
 
-    summary, _, table = core_step()
+    summary, _, *found = core_step()
     return {
         "gather": lambda: {name: parameter.grad for name, parameter in named.items()},
         "flatten": lambda: (tree.leaves(named, "params"), tree.leaves(given, "grads", allow_none=True)),
         "read": read,
         "core": core_step,
         "count": lambda: library.mark_written(leaves),
-        "report": lambda: make_report(summary, table, state.paths),
+        "report": lambda: make_report(summary, state.paths, *found),
         "whole": lambda: adafactor.step(named, given, state),
     }
 

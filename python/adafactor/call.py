@@ -86,13 +86,15 @@ def run(
         # Before anything is written, since a filter may make an exception of it.
         _warn_of_absent(told, depth)
     try:
-        summary, nonfinite_leaf, table = state._core.step(leaves, gradients, outputs, rates, multiplier)
+        summary, nonfinite_leaf, table, nonfinite = state._core.step(
+            leaves, gradients, outputs, rates, multiplier
+        )
     except _core.Error as error:
         raise phrase(error, state.paths) from None
     except MemoryError:
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
-    report = make_report(summary, table, state.paths)
+    report = make_report(summary, state.paths, table, nonfinite)
     if outputs is leaves and report.updated:
         # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
         knobs = state.config

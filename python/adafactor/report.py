@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 __all__ = ["StepReport"]
 
-# The arrays of a report, in the order of the core's table.
+# The arrays of a report, in the order of the core.
 PER_LEAF = ("grad_norm", "param_rms", "update_rms", "clip_factor", "step_size", "nonfinite")
 
 
@@ -99,32 +99,23 @@ class StepReport:
         return "\n".join(lines)
 
 
+_FIELDS = tuple(field.name for field in dataclasses.fields(StepReport))
+
+
 def make_report(
     summary: tuple[Any, ...],
-    table: NDArray[np.float64],
     paths: tuple[str, ...],
+    table: NDArray[np.float64],
+    nonfinite: NDArray[np.bool_],
 ) -> StepReport:
-    """The report of one call of the core: `summary` holds the first six fields, `table` a row per array."""
-    updated, skipped, learning_rate, beta_2, rho, global_grad_norm = summary
-    grad_norm, param_rms, update_rms, clip_factor, step_size, nonfinite = table
-    return StepReport(
-        updated=updated,
-        skipped=skipped,
-        learning_rate=learning_rate,
-        beta_2=beta_2,
-        rho=rho,
-        global_grad_norm=global_grad_norm,
-        paths=paths,
-        grad_norm=grad_norm,
-        param_rms=param_rms,
-        update_rms=update_rms,
-        clip_factor=clip_factor,
-        step_size=step_size,
-        nonfinite=nonfinite != 0,
-    )
+    """The report of one call of the core: `summary` has the first six fields, `table` five of the arrays."""
+    report = object.__new__(StepReport)
+    # As the dataclass would; that takes a call for each field, which is much of a step of a few small leaves.
+    report.__dict__.update(zip(_FIELDS, (*summary, paths, *table, nonfinite), strict=True))
+    return report
 
 
 def empty_report() -> StepReport:
     """The report of a call on a tree without leaves."""
     nan = math.nan
-    return make_report((False, False, nan, nan, nan, nan), np.empty((len(PER_LEAF), 0)), ())
+    return make_report((False, False, nan, nan, nan, nan), (), np.empty((5, 0)), np.empty(0, bool))

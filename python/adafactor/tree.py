@@ -210,8 +210,7 @@ class Tree:
             TypeError: a value in the place of a leaf that cannot be an array.
             Exception: whatever a container raises while it is read, unchanged.
         """
-        pool = self._open(tree, role, allow_none)
-        leaves = list(self._pick_leaves(pool))
+        leaves = self._values_of_dict(tree) or list(self._pick_leaves(self._open(tree, role, allow_none)))
         for cls in _core.classes_of(leaves):
             if kind_of(cls) != LEAF and not (allow_none and cls is type(None)):
                 for path, leaf in zip(self._paths, leaves, strict=True):
@@ -293,6 +292,12 @@ class Tree:
             ]
             pending.extend(reversed(children))
         return None
+
+    def _values_of_dict(self, tree: Any) -> list[Any] | None:
+        """The leaves of the one dict that a tree mostly is; None of another, or of one not as expected."""
+        if len(self._readers) != 1 or type(tree) is not dict or self._readers[0].plain is not dict:
+            return None
+        return _core.values_in_order(tree, self._readers[0].keys)
 
     def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:
         """The pool, for which every container is read once; what each of them held goes to `opened`."""

@@ -33,7 +33,7 @@ class Taking {
     for (std::size_t i = 0; i < plan_.leaves().size(); ++i) {
       take(arrays_.parameters[i], item(borrowed_.params, i), borrowed_.access, Role::params, i);
       if (borrowed_.in_place()) {
-        arrays_.outputs[i] = arrays_.parameters[i];
+        if (arrays_.moved) arrays_.outputs[i] = arrays_.parameters[i];
         strides_ += arrays_.parameters[i].rank;
       } else {
         take(arrays_.outputs[i], item(borrowed_.outputs, i), Access::write, Role::params, i);
@@ -90,17 +90,23 @@ struct GiveBack {
   ~GiveBack() { lender.give_back(); }
 };
 
-py::array_t<double> table_of(const State& state, const Outcome& outcome) {
-  const std::size_t count = state.plan().leaves().size();
-  py::array_t<double> table({py::ssize_t{6}, static_cast<py::ssize_t>(count)});
+// Of each leaf a column of five numbers, and whether it is not finite.
+std::pair<py::array_t<double>, py::array_t<bool>> reports_of(const State& state, const Outcome& outcome) {
+  const auto count = static_cast<py::ssize_t>(state.plan().leaves().size());
+  py::array_t<double> table({py::ssize_t{5}, count});
+  py::array_t<bool> nonfinite(count);
   auto cells = table.mutable_unchecked<2>();
-  for (std::size_t i = 0; i < count; ++i) {
-    const LeafReport found = report(state, i, outcome.updated);
-    const double column[] = {found.grad_norm,   found.param_rms, found.update_rms,
-                             found.clip_factor, found.step_size, found.nonfinite ? 1.0 : 0.0};
-    for (py::ssize_t k = 0; k < 6; ++k) cells(k, static_cast<py::ssize_t>(i)) = column[k];
+  auto marks = nonfinite.mutable_unchecked<1>();
+  for (py::ssize_t i = 0; i < count; ++i) {
+    const LeafReport found = report(state, static_cast<std::size_t>(i), outcome.updated);
+    cells(0, i) = found.grad_norm;
+    cells(1, i) = found.param_rms;
+    cells(2, i) = found.update_rms;
+    cells(3, i) = found.clip_factor;
+    cells(4, i) = found.step_size;
+    marks(i) = found.nonfinite;
   }
-  return table;
+  return {std::move(table), std::move(nonfinite)};
 }
 
 // (updated, skipped, learning rate, beta_2, rho, global norm)
@@ -125,8 +131,9 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   const Outcome outcome = without_gil([&] { return step(object.state, call, cpu::kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;
-  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
-                        table_of(object.state, outcome));
+  const auto [table, nonfinite] = reports_of(object.state, outcome);
+  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf, table,
+                        nonfinite);
 }
 
 // The checks of a step for parameters alone, which somebody else is going to write or, if not `written`, to read.
@@ -144,7 +151,8 @@ void bind_step(py::module_& m) {
   auto type = py::reinterpret_borrow<py::classh<StateObject>>(m.attr("State"));
   type.def("step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
            py::arg("grad_multiplier"),
-           "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of six rows).");
+           "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of five rows, which "
+           "leaves are not finite).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
            "The checks of a step, for parameters alone.");
 }

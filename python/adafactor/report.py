@@ -118,4 +118,6 @@ def make_report(
 def empty_report() -> StepReport:
     """The report of a call on a tree without leaves."""
     nan = math.nan
-    return make_report((False, False, nan, nan, nan, nan), (), np.empty((5, 0)), np.empty(0, bool))
+    return make_report(
+        (False, False, nan, nan, nan, nan), (), np.empty((len(PER_LEAF) - 1, 0)), np.empty(0, bool)
+    )

@@ -154,8 +154,8 @@ dlpack::Tensor exchange(py::handle object, const dlpack::ExchangeApi& api, const
   return tensor;
 }
 
-RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request) {
-  return read_tensor(exchange(object, api, request), Permission::granted, request);
+RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request) {
+  return read_tensor(tensor, Permission::granted, request);
 }
 
 bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor) {

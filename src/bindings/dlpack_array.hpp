@@ -11,7 +11,7 @@ const dlpack::ExchangeApi* exchange_api_of(py::handle type);
 
 // What the object fills in itself and owns; it grants every write.
 dlpack::Tensor exchange(py::handle object, const dlpack::ExchangeApi& api, const Request& request);
-RawArray read_exchanged(py::handle object, const dlpack::ExchangeApi& api, const Request& request);
+RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request);
 
 // Whether a tensor is the one that the view was made of, in the CPU's memory, and no lazy negation: its strides are not
 // those of imaginary parts, of which torch negates the ones of a conjugate. False where it takes more to find out.

@@ -17,7 +17,7 @@ RawArray read_by_route(py::handle object, const Route& route, Loans& loans, cons
     case Way::numpy:
       return read_numpy(object, request);
     case Way::exchanged:
-      return read_exchanged(object, *route.api, request);
+      return read_exchanged(exchange(object, *route.api, request), request);
     case Way::managed:
       return read_managed(object, *route.api, loans, request);
     case Way::capsule: {
@@ -116,6 +116,30 @@ bool may_be_imaginary(const RawArray& array) {
   return true;
 }
 
+// Where the strides of a view go.
+struct Room {
+  std::int64_t* strides;
+  int rank;
+};
+
+// Makes a view that of an array that was read, unless it is that already.
+bool renew_as(TensorView& view, py::handle object, const Route& route, const RawArray& array, const Request& request,
+              Room room) {
+  const bool stays = is_of(view, array);
+  // torch gives the GIL away to answer, and whoever gets it may keep it: hundreds of questions would take a second.
+  if (route.is_negated && (!stays || may_be_imaginary(array))) refuse_negated(object, route, request);
+  refuse_unwritable(array, request);
+  if (stays) return false;
+  view = {};  // where anything below is refused, too
+  // A view without data stands for an array that is missing; one without elements may lie at any address.
+  static std::byte nowhere;
+  const bool strided = array.strides && array.rank <= room.rank;
+  if (strided) write_strides(array, request, room.strides);
+  view = {array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape,
+          strided ? room.strides : nullptr};
+  return true;
+}
+
 }  // namespace
 
 RawArray Lender::read(py::handle object, const Request& request) {
@@ -128,24 +152,12 @@ RawArray Lender::read(py::handle object, const Request& request) {
 
 bool Lender::renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room) {
   const Route& route = routes_.of(object, request);
-  if (route.way == Way::exchanged) {
-    const dlpack::Tensor tensor = exchange(object, *route.api, request);
-    if (is_plainly(view, tensor)) return false;
+  if (route.way != Way::exchanged) {
+    return renew_as(view, object, route, read_array(object, route, loans_, request), request, {strides, room});
   }
-  const RawArray array = read_array(object, route, loans_, request);
-  const bool stays = is_of(view, array);
-  // torch gives the GIL away to answer, and whoever gets it may keep it: hundreds of questions would take a second.
-  if (route.is_negated && (!stays || may_be_imaginary(array))) refuse_negated(object, route, request);
-  refuse_unwritable(array, request);
-  if (stays) return false;
-  view = {};  // where anything below is refused, too
-  // A view without data stands for an array that is missing; one without elements may lie at any address.
-  static std::byte nowhere;
-  const bool strided = array.strides && array.rank <= room;
-  if (strided) write_strides(array, request, strides);
-  view = {array.data ? array.data : &nowhere, array.dtype, array.device, array.rank, array.shape,
-          strided ? strides : nullptr};
-  return true;
+  const dlpack::Tensor tensor = exchange(object, *route.api, request);
+  if (is_plainly(view, tensor)) return false;
+  return renew_as(view, object, route, read_exchanged(tensor, request), request, {strides, room});
 }
 
 }  // namespace adafactor::bindings

@@ -3,9 +3,13 @@
 set(ADAFACTOR_THREADS "" CACHE STRING "openmp, pool or serial; empty: openmp where the compiler has it, else pool")
 set_property(CACHE ADAFACTOR_THREADS PROPERTY STRINGS "" openmp pool serial)
 
-# Gives a target what code with these threads is compiled and linked with; sets ADAFACTOR_THREADS_KIND for the caller.
-function(adafactor_use_threads target)
+# Gives a target what code with these threads is compiled and linked with, that of its users where `scope` is INTERFACE;
+# a kind may be named after it. Sets ADAFACTOR_THREADS_KIND for the caller.
+function(adafactor_use_threads target scope)
   set(kind "${ADAFACTOR_THREADS}")
+  if(ARGC GREATER 2)
+    set(kind "${ARGV2}")
+  endif()
   if(kind STREQUAL "")
     find_package(OpenMP QUIET COMPONENTS CXX)
     set(kind pool)
@@ -17,11 +21,11 @@ function(adafactor_use_threads target)
   elseif(NOT kind MATCHES "^(pool|serial)$")
     message(FATAL_ERROR "ADAFACTOR_THREADS is \"${kind}\", expected openmp, pool or serial")
   endif()
-  target_compile_definitions(${target} INTERFACE ADAFACTOR_THREADS=${kind})
+  target_compile_definitions(${target} ${scope} ADAFACTOR_THREADS=${kind})
   if(kind STREQUAL "openmp")
-    target_link_libraries(${target} INTERFACE OpenMP::OpenMP_CXX)
+    target_link_libraries(${target} ${scope} OpenMP::OpenMP_CXX)
   endif()
   find_package(Threads REQUIRED) # the serial kind, too, is told of forks
-  target_link_libraries(${target} INTERFACE Threads::Threads)
+  target_link_libraries(${target} ${scope} Threads::Threads)
   set(ADAFACTOR_THREADS_KIND "${kind}" PARENT_SCOPE)
 endfunction()

@@ -1,7 +1,11 @@
-// The inline namespace that every header lives in. Two files of one program may be compiled with different flags; their
+// The inline namespaces that everything lives in. Two files of one program may be compiled with different flags; their
 // copies of a template must then be two symbols, or the linker keeps one of them and one file runs the other's code.
+//
+// ADAFACTOR_DATA has the plain data that loops of all instruction sets are handed, and nothing that becomes code of its
+// own; ADAFACTOR_LOOPS the loops, one namespace for each instruction set; ADAFACTOR_ABI the rest.
 #pragma once
 
+#include "adafactor/inlining.hpp"
 #include "adafactor/version.hpp"
 
 #if !defined(__cpp_concepts) || __cpp_concepts < 201907L
@@ -12,16 +16,23 @@
 #error "adafactor promises the same bits for every compiler and CPU: compile this file without -ffast-math."
 #endif
 
+// The instruction set of the loops; a build that compiles them for several gives each its name.
+#if !defined(ADAFACTOR_ISA_TAG)
 #if defined(__AVX512F__)
 #define ADAFACTOR_ISA_TAG avx512
+#elif defined(__AVX2__)
+#define ADAFACTOR_ISA_TAG avx2
 #elif defined(__AVX__)
 #define ADAFACTOR_ISA_TAG avx
+#elif defined(__SSE4_2__)
+#define ADAFACTOR_ISA_TAG sse4
 #elif defined(__SSE2__)
 #define ADAFACTOR_ISA_TAG sse2
 #elif defined(__ARM_NEON)
 #define ADAFACTOR_ISA_TAG neon
 #else
 #define ADAFACTOR_ISA_TAG generic
+#endif
 #endif
 
 // Who runs the loops: openmp, pool or serial, as the build says (-DADAFACTOR_THREADS=pool); where it says nothing,
@@ -34,6 +45,24 @@
 #endif
 #endif
 
-#define ADAFACTOR_JOIN_TAGS(version, isa, threads) version##_##isa##_##threads
-#define ADAFACTOR_EXPAND_TAGS(version, isa, threads) ADAFACTOR_JOIN_TAGS(version, isa, threads)
-#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG, ADAFACTOR_THREADS)
+#define ADAFACTOR_JOIN_TAGS(version, tag) version##_##tag
+#define ADAFACTOR_EXPAND_TAGS(version, tag) ADAFACTOR_JOIN_TAGS(version, tag)
+#define ADAFACTOR_DATA ADAFACTOR_VERSION_TAG
+#define ADAFACTOR_LOOPS ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG)
+
+// Where the functions that do not depend on a file's types are defined: with the headers alone in every file, inline.
+// With ADAFACTOR_COMPILED files declare them only, and what they call stands once in the program: in the library
+// adafactor::compiled (src/cpu, whose files each define a part), or in the one file that defines
+// ADAFACTOR_IMPLEMENTATION.
+#if defined(ADAFACTOR_COMPILED) || defined(ADAFACTOR_IMPLEMENTATION)
+#define ADAFACTOR_FUNCTION
+#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, compiled)
+#else
+#define ADAFACTOR_FUNCTION inline
+#define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_LOOPS, ADAFACTOR_THREADS)
+#endif
+#if !defined(ADAFACTOR_COMPILED) || defined(ADAFACTOR_IMPLEMENTATION)
+#define ADAFACTOR_DEFINES_STEP 1
+#define ADAFACTOR_DEFINES_THREADS 1
+#define ADAFACTOR_DEFINES_LOOPS 1
+#endif

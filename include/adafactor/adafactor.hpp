@@ -1,10 +1,14 @@
-// Adafactor in C++20, header-only: the file that a C++ program includes.
+// Adafactor in C++20: the file that a C++ program includes, headers alone or beside loops that were compiled once.
 #pragma once
 
 #include "adafactor/config.hpp"
 #include "adafactor/error.hpp"
+#include "adafactor/inputs.hpp"
 #include "adafactor/optimizer.hpp"
+#include "adafactor/overlap.hpp"
+#include "adafactor/parallel.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step.hpp"
 #include "adafactor/version.hpp"
+#include "adafactor/workspace.hpp"

@@ -1,10 +1,13 @@
-// How a C++ program names the arrays of a step: by a bare pointer, by a matrix with strides, or by a TensorView.
+// How a C++ program names the arrays of a step, by a bare pointer, by a matrix with strides, or by a TensorView; and
+// what else it may say of a call.
 #pragma once
 
 #include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <type_traits>
 
 #include "adafactor/plan.hpp"
@@ -104,6 +107,17 @@ class GradientArray : public detail::Argument {
   template <class T>
   GradientArray(const MatrixView<T>& matrix) : Argument(matrix) {}
   GradientArray(const TensorView& view) : Argument(view) {}
+};
+
+// What may differ from call to call.
+struct StepOptions {
+  // Instead of the configured learning rate, a finite number >= 0, relative to the scale of the parameter: how a
+  // schedule drives the step. No cap at 1/sqrt(t), unless relative_step is `always`. Default: the configured one.
+  std::optional<double> learning_rate = {};
+  // The same with one number for `config` and one for each of the overrides; at most one of the two.
+  std::span<const double> learning_rates = {};
+  // Every gradient is multiplied by it before anything else is done; finite.
+  double grad_multiplier = 1;
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -11,7 +11,7 @@
 #include "adafactor/kernel_table.hpp"
 #include "adafactor/parallel.hpp"
 #include "adafactor/plan.hpp"
-#include "adafactor/state.hpp"
+#include "adafactor/workspace.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 

@@ -6,9 +6,7 @@
 #include <cstdint>
 #include <limits>
 #include <optional>
-#include <sstream>
 #include <string>
-#include <string_view>
 
 #include "adafactor/error.hpp"
 
@@ -152,7 +150,27 @@ void visit_knobs(Visitor&& visit) {
 
 namespace detail {
 
-inline std::string words(const Range& range) {
+// A range, and a number, for a message.
+ADAFACTOR_FUNCTION std::string words(const Range& range);
+ADAFACTOR_FUNCTION std::string words(double value);
+
+}  // namespace detail
+
+// Throws Error{knob, expected, found} at the first knob that is out of its range or contradicts another.
+ADAFACTOR_FUNCTION void validate(const Config& config);
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+#include <sstream>
+#include <string_view>
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
+ADAFACTOR_FUNCTION std::string words(const Range& range) {
   std::ostringstream text;
   const bool below = range.low == -kInfinity;
   const bool above = range.high == kInfinity || range.high == 0x1p53;
@@ -168,7 +186,7 @@ inline std::string words(const Range& range) {
   return text.str();
 }
 
-inline std::string words(double value) {
+ADAFACTOR_FUNCTION std::string words(double value) {
   std::ostringstream text;
   text << value;
   return text.str();
@@ -205,8 +223,7 @@ inline void refuse_together(bool both, const char* first, const char* second, co
 
 }  // namespace detail
 
-// Throws Error{knob, expected, found} at the first knob that is out of its range or contradicts another.
-inline void validate(const Config& config) {
+ADAFACTOR_FUNCTION void validate(const Config& config) {
   visit_knobs(detail::RangeCheck{config});
   using detail::refuse_together;
   refuse_together(config.warmup_init && config.relative_step == RelativeStep::off, "warmup_init", "relative_step=False",
@@ -228,3 +245,5 @@ inline void validate(const Config& config) {
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

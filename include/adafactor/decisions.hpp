@@ -11,7 +11,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernel_table.hpp"
 #include "adafactor/plan.hpp"
-#include "adafactor/state.hpp"
+#include "adafactor/workspace.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -123,7 +123,7 @@ class Decisions {
     const auto [rows, cols] = moment_ranges(leaf);
     const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
     const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
-    const double gradient_scale = std::abs(Gradient<float>::scale(leaf)) * leaf.norm_factor;
+    const double gradient_scale = std::abs(leaf.gradient_scale()) * leaf.norm_factor;
     // Nearly always, and seen without a root: each of the factors below is at most 1e12.
     constexpr double square = 1e24;
     const double squares = leaf.norm_factor * leaf.norm_factor * leaf.gradient_squares;

@@ -6,7 +6,7 @@
 #include "adafactor/abi.hpp"
 #include "adafactor/half.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_DATA {
 
 // How numbers are stored.
 enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
@@ -15,7 +15,7 @@ enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
 inline constexpr DType kDTypes[] = {DType::float32, DType::float64, DType::bfloat16, DType::float16};
 
 // Bytes of one element.
-constexpr std::int64_t item_size(DType dtype) {
+ADAFACTOR_ALWAYS_INLINE constexpr std::int64_t item_size(DType dtype) {
   switch (dtype) {
     case DType::float64:
       return 8;
@@ -29,7 +29,7 @@ constexpr std::int64_t item_size(DType dtype) {
 }
 
 // The type as NumPy calls it.
-constexpr const char* name(DType dtype) {
+ADAFACTOR_ALWAYS_INLINE constexpr const char* name(DType dtype) {
   switch (dtype) {
     case DType::float64:
       return "float64";
@@ -44,21 +44,23 @@ constexpr const char* name(DType dtype) {
 }
 
 // What a leaf of parameters stored so is computed in, and its state kept in but for small momentum.
-constexpr DType arithmetic_of(DType dtype) { return dtype == DType::float64 ? DType::float64 : DType::float32; }
+ADAFACTOR_ALWAYS_INLINE constexpr DType arithmetic_of(DType dtype) {
+  return dtype == DType::float64 ? DType::float64 : DType::float32;
+}
 
 // Whether a leaf of parameters of one type takes gradients of another: what is computed in float32 goes together in any
 // pairing.
-constexpr bool takes_gradient(DType parameter, DType gradient) {
+ADAFACTOR_ALWAYS_INLINE constexpr bool takes_gradient(DType parameter, DType gradient) {
   return arithmetic_of(parameter) == arithmetic_of(gradient);
 }
 
 // The types of those gradients, for a message.
-constexpr const char* gradients_of(DType parameter) {
+ADAFACTOR_ALWAYS_INLINE constexpr const char* gradients_of(DType parameter) {
   return parameter == DType::float64 ? "float64" : "float32, bfloat16 or float16";
 }
 
 // The difference between 1 and the next number: what `epsilon_1 = None` stands for.
-constexpr double machine_epsilon(DType dtype) {
+ADAFACTOR_ALWAYS_INLINE constexpr double machine_epsilon(DType dtype) {
   switch (dtype) {
     case DType::float64:
       return 0x1p-52;
@@ -72,22 +74,4 @@ constexpr double machine_epsilon(DType dtype) {
   return 0;
 }
 
-// Calls body(Storage<S>{}), where S is how the numbers are stored that a loop in T reads or writes.
-template <class S>
-struct Storage {
-  using type = S;
-};
-template <class T, class Body>
-ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    body(Storage<double>{});
-  } else if (dtype == DType::bfloat16) {
-    body(Storage<Bfloat16>{});
-  } else if (dtype == DType::float16) {
-    body(Storage<Float16>{});
-  } else {
-    body(Storage<float>{});
-  }
-}
-
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_DATA

@@ -30,7 +30,7 @@ class Error : public std::invalid_argument {
     std::int64_t other_leaf = -1;
   };
 
-  explicit Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
+  explicit Error(Facts facts);
 
   ErrorKind kind() const { return facts_.kind; }
   const std::string& role() const { return facts_.role; }
@@ -42,19 +42,31 @@ class Error : public std::invalid_argument {
   std::int64_t other_leaf() const { return facts_.other_leaf; }
 
  private:
-  static std::string phrase(const Facts& facts) {
-    std::string text = facts.role;
-    if (facts.leaf >= 0) text += (text.empty() ? "leaf " : " leaf ") + std::to_string(facts.leaf);
-    if (!facts.knob.empty()) text += (text.empty() ? "" : " ") + facts.knob;
-    if (!text.empty()) text += ": ";
-    text += facts.found;
-    if (!facts.other_role.empty()) text += " " + facts.other_role;
-    if (facts.other_leaf >= 0) text += " leaf " + std::to_string(facts.other_leaf);
-    if (!facts.expected.empty()) text += (facts.found.empty() ? "expected " : ", expected ") + facts.expected;
-    return text;
-  }
+  static std::string phrase(const Facts& facts);
 
   Facts facts_;
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION Error::Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
+
+ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
+  std::string text = facts.role;
+  if (facts.leaf >= 0) text += (text.empty() ? "leaf " : " leaf ") + std::to_string(facts.leaf);
+  if (!facts.knob.empty()) text += (text.empty() ? "" : " ") + facts.knob;
+  if (!text.empty()) text += ": ";
+  text += facts.found;
+  if (!facts.other_role.empty()) text += " " + facts.other_role;
+  if (facts.other_leaf >= 0) text += " leaf " + std::to_string(facts.other_leaf);
+  if (!facts.expected.empty()) text += (facts.found.empty() ? "expected " : ", expected ") + facts.expected;
+  return text;
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -6,6 +6,18 @@
 
 #include "adafactor/abi.hpp"
 
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
+ADAFACTOR_FUNCTION std::atomic<int>& forks();
+
+}  // namespace detail
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -14,7 +26,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace detail {
 
-inline std::atomic<int>& forks() {
+ADAFACTOR_FUNCTION std::atomic<int>& forks() {
   static std::atomic<int> count{0};
   return count;
 }
@@ -27,3 +39,5 @@ inline const int fork_hook = pthread_atfork(nullptr, nullptr, [] { ++forks(); })
 }  // namespace detail
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

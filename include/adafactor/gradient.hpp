@@ -2,13 +2,14 @@
 // gradient links have made G of it.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 
 #include "adafactor/links.hpp"
 #include "adafactor/walk.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // The gradient links of the elements from `first` on, in the order of the state.
 template <class T>
@@ -17,6 +18,11 @@ GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first) {
   return {leaf.accumulates ? static_cast<const T*>(leaf.before.accumulator) + first : nullptr,
           static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
 }
+
+// Whether loops in T read a gradient stored as G through its links. In double and from float16, which is seldom, a
+// buffer is in between: each such loop takes as long to compile as the others.
+template <class T, class G>
+inline constexpr bool kLoopsReadLinks = sizeof(T) == sizeof(float) && !std::same_as<G, Float16>;
 
 // The gradient of one slice of a leaf.
 template <class T>
@@ -28,9 +34,6 @@ class Gradient {
         first_element_(slice * leaf.rows * leaf.cols),
         linked_(leaf.links_gradient()) {}
 
-  // What the elements of a run still have to be multiplied by to be G.
-  static double scale(const Leaf& leaf) { return leaf.links_gradient() ? 1 : leaf.multiplier; }
-
   // Whether runs lie in memory as they are, in whatever type, and may be longer than a block.
   bool in_place() const { return slice_.contiguous() && !linked_; }
 
@@ -41,7 +44,7 @@ class Gradient {
   }
 
   // Whether runs lie in memory, for loops that go through the links where there are any.
-  bool contiguous() const { return slice_.contiguous(); }
+  bool contiguous() const { return slice_.contiguous() && (!linked_ || loops_read_links()); }
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first) const {
@@ -59,6 +62,8 @@ class Gradient {
   }
 
  private:
+  bool loops_read_links() const { return sizeof(T) == sizeof(float) && leaf_.gradient.dtype != DType::float16; }
+
   // Where the array is contiguous, the buffer may be the accumulator itself: each element is read before it is written.
   template <bool clips>
   const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
@@ -86,4 +91,4 @@ class Gradient {
   bool linked_;
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS

@@ -18,7 +18,7 @@
 
 #include "adafactor/exact_begin.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 #if !defined(__GNUC__) || defined(ADAFACTOR_PLAIN_LANES)
 #define ADAFACTOR_NATIVE_LANES 0
@@ -38,7 +38,7 @@ inline constexpr int kRegisterBytes =
     16;
 #endif
 
-namespace detail {
+namespace loop_detail {
 
 #if ADAFACTOR_NATIVE_LANES
 template <class T, int n>
@@ -279,8 +279,8 @@ ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
   return result;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

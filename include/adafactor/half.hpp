@@ -10,7 +10,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/inlining.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_DATA {
 
 // The upper half of a float32: 8 bits of exponent, 7 of fraction.
 struct Bfloat16 {
@@ -22,7 +22,11 @@ struct Float16 {
   std::uint16_t bits;
 };
 
-namespace detail {
+}  // namespace adafactor::inline ADAFACTOR_DATA
+
+namespace adafactor::inline ADAFACTOR_LOOPS {
+
+namespace loop_detail {
 
 template <class To, class From>
 ADAFACTOR_INLINE To bits_as(const From& from) {
@@ -135,20 +139,21 @@ inline constexpr bool kIsHalf<Bfloat16> = true;
 template <>
 inline constexpr bool kIsHalf<Float16> = true;
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The number that a half is; exact.
 template <class Half>
-  requires detail::kIsHalf<Half>
+  requires loop_detail::kIsHalf<Half>
 inline float to_float(Half half) {
-  return detail::bits_as<float>(detail::Format<Half>::template widen<float>(std::uint32_t{half.bits}));
+  return loop_detail::bits_as<float>(loop_detail::Format<Half>::template widen<float>(std::uint32_t{half.bits}));
 }
 
 // The nearest half, ties to even; a NaN stays one, quiet.
 template <class Half>
-  requires detail::kIsHalf<Half>
+  requires loop_detail::kIsHalf<Half>
 inline Half to_half(float value) {
-  const std::uint32_t bits = detail::Format<Half>::template narrow<float>(detail::bits_as<std::uint32_t>(value));
+  const std::uint32_t bits =
+      loop_detail::Format<Half>::template narrow<float>(loop_detail::bits_as<std::uint32_t>(value));
   return {static_cast<std::uint16_t>(bits)};
 }
 inline Bfloat16 to_bfloat16(float value) { return to_half<Bfloat16>(value); }
@@ -156,13 +161,13 @@ inline Float16 to_float16(float value) { return to_half<Float16>(value); }
 
 // One of the two neighbours of a number between them, the nearer one the more often; `noise` is 16 random bits.
 template <class Half>
-  requires detail::kIsHalf<Half>
+  requires loop_detail::kIsHalf<Half>
 inline Half to_half(float value, std::uint16_t noise) {
-  const std::uint32_t bits =
-      detail::Format<Half>::template narrow<float>(detail::bits_as<std::uint32_t>(value), std::uint32_t{noise});
+  const std::uint32_t bits = loop_detail::Format<Half>::template narrow<float>(
+      loop_detail::bits_as<std::uint32_t>(value), std::uint32_t{noise});
   return {static_cast<std::uint16_t>(bits)};
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -8,9 +8,9 @@
 #include "adafactor/group.hpp"
 #include "adafactor/half.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 #if ADAFACTOR_NATIVE_LANES
 template <int n>
@@ -148,8 +148,8 @@ ADAFACTOR_INLINE void store_half_group<Float16, 4>(Float16* to, const Group<floa
 }
 #endif
 
-}  // namespace detail
+}  // namespace loop_detail
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

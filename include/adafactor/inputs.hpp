@@ -25,6 +25,22 @@ inline const std::int64_t* strides_of(const TensorView& view, std::int64_t (&buf
   return buffer;
 }
 
+}  // namespace detail
+
+// The view in the order of the layout. `axes` has room for the larger of 1 and the rank, and outlives the walk.
+ADAFACTOR_FUNCTION Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes);
+
+// Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf);
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
 // Appends an axis; one of which the last appended is the continuation becomes part of it.
 inline void append_axis(Axis* axes, int& rank, std::int64_t extent, std::int64_t stride) {
   if (extent == 1) return;
@@ -37,8 +53,7 @@ inline void append_axis(Axis* axes, int& rank, std::int64_t extent, std::int64_t
 
 }  // namespace detail
 
-// The view in the order of the layout. `axes` has room for the larger of 1 and the rank, and outlives the walk.
-inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) {
+ADAFACTOR_FUNCTION Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) {
   Walk walk;
   walk.data = static_cast<std::byte*>(view.data);
   walk.dtype = view.dtype;
@@ -67,8 +82,7 @@ inline Walk make_walk(const TensorView& view, const Layout& layout, Axis* axes) 
   return walk;
 }
 
-// Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
-inline void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf) {
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
   // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
   const bool written = role == Role::params;
@@ -100,3 +114,5 @@ inline void check_view(const TensorView& view, const LeafPlan& plan, Role role, 
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -10,10 +10,7 @@
 #include "adafactor/lanes.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
-
-// Columns whose sixteen partial sums are folded at once, and the most that a buffer in L1 holds.
-inline constexpr std::int64_t kBlock = 512;
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // Calls body(first, count) for each block of a run of n.
 template <class Body>
@@ -21,14 +18,14 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
   for (std::int64_t first = 0; first < n; first += kBlock) body(first, n - first < kBlock ? n - first : kBlock);
 }
 
-// sum + the squares of scale * g.
-template <class T, class G>
-double add_squares(const G* g, T scale, std::int64_t n, double sum) {
+// sum + the squares of what `function` makes of each element of a run of G.
+template <class T, class G, class Function>
+double add_squares_of(const G* g, const Function& function, std::int64_t n, double sum) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
       for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = load<T>(g + first + i, extent) * scale;
+        const auto x = function(load<T>(g + first + i, extent), first + i, extent);
         store(lanes + i, x * x, extent);
       });
       sum += fold_few(lanes, static_cast<int>(count));
@@ -36,12 +33,19 @@ double add_squares(const G* g, T scale, std::int64_t n, double sum) {
     }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(g + first + i, extent) * scale;
+      const Lanes<T> x = function(load<T>(g + first + i, extent), first + i, extent);
       squares = squares + x * x;
     });
     sum += fold(squares);
   });
   return sum;
+}
+
+// sum + the squares of scale * g.
+template <class T, class G>
+double add_squares(const G* g, T scale, std::int64_t n, double sum) {
+  const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
+  return add_squares_of<T>(g, scaled, n, sum);
 }
 
 // Sums of squares of a run of G, as it is and before it was clipped by value.
@@ -180,7 +184,7 @@ MomentRange range_of(const T* moments, std::int64_t n) {
     }
     store(lows, low, eight);
     store(highs, high, eight);
-    range = {fold_by<detail::Smaller>(lows), fold_by<detail::Larger>(highs)};
+    range = {fold_by<loop_detail::Smaller>(lows), fold_by<loop_detail::Larger>(highs)};
   }
   for (; i < n; ++i) {
     const double moment = load<double>(moments + i, One{});
@@ -304,6 +308,6 @@ void update_full(const T* g, const T* v, T* v_out, FullRule<T> rule, T scale, T*
   });
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

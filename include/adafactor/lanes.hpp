@@ -10,78 +10,77 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/group.hpp"
 #include "adafactor/half_group.hpp"
+#include "adafactor/order.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-inline constexpr int kLanes = 16;
-
-namespace detail {
+namespace loop_detail {
 
 template <class T>
 struct SameAs {
   using type = T;
 };
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // T, but a template does not find out T from it.
 template <class T>
-using Same = typename detail::SameAs<T>::type;
+using Same = typename loop_detail::SameAs<T>::type;
 
 // Sixteen numbers, or eight or four where there are no more. Arithmetic is by element.
 template <class T, int n = kLanes>
 struct Lanes {
-  detail::Group<T, n> group;
+  loop_detail::Group<T, n> group;
 };
 
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> operator+(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Sum>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Sum>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> operator-(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Difference>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Difference>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> operator*(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Product>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Product>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> operator/(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Quotient>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Quotient>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> smaller(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Smaller>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Smaller>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> larger(const Lanes<T, n>& a, const Lanes<T, n>& b) {
-  return {detail::combine<detail::Larger>(a.group, b.group)};
+  return {loop_detail::combine<loop_detail::Larger>(a.group, b.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> where_nonzero(const Lanes<T, n>& a, const Lanes<T, n>& condition) {
-  return {detail::combine<detail::WhereNonzero>(a.group, condition.group)};
+  return {loop_detail::combine<loop_detail::WhereNonzero>(a.group, condition.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> select_less(const Lanes<T, n>& a, const Lanes<T, n>& b, const Lanes<T, n>& c,
                                          const Lanes<T, n>& d) {
-  return {detail::select_less_group(a.group, b.group, c.group, d.group)};
+  return {loop_detail::select_less_group(a.group, b.group, c.group, d.group)};
 }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<T, n> square_root(const Lanes<T, n>& a) {
-  return {detail::sqrt_group(a.group)};
+  return {loop_detail::sqrt_group(a.group)};
 }
-ADAFACTOR_INLINE float square_root(float a) { return detail::sqrt_one(a); }
-ADAFACTOR_INLINE double square_root(double a) { return detail::sqrt_one(a); }
+ADAFACTOR_INLINE float square_root(float a) { return loop_detail::sqrt_one(a); }
+ADAFACTOR_INLINE double square_root(double a) { return loop_detail::sqrt_one(a); }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
   T stored[n];
-  detail::store_group(stored, a.group);
-  return {detail::load_group<double, n>(stored)};
+  loop_detail::store_group(stored, a.group);
+  return {loop_detail::load_group<double, n>(stored)};
 }
 template <class T, int n = kLanes>
 ADAFACTOR_INLINE Lanes<T, n> fill(T x) {
-  return {detail::fill_group<T, n>(x)};
+  return {loop_detail::fill_group<T, n>(x)};
 }
 
 // A number beside lanes stands for as many of it.
@@ -121,15 +120,15 @@ ADAFACTOR_INLINE Lanes<T, n> select_less(Same<T> a, const Lanes<T, n>& b, const 
 // The same functions of single numbers, so that a loop's body serves lanes and one.
 template <std::floating_point T>
 ADAFACTOR_INLINE T smaller(T a, T b) {
-  return detail::Smaller::of(a, b);
+  return loop_detail::Smaller::of(a, b);
 }
 template <std::floating_point T>
 ADAFACTOR_INLINE T larger(T a, T b) {
-  return detail::Larger::of(a, b);
+  return loop_detail::Larger::of(a, b);
 }
 template <std::floating_point T>
 ADAFACTOR_INLINE T where_nonzero(T a, T condition) {
-  return detail::WhereNonzero::of(a, condition);
+  return loop_detail::WhereNonzero::of(a, condition);
 }
 template <std::floating_point T>
 ADAFACTOR_INLINE T select_less(T a, T b, T c, T d) {
@@ -150,10 +149,10 @@ struct Part {
 // where they are loaded, and are rounded to nearest where they are stored.
 template <class T, class S, int n>
 ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
-  if constexpr (!detail::kIsHalf<S>) {
-    return {detail::load_group<T, n>(from)};
+  if constexpr (!loop_detail::kIsHalf<S>) {
+    return {loop_detail::load_group<T, n>(from)};
   } else {
-    const Lanes<float, n> lanes{detail::load_half_group<S, n>(from)};
+    const Lanes<float, n> lanes{loop_detail::load_half_group<S, n>(from)};
     if constexpr (sizeof(T) == sizeof(float)) {
       return lanes;
     } else {
@@ -165,7 +164,7 @@ template <class T, class S>
 ADAFACTOR_INLINE T load(const S* from, One) {
   S one;
   std::memcpy(&one, from, sizeof one);
-  if constexpr (detail::kIsHalf<S>) {
+  if constexpr (loop_detail::kIsHalf<S>) {
     return static_cast<T>(to_float(one));
   } else {
     return static_cast<T>(one);
@@ -179,15 +178,15 @@ ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
 }
 template <class S, class T, int n>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T, n>& lanes, Exactly<n>) {
-  if constexpr (detail::kIsHalf<S>) {
-    detail::store_half_group(to, lanes.group);
+  if constexpr (loop_detail::kIsHalf<S>) {
+    loop_detail::store_half_group(to, lanes.group);
   } else {
-    detail::store_group(to, lanes.group);
+    loop_detail::store_group(to, lanes.group);
   }
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, T x, One) {
-  if constexpr (detail::kIsHalf<S>) {
+  if constexpr (loop_detail::kIsHalf<S>) {
     const S one = to_half<S>(x);
     std::memcpy(to, &one, sizeof one);
   } else {
@@ -229,14 +228,15 @@ ADAFACTOR_INLINE double fold_by(const double* numbers) {
   constexpr Exactly<4> half;
   double four[4];
   const Lanes<double, 4> low = load<double>(numbers, half);
-  store(four, Lanes<double, 4>{detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)}, half);
+  store(four, Lanes<double, 4>{loop_detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)},
+        half);
   return Operation::of(Operation::of(four[0], four[1]), Operation::of(four[2], four[3]));
 }
 
 // Reads sixteen numbers, each `apart` after the last.
 template <class T>
 ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
-  return {detail::group_of<T, kLanes>([&](int i) ADAFACTOR_INLINE_LAMBDA {
+  return {loop_detail::group_of<T, kLanes>([&](int i) ADAFACTOR_INLINE_LAMBDA {
     T one;
     std::memcpy(&one, from + i * apart, sizeof one);
     return one;
@@ -310,6 +310,6 @@ inline double fold_few(double* lanes, int count) {
   return fold(load<double>(lanes, Exactly<8>{}));
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

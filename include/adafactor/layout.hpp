@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "adafactor/config.hpp"
-#include "adafactor/lanes.hpp"
+#include "adafactor/order.hpp"
 #include "adafactor/tensor.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -29,7 +29,27 @@ struct Layout {
 };
 
 // "(3, 4)", as Python writes a shape.
-inline std::string shape_text(const std::int64_t* shape, std::size_t rank) {
+ADAFACTOR_FUNCTION std::string shape_text(const std::int64_t* shape, std::size_t rank);
+
+// More elements than the memory of any machine has room for, and so few that sums of their bytes stay in 64 bits.
+inline constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
+
+// The number of elements; throws Error where there are more than kMostElements. Moments of a leaf without elements may
+// have some, so extents of 0 do not hide how long the others are.
+ADAFACTOR_FUNCTION std::int64_t checked_size(const std::vector<std::int64_t>& shape);
+
+// The layout of a shape of any rank from 0 by the rule in `config.factored`: unfactored below two axes, with
+// Factored::off, and where an axis is shorter than `min_dim_size_to_factor`. Source: Shazeer and Stern 2018, section 3,
+// for two axes; the rules for more are those of Keras, of optax and of timm.
+ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config);
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION std::string shape_text(const std::int64_t* shape, std::size_t rank) {
   std::string text = "(";
   for (std::size_t axis = 0; axis < rank; ++axis) {
     text += (axis ? ", " : "") + std::to_string(shape[axis]);
@@ -37,12 +57,7 @@ inline std::string shape_text(const std::int64_t* shape, std::size_t rank) {
   return text + (rank == 1 ? ",)" : ")");
 }
 
-// More elements than the memory of any machine has room for, and so few that sums of their bytes stay in 64 bits.
-inline constexpr std::int64_t kMostElements = std::int64_t{1} << 48;
-
-// The number of elements; throws Error where there are more than kMostElements. Moments of a leaf without elements may
-// have some, so extents of 0 do not hide how long the others are.
-inline std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
+ADAFACTOR_FUNCTION std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
   std::int64_t size = 1;
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -95,10 +110,7 @@ inline FactoredAxes choose_axes(const std::vector<std::int64_t>& shape, Factored
 
 }  // namespace detail
 
-// The layout of a shape of any rank from 0 by the rule in `config.factored`: unfactored below two axes, with
-// Factored::off, and where an axis is shorter than `min_dim_size_to_factor`. Source: Shazeer and Stern 2018, section 3,
-// for two axes; the rules for more are those of Keras, of optax and of timm.
-inline Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
+ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
   Layout layout;
   const auto axes = detail::choose_axes(shape, config.factored, config.min_dim_size_to_factor);
   layout.factored = axes.row >= 0;
@@ -118,3 +130,5 @@ inline Layout make_layout(const std::vector<std::int64_t>& shape, const Config& 
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

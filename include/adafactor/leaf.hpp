@@ -8,7 +8,7 @@
 #include "adafactor/abi.hpp"
 #include "adafactor/dtype.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_DATA {
 
 // One axis on a walk through memory.
 struct Axis {
@@ -133,19 +133,25 @@ struct Leaf {
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
 
-  std::int64_t size() const { return slices * rows * cols; }
+  ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
   // Whether the parameter's scale or the clipping of U asks for `rms`.
-  bool measures() const { return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf()); }
+  ADAFACTOR_ALWAYS_INLINE bool measures() const {
+    return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf());
+  }
   // Whether `rms` needs nothing that `moments` of other tiles find: then it goes along with `moments`, on a tile that
   // is in the cache already.
-  bool measures_early() const { return measures() && !factored && !clips_by_norm; }
-  bool links_gradient() const { return accumulates || clip_value > 0; }
+  ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !factored && !clips_by_norm; }
+  // What the elements of a gradient, as it is read, still have to be multiplied by to be G.
+  ADAFACTOR_ALWAYS_INLINE double gradient_scale() const { return links_gradient() ? 1 : multiplier; }
+  ADAFACTOR_ALWAYS_INLINE bool links_gradient() const { return accumulates || clip_value > 0; }
   // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
-  bool scales_early() const { return !has_momentum || momentum_of_scaled; }
+  ADAFACTOR_ALWAYS_INLINE bool scales_early() const { return !has_momentum || momentum_of_scaled; }
   // Whether U is (g * row factor) * column factor and nothing else.
-  bool is_plain() const { return factored && !wide && !clamp_binds; }
-  double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
-  bool links_update() const { return has_momentum || weight_decay != 0 || averages || accumulates; }
+  ADAFACTOR_ALWAYS_INLINE bool is_plain() const { return factored && !wide && !clamp_binds; }
+  ADAFACTOR_ALWAYS_INLINE double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
+  ADAFACTOR_ALWAYS_INLINE bool links_update() const {
+    return has_momentum || weight_decay != 0 || averages || accumulates;
+  }
 };
 
 // A part of a leaf: rows and columns of one slice, or whole slices. Its shape depends on the leaf's shape alone.
@@ -156,7 +162,7 @@ struct Tile {
   std::int64_t col = 0, cols = 0;
   std::int64_t row_block = 0, col_block = 0;
 
-  std::int64_t size() const { return slices * rows * cols; }
+  ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
 };
 
 // The smallest moment above zero and the largest; infinity and zero where there is none.
@@ -175,4 +181,4 @@ struct TileSums {
   MomentRange cols;        // of the new column moments
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_DATA

@@ -9,7 +9,7 @@
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // The gradient links of one run: what is read becomes G = (accumulator + multiplier g) mean_factor, kept within
 // [-limit, limit]; a NaN stays one.
@@ -123,6 +123,6 @@ void apply_average(T* p, const T* before, T* after, const Leaf& leaf, std::int64
   });
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -18,21 +18,7 @@ class MemoryCheck {
   // that are not written in place. Throws Error{buffer} for an array whose own elements share memory, Error{value} for
   // two arrays that do.
   void check(const State& state, std::span<const TensorView> written, std::span<const TensorView> gradients,
-             std::span<const TensorView> read) {
-    regions_.clear();
-    places_.clear();
-    strides_.resize(room(written) + room(gradients) + room(read));
-    std::int64_t* strides = strides_.data();
-    strides = add_regions(written, "params", true, strides);
-    strides = add_regions(gradients, "grads", false, strides);
-    add_regions(read, "params", false, strides);
-    if (same_as_checked()) return;
-    checked_data_.clear();
-    refuse_overlap(state);
-    for (const StridedRegion& region : regions_) checked_data_.push_back(region.data);
-    checked_strides_ = strides_;
-    checked_places_ = places_;
-  }
+             std::span<const TensorView> read);
 
  private:
   // Which array a region is.
@@ -110,3 +96,28 @@ class MemoryCheck {
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION void MemoryCheck::check(const State& state, std::span<const TensorView> written,
+                                           std::span<const TensorView> gradients, std::span<const TensorView> read) {
+  regions_.clear();
+  places_.clear();
+  strides_.resize(room(written) + room(gradients) + room(read));
+  std::int64_t* strides = strides_.data();
+  strides = add_regions(written, "params", true, strides);
+  strides = add_regions(gradients, "grads", false, strides);
+  add_regions(read, "params", false, strides);
+  if (same_as_checked()) return;
+  checked_data_.clear();
+  refuse_overlap(state);
+  for (const StridedRegion& region : regions_) checked_data_.push_back(region.data);
+  checked_strides_ = strides_;
+  checked_places_ = places_;
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -15,7 +15,7 @@
 #include "adafactor/row_range.hpp"
 #include "adafactor/short_rows.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // Whether rows are too short for runs of their own.
 inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kLanes && leaf.cols > 0; }
@@ -23,7 +23,7 @@ inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kL
 // Whether slices are small too; then a range of rows holds whole ones.
 inline bool has_small_slices(const Leaf& leaf) { return leaf.row_factor != nullptr; }
 
-namespace detail {
+namespace loop_detail {
 
 template <class T>
 const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
@@ -58,20 +58,20 @@ const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   return buffer;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The rows of a range as one run: in place, or copied into the buffer.
 template <class T>
 ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
   if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
-  return detail::copy_rows(leaf, walk, range, buffer);
+  return loop_detail::copy_rows(leaf, walk, range, buffer);
 }
 
 // The same of G, or of G before it is clipped by value.
 template <class T, bool clips = true>
 ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
-  return detail::make_gradient_rows<T, clips>(leaf, range, buffer);
+  return loop_detail::make_gradient_rows<T, clips>(leaf, range, buffer);
 }
 
 // The factors of each element of one run, and with them the update.
@@ -79,7 +79,7 @@ template <class T>
 class NarrowFactors {
  public:
   NarrowFactors(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
-      : leaf_(leaf), sums_(sums), scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale) {
+      : leaf_(leaf), sums_(sums), scale_(leaf.gradient_scale() * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
       permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
     }
@@ -133,8 +133,8 @@ class NarrowFactors {
   void prepare_rows(RowRange range) {
     const std::int64_t cols = leaf_.cols;
     for_slices(leaf_, range, [&](std::int64_t slice, std::int64_t, std::int64_t count, std::int64_t offset) {
-      const auto columns = detail::load_group<T, width>(static_cast<const T*>(leaf_.col_factor) + slice * cols);
-      for (std::int64_t r = offset; r < offset + count; ++r) detail::store_group(cols_ + r * cols, columns);
+      const auto columns = loop_detail::load_group<T, width>(static_cast<const T*>(leaf_.col_factor) + slice * cols);
+      for (std::int64_t r = offset; r < offset + count; ++r) loop_detail::store_group(cols_ + r * cols, columns);
       if (!has_small_slices(leaf_)) make_row_factors(slice, range.first + offset, count, offset);
     });
     if (has_small_slices(leaf_)) read_row_factors(range);
@@ -145,7 +145,7 @@ class NarrowFactors {
   template <int width>
   void spread(const T* factors, std::int64_t count, T* elements) const {
     for (std::int64_t r = 0; r < count; ++r) {
-      detail::store_group(elements + r * leaf_.cols, detail::fill_group<T, width>(factors[r]));
+      loop_detail::store_group(elements + r * leaf_.cols, loop_detail::fill_group<T, width>(factors[r]));
     }
   }
 
@@ -178,18 +178,17 @@ class NarrowFactors {
   T cols_[kBlock + kLanes];
 };
 
-// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
+// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with. In double, which is seldom,
+// all rows share one.
 template <class T, class Body>
 void with_narrow_factors(const Leaf& leaf, const Body& body) {
-  if (leaf.slices == 1 && leaf.cols == 8) {
-    body.template operator()<ShortRowFactors<T, 8>>();
-  } else if (leaf.slices == 1 && leaf.cols == 4) {
-    body.template operator()<ShortRowFactors<T, 4>>();
-  } else {
-    body.template operator()<NarrowFactors<T>>();
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (leaf.slices == 1 && leaf.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
+    if (leaf.slices == 1 && leaf.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
   }
+  body.template operator()<NarrowFactors<T>>();
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

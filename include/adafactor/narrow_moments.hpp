@@ -12,12 +12,9 @@
 #include "adafactor/narrow.hpp"
 #include "adafactor/small_slice.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-// Column sums are kept in T over this many rows, then added up in double.
-inline constexpr std::int64_t kRowGroup = 16;
-
-namespace detail {
+namespace loop_detail {
 
 // The total of squares above which some column's sum may have left T although no row's has.
 template <class T>
@@ -28,7 +25,7 @@ inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
 template <class T, int width, bool exact>
 class RowGroup {
  public:
-  explicit RowGroup(const Leaf& leaf) : leaf_(leaf), scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
+  explicit RowGroup(const Leaf& leaf) : leaf_(leaf), scale_(static_cast<T>(leaf.gradient_scale())) {}
 
   // Reads at most sixteen rows.
   ADAFACTOR_INLINE void read(RowRange rows) {
@@ -113,13 +110,16 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
   return total;
 }
 
-// The function for rows of so many.
+// The function for rows of so many. In double, which is seldom, all rows share one.
 template <class T>
 auto narrow_slice_adder(std::int64_t cols) {
-  if (cols == 8) return &add_narrow_slice<T, 8, true>;
-  if (cols == 4) return &add_narrow_slice<T, 4, true>;
-  if (cols > 8) return &add_narrow_slice<T, 16, false>;
-  return cols > 4 ? &add_narrow_slice<T, 8, false> : &add_narrow_slice<T, 4, false>;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (cols == 8) return &add_narrow_slice<T, 8, true>;
+    if (cols == 4) return &add_narrow_slice<T, 4, true>;
+    if (cols < 4) return &add_narrow_slice<T, 4, false>;
+    if (cols < 8) return &add_narrow_slice<T, 8, false>;
+  }
+  return &add_narrow_slice<T, 16, false>;
 }
 
 // A tile of small slices, sixteen at a time: lane = place of the slice in the tile mod 16.
@@ -159,7 +159,7 @@ class SmallSliceMoments {
 
   void add_up(const T* elements) {
     const int size = shape_.rows * shape_.cols;
-    const T scale = static_cast<T>(Gradient<T>::scale(leaf_));
+    const T scale = static_cast<T>(leaf_.gradient_scale());
     for (int i = 0; i < shape_.cols; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
     for (int row = 0; row < shape_.rows; ++row) {
       for (int i = 0; i < shape_.cols; ++i) {
@@ -198,7 +198,7 @@ double narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile) {
   double total = 0;
   T buffer[kBlock];
   for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
-    const T scale = static_cast<T>(Gradient<T>::scale(leaf));
+    const T scale = static_cast<T>(leaf.gradient_scale());
     total = add_squares(read_gradient_rows<T, false>(leaf, rows, buffer), scale, rows.count * leaf.cols, total);
   });
   return total;
@@ -221,8 +221,8 @@ ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
   return leaf.clip_value > 0 ? narrow_squares_before_clipping<T>(leaf, tile) + 0 * total : total;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

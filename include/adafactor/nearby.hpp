@@ -7,7 +7,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernels.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // Whether this file's instruction set permutes the numbers of a register by places known at run time.
 template <class T>
@@ -18,7 +18,7 @@ inline constexpr bool kPermutes =
     false;
 #endif
 
-namespace detail {
+namespace loop_detail {
 
 inline constexpr int kNearbyWidth = kRegisterBytes >= 64 ? 16 : 8;
 
@@ -51,11 +51,11 @@ ADAFACTOR_INLINE Group<float, 16> permute_group(const float* numbers, const std:
 }
 #endif
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // For sixteen elements, where their numbers lie: in `width` numbers from an offset on, of each register's part.
 struct Nearby {
-  static constexpr int width = detail::kNearbyWidth;
+  static constexpr int width = loop_detail::kNearbyWidth;
   std::int32_t offset[kLanes / width];
   std::int32_t place[kLanes];
 
@@ -87,7 +87,7 @@ struct Nearby {
   // The numbers of sixteen elements; `width` numbers from each offset on can be read.
   template <class T>
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Full) const {
-    return {detail::permute_group(numbers, offset, place)};
+    return {loop_detail::permute_group(numbers, offset, place)};
   }
   // Of fewer, from a lane on.
   template <class T, int n>
@@ -157,6 +157,6 @@ class SmallSliceTable {
   Elements elements_[kBlock / kLanes];
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -17,9 +17,9 @@
 #include "adafactor/lanes.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 inline constexpr int kNoiseBlock = 128;  // elements of sixteen counters
 
@@ -106,20 +106,20 @@ inline void make_noise_block(Noise noise, std::uint64_t block, std::uint16_t* to
   }
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The bits of the elements first, ..., first + n - 1.
 inline void make_noise(Noise noise, std::int64_t first, std::int64_t n, std::uint16_t* to) {
-  constexpr std::int64_t block = detail::kNoiseBlock;
+  constexpr std::int64_t block = loop_detail::kNoiseBlock;
   for (std::int64_t done = 0; done < n;) {
     const std::int64_t skipped = (first + done) % block;
     const std::int64_t count = block - skipped < n - done ? block - skipped : n - done;
     const auto index = static_cast<std::uint64_t>((first + done) / block);
     if (count == block) {
-      detail::make_noise_block(noise, index, to + done);
+      loop_detail::make_noise_block(noise, index, to + done);
     } else {
       std::uint16_t whole[block];
-      detail::make_noise_block(noise, index, whole);
+      loop_detail::make_noise_block(noise, index, whole);
       std::memcpy(to + done, whole + skipped, static_cast<std::size_t>(count) * sizeof(std::uint16_t));
     }
     done += count;
@@ -132,9 +132,9 @@ inline std::uint16_t noise_of(Noise noise, std::int64_t element) {
   const std::uint64_t counter = e / 128 * 16 + e % 16;
   std::uint32_t words[4] = {static_cast<std::uint32_t>(counter), static_cast<std::uint32_t>(counter >> 32),
                             static_cast<std::uint32_t>(noise.update), static_cast<std::uint32_t>(noise.update >> 32)};
-  detail::philox(noise.key, words);
+  loop_detail::philox(noise.key, words);
   const auto half = static_cast<int>(e / 16 % 8);
   return static_cast<std::uint16_t>(words[half / 2] >> (half % 2 * 16));
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS

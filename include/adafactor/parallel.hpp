@@ -2,11 +2,68 @@
 // shows in a result.
 #pragma once
 
-#include <algorithm>
 #include <atomic>
 #include <cstdint>
 
 #include "adafactor/abi.hpp"
+#include "adafactor/parallel/job.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+// More threads than this help nobody and fail to start on small machines.
+inline constexpr int kMostThreads = 1024;
+
+// Threads that a step may use. 0 goes back to the default: OMP_NUM_THREADS, or the number of processors.
+ADAFACTOR_FUNCTION void set_num_threads(int n);
+
+// Asked at every step, so that whoever limits OpenMP from outside is obeyed. 1 where there can be no threads: in a
+// serial build, and with OpenMP in a forked process.
+ADAFACTOR_FUNCTION int get_num_threads();
+
+// What the threads are: openmp, pool or serial.
+ADAFACTOR_FUNCTION const char* threads_kind();
+
+namespace detail {
+
+// Has each thread of a team do the job, in the default floating-point environment.
+ADAFACTOR_FUNCTION int on_team(int threads, const Job& job);
+
+// Between two looks at what another thread does: leaves the core to its other thread where it has two.
+inline void pause() {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace detail
+
+// Calls share(number) on each thread of a team of at most `threads`, numbered from 0, the caller; a number is mostly
+// the same thread as in the call before. There may be fewer, so what is to be done must not depend on how many they
+// are. `share` must not throw. Returns how many threads there were.
+template <class Share>
+int on_team(int threads, const Share& share) {
+  return detail::on_team(threads,
+                         {[](const void* work, int number) { (*static_cast<const Share*>(work))(number); }, &share});
+}
+
+// Calls body(i) for i in [first, last), each once, handed out one at a time to a team of `threads` threads; the caller
+// alone does what is one call, and everything where there is no team. The body must not throw. Returns how many threads
+// there were.
+template <class Body>
+int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body& body) {
+  if (first >= last) return 0;
+  std::atomic<std::int64_t> next{first};
+  return on_team(last - first > 1 ? threads : 1, [&](int) {
+    for (std::int64_t i = next++; i < last; i = next++) body(i);
+  });
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_THREADS
+
+#include <algorithm>
+
 #include "adafactor/floating_point.hpp"
 
 // The preprocessor compares numbers, not words.
@@ -28,17 +85,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// More threads than this help nobody and fail to start on small machines.
-inline constexpr int kMostThreads = 1024;
-
 namespace detail {
-
-// Between two looks at what another thread does: leaves the core to its other thread where it has two.
-inline void pause() {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-  __builtin_ia32_pause();
-#endif
-}
 
 // The number that set_num_threads was given; 0 stands for the default.
 inline std::atomic<int>& chosen_threads() {
@@ -46,43 +93,28 @@ inline std::atomic<int>& chosen_threads() {
   return chosen;
 }
 
+ADAFACTOR_FUNCTION int on_team(int threads, const Job& job) {
+  const auto share = [&](int number) {
+    const DefaultFloatingPoint environment;
+    job.call(job.share, number);
+  };
+  if (threads > 1 && has_threads()) return run_on_team(threads, share);
+  share(0);
+  return 1;
+}
+
 }  // namespace detail
 
-// Threads that a step may use. 0 goes back to the default: OMP_NUM_THREADS, or the number of processors.
-inline void set_num_threads(int n) { detail::chosen_threads().store(std::clamp(n, 0, kMostThreads)); }
+ADAFACTOR_FUNCTION void set_num_threads(int n) { detail::chosen_threads().store(std::clamp(n, 0, kMostThreads)); }
 
-// Asked at every step, so that whoever limits OpenMP from outside is obeyed. 1 where there can be no threads: in a
-// serial build, and with OpenMP in a forked process.
-inline int get_num_threads() {
+ADAFACTOR_FUNCTION int get_num_threads() {
   if (!detail::has_threads()) return 1;
   const int chosen = detail::chosen_threads().load();
   return chosen > 0 ? chosen : std::clamp(detail::default_threads(), 1, kMostThreads);
 }
 
-// Calls share(number) on each thread of a team of at most `threads`, numbered from 0, the caller; a number is mostly
-// the same thread as in the call before. There may be fewer, so what is to be done must not depend on how many they
-// are. `share` must not throw. Returns how many threads there were.
-template <class Share>
-int on_team(int threads, const Share& share) {
-  const auto guarded = [&](int number) {
-    const detail::DefaultFloatingPoint environment;
-    share(number);
-  };
-  if (threads > 1 && detail::has_threads()) return detail::run_on_team(threads, guarded);
-  guarded(0);
-  return 1;
-}
-
-// Calls body(i) for i in [first, last), each once, handed out one at a time to a team of `threads` threads; the caller
-// alone does what is one call, and everything where there is no team. The body must not throw. Returns how many threads
-// there were.
-template <class Body>
-int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body& body) {
-  if (first >= last) return 0;
-  std::atomic<std::int64_t> next{first};
-  return on_team(last - first > 1 ? threads : 1, [&](int) {
-    for (std::int64_t i = next++; i < last; i = next++) body(i);
-  });
-}
+ADAFACTOR_FUNCTION const char* threads_kind() { return detail::kThreadsKind; }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_THREADS

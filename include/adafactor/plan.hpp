@@ -15,7 +15,7 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/leaf_plan.hpp"
 #include "adafactor/noise_key.hpp"
-#include "adafactor/phases/moments.hpp"
+#include "adafactor/order.hpp"
 #include "adafactor/schedule.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -25,16 +25,7 @@ namespace adafactor::inline ADAFACTOR_ABI {
 class Plan {
  public:
   // Throws Error where a shape or a row of knobs is not allowed; its leaf is the index in `leaves`.
-  Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs) : knobs_(std::move(knobs)) {
-    for (const Config& config : knobs_) validate(config);
-    require_one_call();
-    leaves_.reserve(leaves.size());
-    for (LeafSpec& spec : leaves) add_leaf(std::move(spec));
-    make_tiles();
-    place_state();
-    place_scratch();
-    schedule_ = Schedule(leaves_, tiles_, looks_first());
-  }
+  Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs);
 
   const std::vector<LeafPlan>& leaves() const { return leaves_; }
   const std::vector<Config>& knobs() const { return knobs_; }
@@ -215,3 +206,22 @@ class Plan {
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs) : knobs_(std::move(knobs)) {
+  for (const Config& config : knobs_) validate(config);
+  require_one_call();
+  leaves_.reserve(leaves.size());
+  for (LeafSpec& spec : leaves) add_leaf(std::move(spec));
+  make_tiles();
+  place_state();
+  place_scratch();
+  schedule_ = Schedule(leaves_, tiles_, looks_first());
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

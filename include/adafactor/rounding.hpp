@@ -8,9 +8,9 @@
 #include "adafactor/noise.hpp"
 #include "adafactor/walk.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 // At most a block of numbers into a row from `first` on, rounded to 16 bits by noise.
 inline void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
@@ -47,7 +47,7 @@ void write_rounded(const Leaf& leaf, const Row& row, std::int64_t first, std::in
   write_run(row, first, n, numbers);
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The output of a leaf whose elements lie side by side, in the order of their numbers.
 template <class T>
@@ -65,8 +65,8 @@ class WholeOutput {
 
   // At most a block of numbers from `first` on.
   void write(std::int64_t first, std::int64_t n, const T* numbers) const {
-    detail::write_rounded(leaf_, row_, first, n, numbers,
-                          [&](std::uint16_t* noise) { make_noise(leaf_.noise, first, n, noise); });
+    loop_detail::write_rounded(leaf_, row_, first, n, numbers,
+                               [&](std::uint16_t* noise) { make_noise(leaf_.noise, first, n, noise); });
   }
 
  private:
@@ -90,8 +90,8 @@ class Output {
 
   // At most a block of numbers into a row from `first` on.
   void write(std::int64_t row, std::int64_t first, std::int64_t n, const T* numbers) const {
-    detail::write_rounded(leaf_, slice_.row(row), first, n, numbers,
-                          [&](std::uint16_t* noise) { read_noise(row, first, n, noise); });
+    loop_detail::write_rounded(leaf_, slice_.row(row), first, n, numbers,
+                               [&](std::uint16_t* noise) { read_noise(row, first, n, noise); });
   }
 
  private:
@@ -109,6 +109,6 @@ class Output {
   std::int64_t first_element_ = 0;
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -6,7 +6,7 @@
 #include "adafactor/inlining.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // A range of rows, counted through all slices.
 struct RowRange {
@@ -42,4 +42,4 @@ ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& b
   }
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS

@@ -1,14 +1,10 @@
 // What depends on the step number and the knobs alone, computed once a step in double.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "adafactor/config.hpp"
 #include "adafactor/dtype.hpp"
-#include "adafactor/exact_begin.hpp"
-#include "adafactor/power.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -29,7 +25,21 @@ struct Scalars {
 
 // The scalars of the t-th update (t from 1) of a leaf whose arithmetic is in `dtype`. Source: Shazeer and Stern 2018,
 // sections 7.2 (beta2) and 8 (rho).
-inline Scalars make_scalars(const Config& config, DType dtype, std::int64_t t, LearningRate rate) {
+ADAFACTOR_FUNCTION Scalars make_scalars(const Config& config, DType dtype, std::int64_t t, LearningRate rate);
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+#include <algorithm>
+#include <cmath>
+
+#include "adafactor/exact_begin.hpp"
+#include "adafactor/power.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION Scalars make_scalars(const Config& config, DType dtype, std::int64_t t, LearningRate rate) {
   Scalars scalars;
   const bool warms_up = config.warmup_init && !rate.scheduled;
   scalars.learning_rate = warms_up ? 1e-6 * static_cast<double>(t) : rate.value;
@@ -50,3 +60,5 @@ inline Scalars make_scalars(const Config& config, DType dtype, std::int64_t t, L
 }  // namespace adafactor::inline ADAFACTOR_ABI
 
 #include "adafactor/exact_end.hpp"
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -60,18 +60,7 @@ class Schedule {
  public:
   Schedule() = default;
   // Also finds a place for the partial sums of each leaf. `looks_first`: nobody writes before everything was judged.
-  Schedule(std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first) {
-    gather_waves(leaves);
-    for (Wave& wave : waves_) add_tasks(wave, tiles);
-    everything_.tasks = {0, static_cast<std::int64_t>(tasks_.size())};
-    place_partials(leaves);
-    make_stages(looks_first);
-    if (looks_first) {
-      deal_looking_first();
-    } else {
-      deal_at_once();
-    }
-  }
+  Schedule(std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first);
 
   const std::vector<Wave>& waves() const { return waves_; }
   // All leaves as one wave.
@@ -286,5 +275,26 @@ class Schedule {
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION Schedule::Schedule(std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first) {
+  gather_waves(leaves);
+  for (Wave& wave : waves_) add_tasks(wave, tiles);
+  everything_.tasks = {0, static_cast<std::int64_t>(tasks_.size())};
+  place_partials(leaves);
+  make_stages(looks_first);
+  if (looks_first) {
+    deal_looking_first();
+  } else {
+    deal_at_once();
+  }
+}
+
+}  // namespace adafactor::inline ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP
 
 #include "adafactor/exact_end.hpp"

@@ -11,9 +11,9 @@
 #include "adafactor/phases/factors.hpp"
 #include "adafactor/row_range.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 // n elements of rows of `width`, each with its row's number. Of what was stored a moment ago no more is read than was
 // stored at once: it would be waited for.
@@ -31,7 +31,7 @@ ADAFACTOR_INLINE Group<T, n> spread_rows(const T* rows) {
   return group;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The update with the factors of the rows from some row on, and with those of the columns.
 template <class T, int width>
@@ -43,7 +43,7 @@ class ShortRowUpdate {
   }
 
   ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Full) const {
-    return (g * Lanes<T>{detail::spread_rows<T, kLanes, width>(rows_ + i / width)}) * all_cols_;
+    return (g * Lanes<T>{loop_detail::spread_rows<T, kLanes, width>(rows_ + i / width)}) * all_cols_;
   }
   // At the end of a run.
   template <class Numbers, class Extent>
@@ -73,7 +73,7 @@ class ShortRowFactors {
   ShortRowFactors(const Leaf& leaf, const Tile&, const TileSums* sums, double scale)
       : moments_(static_cast<const T*>(leaf.row_moment)),
         mean_(mean_of_row_moments<T>(leaf, sums, 0)),
-        scale_(Gradient<T>::scale(leaf) * leaf.norm_factor * scale),
+        scale_(leaf.gradient_scale() * leaf.norm_factor * scale),
         update_(factors_, static_cast<const T*>(leaf.col_factor)) {}
 
   ShortRowFactors(const ShortRowFactors&) = delete;  // the update knows where the factors are
@@ -99,6 +99,6 @@ class ShortRowFactors {
   T factors_[kBlock / width + kLanes];
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -6,7 +6,7 @@
 #include "adafactor/lanes.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
 // Of any shape.
 struct SmallSlice {
@@ -37,6 +37,6 @@ ADAFACTOR_INLINE auto with_small_slice(const Leaf& leaf, const Body& body) {
   }
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

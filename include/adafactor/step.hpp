@@ -2,17 +2,13 @@
 // and every device; it prepares the leaves, has a backend do the phases, and counts.
 #pragma once
 
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <vector>
 
-#include "adafactor/backend.hpp"
-#include "adafactor/exact_begin.hpp"
-#include "adafactor/inputs.hpp"
-#include "adafactor/plan.hpp"
+#include "adafactor/kernel_table.hpp"
 #include "adafactor/scalars.hpp"
 #include "adafactor/state.hpp"
+#include "adafactor/tensor.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -46,227 +42,27 @@ struct Outcome {
   int threads = 0;
 };
 
-namespace detail {
-
-class StepRun {
- public:
-  StepRun(State& state, const Call& call)
-      : state_(state), plan_(state.plan()), workspace_(state.workspace()), call_(call) {
-    const auto every = plan_.call().gradient_accumulation_steps;
-    updates_ = !every || (state.calls + 1) % *every == 0;
-    mean_ = every ? 1 / static_cast<double>(*every) : 1;
-    const auto overwrite = plan_.call().ema_overwrite_frequency;
-    averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
-    overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
-    multiplier_ = call.grad_multiplier / plan_.call().loss_scale_factor.value_or(1.0);
-  }
-
-  bool updates() const { return updates_; }
-
-  // The norm of all G together; an accumulating call has the sum so far, and reports its part of the mean.
-  double global_grad_norm() const { return (updates_ ? 1 : mean_) * workspace_.gradient_norm(); }
-
-  void prepare_leaves() {
-    workspace_.finite = true;
-    workspace_.threads = 0;
-    workspace_.scaled_squares = 0;
-    Axis* axes = workspace_.axes.data();
-    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      const LeafPlan& plan = plan_.leaves()[i];
-      Leaf& leaf = workspace_.leaves[i];
-      if (call_.moved) axes = place_arrays(leaf, plan, i, axes);
-      choose_action(leaf, plan, i);
-      set_rule(leaf, plan, i);
-    }
-  }
-
-  void accumulate(Backend& backend) {
-    backend.accumulate();
-    // The parameters stay, but their average may move, and the caller may want them in another place.
-    if (!goes()) return;
-    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      Leaf& leaf = workspace_.leaves[i];
-      state_.counts[i].accumulated = state_.counts[i].accumulated || leaf.action == Action::accumulate;
-      leaf.action = Action::keep;
-    }
-    backend.keep();
-  }
-
-  bool goes() const { return adafactor::goes(plan_, workspace_); }
-
-  void count() {
-    ++state_.calls;
-    if (!updates_) return;
-    ++state_.updates;
-    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      if (workspace_.leaves[i].action == Action::update) ++state_.counts[i].updates;
-      state_.counts[i].accumulated = false;
-    }
-  }
-
-  // The parameters as they were, where the caller wants them in another place.
-  void pass_through(Backend& backend) {
-    for (Leaf& leaf : workspace_.leaves) {
-      leaf.action = Action::keep;
-      leaf.averages = false;
-    }
-    backend.keep();
-  }
-
-  std::int64_t first_nonfinite() const {
-    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      const Leaf& leaf = workspace_.leaves[i];
-      if (leaf.judged && !std::isfinite(leaf.gradient_squares)) return static_cast<std::int64_t>(i);
-    }
-    return -1;
-  }
-
- private:
-  // Walks are costly beside the step of a small leaf, so that none is made twice or in vain. Returns the next leaf's
-  // axes.
-  Axis* place_arrays(Leaf& leaf, const LeafPlan& plan, std::size_t index, Axis* axes) const {
-    const TensorView& parameter = call_.parameters[index];
-    const TensorView& output = call_.outputs[index];
-    const TensorView& gradient = call_.gradients[index];
-    const auto room = static_cast<std::int64_t>(std::max<std::size_t>(plan.spec.shape.size(), 1));
-    leaf.parameter = make_walk(parameter, plan.layout, axes);
-    const bool in_place = output.data == parameter.data && output.strides == parameter.strides;
-    leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
-    leaf.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
-    if (leaf.rounds_by_noise) {
-      const TensorView in_order{nullptr, plan.spec.dtype, {}, parameter.rank, plan.spec.shape.data(), nullptr};
-      leaf.elements = make_walk(in_order, plan.layout, axes + 3 * room);
-    }
-    return axes + 4 * room;
-  }
-
-  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index) const {
-    const bool present = call_.gradients[index].data != nullptr;
-    const bool window = plan_.call().gradient_accumulation_steps.has_value();
-    leaf.action = Action::keep;
-    if (!updates_) {
-      if (present) leaf.action = Action::accumulate;
-    } else if (present || (window && state_.counts[index].accumulated)) {
-      leaf.action = Action::update;
-    }
-    leaf.judged = leaf.action != Action::keep;
-    leaf.gradient_squares = 0;
-    const Config& config = plan_.knobs_of(plan);
-    leaf.multiplier = config.maximize ? -multiplier_ : multiplier_;
-    leaf.accumulates = window && leaf.action != Action::keep;
-    // What has been added up so far is judged as it is; the update is made from its mean.
-    leaf.mean_factor = updates_ ? mean_ : 1;
-    leaf.rest_of_mean = updates_ ? 1 : mean_;
-    leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
-  }
-
-  // Neighbours mostly share their row of knobs and their count: a power is computed once for them.
-  Scalars scalars_of(const LeafPlan& plan, std::int64_t t) {
-    const Known key{plan.spec.knobs, plan.arithmetic, t};
-    if (!(key == known_)) {
-      known_ = key;
-      known_scalars_ = make_scalars(plan_.knobs_of(plan), plan.arithmetic, t, call_.rates[plan.spec.knobs]);
-    }
-    return known_scalars_;
-  }
-
-  void set_rule(Leaf& leaf, const LeafPlan& plan, std::size_t index) {
-    const Config& config = plan_.knobs_of(plan);
-    const bool own = config.count_updates == CountUpdates::leaf;
-    const std::int64_t t = (own ? state_.counts[index].updates : state_.updates) + 1;
-    const Scalars scalars = scalars_of(plan, t);
-    leaf.beta_2 = scalars.beta_2;
-    leaf.one_minus_beta_2 = scalars.one_minus_beta_2;
-    leaf.rho = scalars.rho;
-    leaf.norm_factor = 1;
-    leaf.wide = false;
-    leaf.clip_factor = 1;
-    leaf.noise.update = static_cast<std::uint64_t>(state_.counts[index].updates + 1);
-    leaf.weight_decay = config.weight_decay.value_or(0);
-    if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;
-    leaf.averages = averages_;
-    leaf.starts_average = state_.updates == 0;
-    leaf.overwrites = overwrites_;
-  }
-
-  // What scalars depend on.
-  struct Known {
-    std::size_t row = 0;
-    DType arithmetic = DType::float32;
-    std::int64_t t = 0;  // none
-    friend bool operator==(const Known&, const Known&) = default;
-  };
-
-  State& state_;
-  const Plan& plan_;
-  Workspace& workspace_;
-  const Call& call_;
-  Known known_;
-  Scalars known_scalars_{};
-  double mean_;        // what a sum over the window is multiplied by
-  double multiplier_;  // of the gradients, but for the sign of a leaf that is maximized
-  bool updates_;
-  bool averages_;
-  bool overwrites_;
-};
-
-}  // namespace detail
-
 // What the last call found out about a leaf, for as long as the state makes no other. `updated` is that call's outcome.
-inline LeafReport report(const State& state, std::size_t index, bool updated) {
-  constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
-  const Leaf& leaf = state.last_workspace().leaves[index];
-  LeafReport report{nothing, nothing, nothing, nothing, nothing, false};
-  if (leaf.judged) {
-    report.grad_norm = leaf.rest_of_mean * std::sqrt(leaf.gradient_squares);
-    report.nonfinite = !std::isfinite(leaf.gradient_squares);
-  }
-  if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
-  const double size = static_cast<double>(leaf.size());
-  if (leaf.measures()) {
-    report.param_rms = std::sqrt(leaf.parameter_squares / size);
-    report.update_rms = std::sqrt(leaf.update_squares / size);
-  }
-  report.clip_factor = leaf.clip_factor;
-  report.step_size = leaf.step_size;
-  return report;
-}
+ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated);
 
 // The scalars that were in force in the last call: those of the first row of knobs, with `rate` for its learning rate.
 // beta_2 and rho are NaN where nothing was updated.
-inline Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {
-  const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
-  Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
-  if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
-  return scalars;
-}
+ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate);
 
 // One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
 // outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate".
-inline Outcome step(State& state, const Call& call, const KernelTable& kernels) {
-  const detail::DefaultFloatingPoint environment;
-  detail::StepRun run(state, call);
-  run.prepare_leaves();
-  CpuBackend backend(state.plan(), state.workspace(), kernels, get_num_threads());
-  if (run.updates()) {
-    backend.update();
-  } else {
-    run.accumulate(backend);
-  }
-  Outcome outcome;
-  outcome.nonfinite_leaf = run.first_nonfinite();
-  outcome.global_grad_norm = run.global_grad_norm();
-  outcome.threads = state.workspace().threads;
-  outcome.skipped = !run.goes();
-  outcome.updated = run.updates() && !outcome.skipped;
-  if (outcome.skipped) {
-    run.pass_through(backend);
-  } else {
-    run.count();
-  }
-  return outcome;
-}
+ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTable& kernels);
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
 
-#include "adafactor/exact_end.hpp"
+#if ADAFACTOR_DEFINES_STEP
+
+#include "adafactor/step_run.hpp"
+
+#endif  // ADAFACTOR_DEFINES_STEP
+
+#if ADAFACTOR_DEFINES_LOOPS
+
+#include "adafactor/loops.hpp"
+
+#endif  // ADAFACTOR_DEFINES_LOOPS

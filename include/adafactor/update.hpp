@@ -2,6 +2,7 @@
 // and the wide one in double for a leaf whose U leaves the arithmetic's range.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -10,9 +11,17 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/phases/factors.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-// Calls body(Storage<G>{}, Storage<P>{}) for what the leaf's gradient and its parameter are stored as.
+// Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in float32 and bfloat16.
+// Each pair takes as long to compile as the first, so others have such a loop where it matters alone: in `apply` where
+// there are no links.
+inline bool has_all_loops(const Leaf& leaf) {
+  return leaf.gradient.dtype == leaf.parameter.dtype ||
+         (leaf.gradient.dtype != DType::float16 && leaf.parameter.dtype != DType::float16);
+}
+
+// Calls body(Storage<G>{}, Storage<P>{}) for what the gradient and the parameter of a leaf are stored as.
 template <class T, class Body>
 ADAFACTOR_INLINE void with_storages(const Leaf& leaf, const Body& body) {
   with_storage<T>(leaf.gradient.dtype, [&](auto of_gradient) {
@@ -20,13 +29,17 @@ ADAFACTOR_INLINE void with_storages(const Leaf& leaf, const Body& body) {
   });
 }
 
+// Whether that is so for two types, while compiling.
+template <class G, class P>
+inline constexpr bool kHasAllLoops = std::same_as<G, P> || (!std::same_as<G, Float16> && !std::same_as<P, Float16>);
+
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>
 class Update {
  public:
   Update(const Leaf& leaf, const TileSums* sums, std::int64_t slice, double scale)
       : leaf_(leaf),
-        gradient_scale_(Gradient<T>::scale(leaf) * leaf.norm_factor),
+        gradient_scale_(leaf.gradient_scale() * leaf.norm_factor),
         update_scale_(scale),
         scale_(gradient_scale_ * scale) {
     if (!leaf.factored) return;
@@ -107,6 +120,6 @@ class Update {
   double mean_ = 0;
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

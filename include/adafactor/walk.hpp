@@ -8,7 +8,25 @@
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
+
+// Calls body(Storage<S>{}), where S is how the numbers are stored that a loop in T reads or writes.
+template <class S>
+struct Storage {
+  using type = S;
+};
+template <class T, class Body>
+ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    body(Storage<double>{});
+  } else if (dtype == DType::bfloat16) {
+    body(Storage<Bfloat16>{});
+  } else if (dtype == DType::float16) {
+    body(Storage<Float16>{});
+  } else {
+    body(Storage<float>{});
+  }
+}
 
 // The offset, in elements, of the index-th place along axes of which the last runs fastest.
 inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index) {
@@ -67,7 +85,7 @@ class Slice {
 // All elements of an array that lie side by side.
 inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true}; }
 
-namespace detail {
+namespace loop_detail {
 
 // Calls body(element, i) for the n elements from `first` on, which are stored as S. They are read and written by
 // memcpy, since nobody promises that an array is aligned.
@@ -87,7 +105,7 @@ void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body
   }
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // Copies and converts a run that lies side by side.
 template <class S, class T>
@@ -96,7 +114,7 @@ void convert_run(const S* from, T* to, std::int64_t n) {
                   ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, extent), extent); });
 }
 
-namespace detail {
+namespace loop_detail {
 
 template <class T>
 const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
@@ -111,12 +129,12 @@ const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer
   return buffer;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
 template <class T>
 ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
-  return row.in_place<T>() ? row.at<const T>(first) : detail::copy_into(row, first, n, buffer);
+  return row.in_place<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
 }
 
 // The same, copied in any case.
@@ -136,7 +154,7 @@ void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buff
       for_each(n, [&](std::int64_t i, auto extent)
                       ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent); });
     } else {
-      detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
+      loop_detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
     }
   });
 }
@@ -147,7 +165,8 @@ void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S*
   if (row.contiguous) {
     std::memcpy(row.at<S>(first), elements, static_cast<std::size_t>(n) * sizeof(S));
   } else {
-    detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { std::memcpy(to, elements + i, sizeof(S)); });
+    loop_detail::for_elements<S>(row, first, n,
+                                 [&](S* to, std::int64_t i) { std::memcpy(to, elements + i, sizeof(S)); });
   }
 }
 
@@ -158,11 +177,11 @@ void copy_run(const Row& from, const Row& to, std::int64_t first, std::int64_t n
     using S = typename decltype(storage)::type;
     S buffer[kBlock];
     if (!from.contiguous) {
-      detail::for_elements<const S>(
+      loop_detail::for_elements<const S>(
           from, first, n, [&](const S* element, std::int64_t i) { std::memcpy(buffer + i, element, sizeof(S)); });
     }
     write_elements(to, first, n, from.contiguous ? from.at<const S>(first) : buffer);
   });
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS

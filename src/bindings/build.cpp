@@ -14,7 +14,7 @@ void bind_build(py::module_& m) {
     py::list isas;
     for (const KernelTable* kernels : cpu::usable_kernels()) isas.append(kernels->isa);
     info["isas"] = py::tuple(isas);
-    info["threads"] = kThreadsKind;
+    info["threads"] = threads_kind();
     info["num_threads"] = get_num_threads();
     info["cuda"] = !cuda::backend().missing;
     info["compiler"] = __VERSION__;

@@ -1,6 +1,7 @@
 // Plans: what a tree of leaves costs and how it is laid out, before any array is touched.
 #include <string>
 
+#include "adafactor/workspace.hpp"
 #include "bindings.hpp"
 
 namespace adafactor::bindings {

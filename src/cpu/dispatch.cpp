@@ -11,22 +11,12 @@
 #include <cpuid.h>
 #endif
 
-namespace adafactor::cpu {
+namespace adafactor::inline ADAFACTOR_ABI {
 
-namespace {
-
-// A table is made of the types of its object's own anonymous namespace, which are those of this one, word for word:
-// the same headers, without anything that depends on an instruction set in their data.
-const KernelTable* table_at(const void* address) { return static_cast<const KernelTable*>(address); }
-
-}  // namespace
+namespace cpu {
 
 // The flags of each object are in CMakeLists.txt; what they allow is what is asked of the machine here.
 #if defined(__x86_64__) && defined(__GNUC__)
-
-extern const void* const x86_64_v2;
-extern const void* const x86_64_v3;
-extern const void* const x86_64_v4;
 
 // Not every compiler's builtin knows the name. The system's part is that of AVX2.
 bool has_f16c() {
@@ -39,27 +29,23 @@ std::vector<const KernelTable*> usable_kernels() {
   const bool has_v2 =
       __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("popcnt");
   if (!has_v2) return usable;
-  usable.push_back(table_at(x86_64_v2));
+  usable.push_back(&x86_64_v2);
   const bool has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2") && has_f16c();
   if (!has_v3) return usable;
-  usable.push_back(table_at(x86_64_v3));
+  usable.push_back(&x86_64_v3);
   const bool has_v4 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  if (has_v4) usable.push_back(table_at(x86_64_v4));
+  if (has_v4) usable.push_back(&x86_64_v4);
   return usable;
 }
 
 #elif defined(__aarch64__) && defined(__GNUC__)
 
-extern const void* const neon;
-
-std::vector<const KernelTable*> usable_kernels() { return {table_at(neon)}; }
+std::vector<const KernelTable*> usable_kernels() { return {&neon}; }
 
 #else
 
-extern const void* const generic;
-
-std::vector<const KernelTable*> usable_kernels() { return {table_at(generic)}; }
+std::vector<const KernelTable*> usable_kernels() { return {&generic}; }
 
 #endif
 
@@ -89,4 +75,8 @@ const KernelTable& kernels() {
   return chosen;
 }
 
-}  // namespace adafactor::cpu
+}  // namespace cpu
+
+ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() { return cpu::kernels(); }
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -5,7 +5,12 @@
 
 #include "adafactor/kernel_table.hpp"
 
-namespace adafactor::cpu {
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace cpu {
+
+// The table that each object with loops holds; a build has those of its architecture.
+extern const KernelTable x86_64_v2, x86_64_v3, x86_64_v4, neon, generic;
 
 // The loops of each instruction set that this build has and this machine can run, the fastest last.
 std::vector<const KernelTable*> usable_kernels();
@@ -14,4 +19,6 @@ std::vector<const KernelTable*> usable_kernels();
 // called, else the fastest. Throws Error where the variable names none that this machine can run, at every call.
 const KernelTable& kernels();
 
-}  // namespace adafactor::cpu
+}  // namespace cpu
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -1,34 +1,23 @@
 // The loops for one instruction set. The build compiles this file once for each, with that instruction set's flags:
-// ADAFACTOR_CPU_NAME is what people call it, ADAFACTOR_CPU_TABLE the one symbol that comes out.
+// ADAFACTOR_CPU_NAME is what people call it, ADAFACTOR_ISA_TAG the namespace of its loops and the name of its table.
 //
-// All else is in an anonymous namespace. An inline function or a template with external linkage that two of these
-// objects hold is one symbol to the linker, which keeps either: a CPU would run instructions that it does not have, or
-// lose those that it has. The standard headers come first, so that they stay outside; what they have is used only where
-// it leaves no symbol behind.
-#include <cmath>
-#include <concepts>
-#include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+// An inline function or a template with external linkage that two of these objects hold is one symbol to the linker,
+// which keeps either: a CPU would run instructions that it does not have, or lose those that it has. So the loops stand
+// in a namespace of their own for each object, and what they share with others is data without functions that become
+// symbols.
+#include "adafactor/loops.hpp"
+#include "dispatch.hpp"
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-#include <arm_neon.h>
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace cpu {
+
+// Kept where the compiler is told that nobody else needs what the object holds.
+#if defined(__GNUC__) && !defined(__clang__)
+[[gnu::externally_visible]] extern const KernelTable ADAFACTOR_ISA_TAG;
 #endif
+constexpr KernelTable ADAFACTOR_ISA_TAG = make_kernel_table(ADAFACTOR_CPU_NAME);
 
-namespace {
+}  // namespace cpu
 
-#include "adafactor/kernel_table.hpp"
-
-constexpr adafactor::KernelTable kTable = adafactor::make_kernel_table(ADAFACTOR_CPU_NAME);
-
-}  // namespace
-
-namespace adafactor::cpu {
-
-extern const void* const ADAFACTOR_CPU_TABLE;
-const void* const ADAFACTOR_CPU_TABLE = &kTable;
-
-}  // namespace adafactor::cpu
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -5,6 +5,7 @@
 #include <string>
 #include <thread>
 
+#include "adafactor/floating_point.hpp"
 #include "check.hpp"
 #include "digest.hpp"
 
@@ -48,7 +49,8 @@ void threads_are_really_there(const digest::Case& tall) {
   CHECK_EQ(plan.leaves()[0].row_blocks, 14);
   CHECK_EQ(plan.leaves()[0].col_blocks, 1);
   for (const int threads : {1, 2, 3, 7}) {
-    CHECK_EQ(digest::run(tall, threads, true).threads, std::string(adafactor::kThreadsKind) == "serial" ? 1 : threads);
+    CHECK_EQ(digest::run(tall, threads, true).threads,
+             std::string(adafactor::threads_kind()) == "serial" ? 1 : threads);
   }
 }
 

@@ -19,11 +19,12 @@
 #include <vector>
 
 #include "adafactor/optimizer.hpp"
+#include "adafactor/session.hpp"
 #include "digest.hpp"
 
 namespace {
 
-constexpr std::string_view kKind = adafactor::kThreadsKind;
+const std::string_view kKind = adafactor::threads_kind();
 
 const digest::Case& tall_case() {
   static const std::vector<digest::Case> cases = [] {

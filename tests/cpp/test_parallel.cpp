@@ -9,12 +9,17 @@
 #include <thread>
 #include <vector>
 
+#include "adafactor/floating_point.hpp"
 #include "adafactor/parallel.hpp"
 #include "check.hpp"
 
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+
 namespace {
 
-constexpr bool kSerial = std::string_view(adafactor::kThreadsKind) == "serial";
+const bool kSerial = std::string_view(adafactor::threads_kind()) == "serial";
 
 std::vector<int> visits(std::int64_t first, std::int64_t last, int threads, int& used) {
   const auto count = static_cast<std::size_t>(last > first ? last - first : 0);

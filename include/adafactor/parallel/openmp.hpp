@@ -16,13 +16,14 @@
 
 #include "adafactor/abi.hpp"
 #include "adafactor/fork.hpp"
+#include "adafactor/parallel/job.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// What the threads of this build are.
-inline constexpr const char* kThreadsKind = "openmp";
-
 namespace detail {
+
+// What these threads are.
+inline constexpr const char* kThreadsKind = "openmp";
 
 // libgomp waits for ever in a forked process that opens a region of two threads.
 inline bool has_threads() { return forks() == 0; }
@@ -60,8 +61,7 @@ inline int possible_team(int threads) {
   return possible;
 }
 
-// Where a thread looks again and again for what another one does.
-inline void give_way() { std::this_thread::yield(); }
+ADAFACTOR_FUNCTION void give_way() { std::this_thread::yield(); }
 
 template <class Share>
 int run_on_team(int threads, const Share& share) {

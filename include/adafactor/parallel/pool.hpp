@@ -15,13 +15,14 @@
 
 #include "adafactor/abi.hpp"
 #include "adafactor/fork.hpp"
+#include "adafactor/parallel/job.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// What the threads of this build are.
-inline constexpr const char* kThreadsKind = "pool";
-
 namespace detail {
+
+// What these threads are.
+inline constexpr const char* kThreadsKind = "pool";
 
 inline bool has_threads() { return true; }
 
@@ -35,12 +36,6 @@ inline int default_threads() {
   }
   return known;
 }
-
-// What each thread of a team calls once.
-struct Job {
-  void (*call)(const void*, int) = nullptr;
-  const void* share = nullptr;
-};
 
 // One thread of the pool and its letter box. The stage has two writers that never write the same change: the caller of
 // a job makes it `called` and may take that back, the thread makes it `working` and then `idle`.
@@ -158,8 +153,7 @@ class Pool {
   std::vector<std::unique_ptr<Helper>> helpers_;  // of whoever set busy_
 };
 
-// Where a thread looks again and again for what another one does.
-inline void give_way() { std::this_thread::yield(); }
+ADAFACTOR_FUNCTION void give_way() { std::this_thread::yield(); }
 
 template <class Share>
 int run_on_team(int threads, const Share& share) {

@@ -1,21 +1,21 @@
 // No threads: the caller does everything.
 #pragma once
 
-#include "adafactor/abi.hpp"
+#include "adafactor/parallel/job.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-// What the threads of this build are.
-inline constexpr const char* kThreadsKind = "serial";
-
 namespace detail {
+
+// What these threads are.
+inline constexpr const char* kThreadsKind = "serial";
 
 inline bool has_threads() { return false; }
 
 inline int default_threads() { return 1; }
 
 // There is nobody to wait for.
-inline void give_way() {}
+ADAFACTOR_FUNCTION void give_way() {}
 
 template <class Share>
 int run_on_team(int, const Share& share) {

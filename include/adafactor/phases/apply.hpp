@@ -11,9 +11,9 @@
 #include "adafactor/rounding.hpp"
 #include "adafactor/update.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 // The update links of a run of n elements; `first` is its first in the order of the state.
 template <class T>
@@ -87,7 +87,7 @@ class SliceApply {
 
   void operator()() const {
     const bool in_place = !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.contiguous() &&
-                          parameter_.contiguous() && output_.in_place();
+                          parameter_.contiguous() && output_.in_place() && has_loop();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       if (in_place) {
         apply_row(row);
@@ -98,17 +98,25 @@ class SliceApply {
   }
 
  private:
+  bool has_loop() const { return has_all_loops(leaf_) || (gradient_.in_place() && leaf_.weight_decay == 0); }
+
   void apply_row(std::int64_t row) const {
     with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using G = typename decltype(of_gradient)::type;
       using P = typename decltype(of_parameter)::type;
-      const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
+      const G* g = gradient_.template at<G>(row, tile_.col);
       const P* p = parameter_.row(row).at<const P>(tile_.col);
       P* out = output_.row(row).template at<P>(tile_.col);
       const FactoredUpdate<T> update = update_.plain(row, tile_.col);
-      if (gradient_.in_place()) {
+      if constexpr (kHasAllLoops<G, P>) {
+        if constexpr (kLoopsReadLinks<T, G>) {
+          if (!gradient_.in_place()) {
+            return subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
+          }
+        }
         subtract_row(g, p, out, update);
       } else {
-        subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
+        subtract_update<T>(g, p, out, update, tile_.cols);
       }
     });
     if (leaf_.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
@@ -229,7 +237,7 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
   }
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its
 // moments.
@@ -238,17 +246,18 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
   if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && WholeOutput<T>::fits(leaf)) {
-    with_narrow_factors<T>(leaf, [&]<class Factors>() { detail::NarrowApply<T, Factors>(leaf, tile, leaf_sums)(); });
+    with_narrow_factors<T>(leaf,
+                           [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile, leaf_sums)(); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       if (updates) {
-        detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
+        loop_detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
       } else {
-        detail::keep_slice<T>(leaf, tile, slice);
+        loop_detail::keep_slice<T>(leaf, tile, slice);
       }
     }
   }
-  if (updates && leaf.factored) detail::commit_moments<T>(leaf, tile);
+  if (updates && leaf.factored) loop_detail::commit_moments<T>(leaf, tile);
 }
 
 // accumulator <- accumulator + multiplier g.
@@ -269,6 +278,6 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
   }
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -12,9 +12,9 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/small_slice.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 // Makes the row factors of a tile of small slices, sixteen slices at a time. They are rounded to T twice: here, and
 // with what they are multiplied by.
@@ -67,7 +67,7 @@ void store_small_slice_factors(const Leaf& leaf, const Tile& tile) {
   });
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
 // column factors C^-1/2, the tile's share of the sum of R, and the range of both moments.
@@ -85,7 +85,7 @@ void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
     sums.row_moments = sum_of(row, count);
     sums.rows = range_of(row, count);
-    if (leaf.row_factor) detail::store_small_slice_factors<T>(leaf, tile);
+    if (leaf.row_factor) loop_detail::store_small_slice_factors<T>(leaf, tile);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.cols + tile.col;
@@ -123,6 +123,6 @@ double mean_of_row_moments(const Leaf& leaf, const TileSums* sums, std::int64_t 
   return leaf.clamps && mean < leaf.epsilon_1 ? leaf.epsilon_1 : mean;
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

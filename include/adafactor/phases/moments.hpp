@@ -10,16 +10,13 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/narrow_moments.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-// Columns whose float sums stay in L1 while the rows pass by. Tiles wider than this have fewer than kFewRows rows.
-inline constexpr std::int64_t kPanel = 4096;
-inline constexpr std::int64_t kFewRows = 64;
-namespace detail {
+namespace loop_detail {
 
 template <class T>
 double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
-  const T scale = static_cast<T>(Gradient<T>::scale(leaf));
+  const T scale = static_cast<T>(leaf.gradient_scale());
   const Gradient<T> gradient(leaf, slice);
   T buffer[kBlock];
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
@@ -46,7 +43,7 @@ class FactoredMoments {
         tile_(tile),
         slice_(slice),
         gradient_(leaf, slice),
-        scale_(static_cast<T>(Gradient<T>::scale(leaf))) {}
+        scale_(static_cast<T>(leaf.gradient_scale())) {}
 
   // total + the squares of the slice's part; writes its row and column sums.
   double operator()(double total) {
@@ -74,12 +71,12 @@ class FactoredMoments {
     if (gradient_.contiguous()) {
       const std::int64_t col = tile_.col + first;
       with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
-        const auto* g = gradient_.template at<typename decltype(storage)::type>(row, col);
-        if (gradient_.in_place()) {
-          add(g, ScaledGradient<T>{scale_}, 0, n);
-        } else {
-          add(g, gradient_.links(row, col), 0, n);
+        using G = typename decltype(storage)::type;
+        const G* g = gradient_.template at<G>(row, col);
+        if constexpr (kLoopsReadLinks<T, G>) {
+          if (!gradient_.in_place()) return add(g, gradient_.links(row, col), 0, n);
         }
+        add(g, ScaledGradient<T>{scale_}, 0, n);
       });
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
@@ -160,7 +157,7 @@ void reduce_partials(const double* partial, std::int64_t parts, std::int64_t str
   });
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The first phase on one tile: its sum of squares, and the row and column sums of its part.
 template <class T>
@@ -168,12 +165,12 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   double total = 0;
   const bool factored = leaf.factored && leaf.action == Action::update;
   if (factored && is_narrow(leaf)) {
-    sums.gradient_squares = detail::narrow_moments<T>(leaf, tile);
+    sums.gradient_squares = loop_detail::narrow_moments<T>(leaf, tile);
     return;
   }
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    total = factored ? detail::factored_moments<T>(leaf, tile, slice, total)
-                     : detail::sum_squares<T>(leaf, tile, slice, total);
+    total = factored ? loop_detail::factored_moments<T>(leaf, tile, slice, total)
+                     : loop_detail::sum_squares<T>(leaf, tile, slice, total);
   }
   sums.gradient_squares = total;
 }
@@ -186,15 +183,15 @@ void means_of_tile(const Leaf& leaf, const Tile& tile) {
   if (leaf.col_blocks > 1 && tile.col_block == 0) {
     const double* partial = leaf.row_partial + tile.slice * leaf.col_blocks * leaf.rows + tile.row;
     T* means = static_cast<T*>(leaf.row_moment) + tile.slice * leaf.rows + tile.row;
-    detail::reduce_partials(partial, leaf.col_blocks, leaf.rows, static_cast<double>(leaf.cols), means, tile.rows);
+    loop_detail::reduce_partials(partial, leaf.col_blocks, leaf.rows, static_cast<double>(leaf.cols), means, tile.rows);
   }
   if (leaf.row_blocks > 1 && tile.row_block == 0) {
     const double* partial = leaf.col_partial + tile.slice * leaf.row_blocks * leaf.cols + tile.col;
     T* means = static_cast<T*>(leaf.col_moment) + tile.slice * leaf.cols + tile.col;
-    detail::reduce_partials(partial, leaf.row_blocks, leaf.cols, static_cast<double>(leaf.rows), means, tile.cols);
+    loop_detail::reduce_partials(partial, leaf.row_blocks, leaf.cols, static_cast<double>(leaf.rows), means, tile.cols);
   }
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -9,9 +9,9 @@
 #include "adafactor/narrow.hpp"
 #include "adafactor/update.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor::inline ADAFACTOR_LOOPS {
 
-namespace detail {
+namespace loop_detail {
 
 // A slice's part of a tile.
 template <class T>
@@ -36,17 +36,30 @@ class SliceSquares {
  private:
   Squares add_row(std::int64_t row, Squares sums) const {
     with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
-      const auto* g = gradient_.template at<typename decltype(of_gradient)::type>(row, tile_.col);
-      const auto* p = parameter_.row(row).at<const typename decltype(of_parameter)::type>(tile_.col);
+      using P = typename decltype(of_parameter)::type;
+      using G = typename decltype(of_gradient)::type;
+      const G* g = gradient_.template at<G>(row, tile_.col);
+      const P* p = parameter_.row(row).at<const P>(tile_.col);
       const FactoredUpdate<T> update = update_.plain(row, tile_.col);
-      if (gradient_.in_place()) {
-        sums = add_update_squares<T>(g, p, update, tile_.cols, sums);
-      } else {
-        sums = add_update_squares<T>(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update},
-                                     tile_.cols, sums);
+      if constexpr (kLoopsReadLinks<T, G>) {
+        if (!gradient_.in_place()) {
+          sums = add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update}, sums);
+          return;
+        }
       }
+      sums = add(g, p, update, sums);
     });
     return sums;
+  }
+
+  // In one loop, or in one for the update and one for the parameter.
+  template <class G, class P, class U>
+  Squares add(const G* g, const P* p, const U& update, Squares sums) const {
+    if constexpr (kHasAllLoops<G, P>) {
+      return add_update_squares<T>(g, p, update, tile_.cols, sums);
+    } else {
+      return {add_squares_of<T>(g, update, tile_.cols, sums.update), add_squares(p, T{1}, tile_.cols, sums.parameter)};
+    }
   }
 
   Squares add_row_by_blocks(std::int64_t row, Squares sums) const {
@@ -108,24 +121,24 @@ ADAFACTOR_OWN_FRAME Squares narrow_squares(const Leaf& leaf, const Tile& tile, c
   return total;
 }
 
-}  // namespace detail
+}  // namespace loop_detail
 
 // The third phase on one tile; `leaf_sums` are those that `factors` left, where the leaf is factored.
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   Squares total;
   if (is_narrow(leaf) && leaf.is_plain()) {
-    with_narrow_factors<T>(leaf,
-                           [&]<class Factors>() { total = detail::narrow_squares<T, Factors>(leaf, tile, leaf_sums); });
+    with_narrow_factors<T>(
+        leaf, [&]<class Factors>() { total = loop_detail::narrow_squares<T, Factors>(leaf, tile, leaf_sums); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      total = detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
+      total = loop_detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
     }
   }
   sums.update_squares = total.update;
   sums.parameter_squares = total.parameter;
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #include "adafactor/exact_end.hpp"

@@ -1,0 +1,195 @@
+// One call of an Optimizer: what the caller hands in is held against the plan and the memory before a phase sees it.
+#pragma once
+
+#include <cmath>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "adafactor/arguments.hpp"
+#include "adafactor/half.hpp"
+#include "adafactor/inputs.hpp"
+#include "adafactor/memory_check.hpp"
+#include "adafactor/step.hpp"
+
+namespace adafactor::inline ADAFACTOR_ABI {
+
+namespace detail {
+
+// Holds a state for one call or one copy.
+class Held {
+ public:
+  explicit Held(State& state) : state_(state) {
+    if (state.try_acquire()) return;
+    if (state.torn()) {
+      throw Error({.kind = ErrorKind::busy,
+                   .expected = "a fork between its calls",
+                   .found = "the optimizer is torn by a fork during a call"});
+    }
+    throw Error({.kind = ErrorKind::busy, .expected = "one call at a time", .found = "the optimizer is in use"});
+  }
+  ~Held() { state_.release(); }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+ private:
+  State& state_;
+};
+
+// One element of an array.
+inline double number_at(const std::byte* element, DType dtype) {
+  const auto read = [&]<class T>(T number) {
+    std::memcpy(&number, element, sizeof number);
+    return number;
+  };
+  switch (dtype) {
+    case DType::float64:
+      return read(double{});
+    case DType::float32:
+      return static_cast<double>(read(float{}));
+    case DType::bfloat16:
+      return static_cast<double>(to_float(read(Bfloat16{})));
+    case DType::float16:
+      return static_cast<double>(to_float(read(Float16{})));
+  }
+  return 0;
+}
+
+// "1 NaN and 0 Inf of 32 values"; element by element, for a message alone.
+inline std::string nonfinite_text(const TensorView& view) {
+  std::int64_t buffer[kMaxRank];
+  const std::int64_t* strides = strides_of(view, buffer);
+  std::int64_t size = 1;
+  for (int axis = 0; axis < view.rank; ++axis) size *= view.shape[axis];
+  std::int64_t nan = 0;
+  std::int64_t infinite = 0;
+  for (std::int64_t i = 0; i < size; ++i) {
+    std::int64_t offset = 0;
+    for (std::int64_t axis = view.rank - 1, left = i; axis >= 0; left /= view.shape[axis--]) {
+      offset += left % view.shape[axis] * strides[axis];
+    }
+    const auto* element = static_cast<const std::byte*>(view.data) + offset * item_size(view.dtype);
+    const double value = number_at(element, view.dtype);
+    nan += std::isnan(value);
+    infinite += std::isinf(value);
+  }
+  if (nan == 0 && infinite == 0) return "finite, but the sum of the squares of what the step uses overflows";
+  return std::to_string(nan) + " NaN and " + std::to_string(infinite) + " Inf of " + std::to_string(size) + " values";
+}
+
+// What the calls of one optimizer keep from one to the next, so that a steady step allocates nothing.
+class Session {
+ public:
+  // What is handed in for a call, each piece checked, then what the arrays share. Throws what Optimizer::step says.
+  template <class Params, class Grads>
+  void take(const State& state, std::span<const Params> params, std::span<const Grads> grads,
+            const StepOptions& options) {
+    take_all(state.plan(), params, Role::params, parameters_);
+    take_all(state.plan(), grads, Role::grads, gradients_);
+    require_some_gradient();
+    take_options(state.plan(), options);
+    memory_.check(state, parameters_, gradients_, {});
+  }
+
+  Outcome step(State& state, double grad_multiplier) const {
+    const Call call{parameters_.data(), gradients_.data(), parameters_.data(), rates_.data(), grad_multiplier};
+    return adafactor::step(state, call, compiled_kernels());
+  }
+
+  // The learning rate of the first row of knobs.
+  LearningRate first_rate() const { return rates_.front(); }
+
+  [[noreturn]] void refuse_nonfinite(std::int64_t leaf) const {
+    const TensorView& gradient = gradients_[static_cast<std::size_t>(leaf)];
+    std::string found = "not finite";
+    if (gradient.data) {
+      found = nonfinite_text(gradient);
+    }
+    throw Error({.kind = ErrorKind::nonfinite,
+                 .role = "grads",
+                 .leaf = leaf,
+                 .expected = "finite values (nothing was changed; on_nonfinite can skip such a call or let it through)",
+                 .found = found});
+  }
+
+ private:
+  template <class Array>
+  void take_all(const Plan& plan, std::span<const Array> arrays, Role role, std::vector<TensorView>& views) {
+    const std::vector<LeafPlan>& leaves = plan.leaves();
+    if (arrays.size() != leaves.size()) {
+      throw Error({.role = name(role),
+                   .expected = std::to_string(leaves.size()) + ", one for each leaf",
+                   .found = std::to_string(arrays.size()) + " arrays"});
+    }
+    using Taken = std::conditional_t<std::same_as<Array, TensorView>, GradientArray, Array>;
+    views.resize(leaves.size());
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      const Taken& array = arrays[i];
+      const bool may_be_absent = role == Role::grads;
+      views[i] = may_be_absent && array.absent() ? TensorView{} : checked(array.view(leaves[i]), leaves[i], role, i);
+    }
+  }
+
+  static TensorView checked(TensorView view, const LeafPlan& leaf, Role role, std::size_t index) {
+    static std::byte nothing{};
+    const auto refuse = [&](const char* expected, const char* found) {
+      throw Error({.role = name(role), .leaf = static_cast<std::int64_t>(index), .expected = expected, .found = found});
+    };
+    if (view.rank > 0 && !view.shape) refuse("a shape", "a view without one");
+    check_view(view, leaf, role, static_cast<std::int64_t>(index));
+    if (view.data) return view;
+    // A leaf without elements may lie nowhere, and has a gradient all the same.
+    if (leaf.layout.size() > 0) {
+      refuse(role == Role::grads ? "its elements, or nullptr itself where there is none" : "its elements",
+             "a null pointer");
+    }
+    view.data = &nothing;
+    return view;
+  }
+
+  void require_some_gradient() const {
+    for (const TensorView& gradient : gradients_) {
+      if (gradient.data) return;
+    }
+    if (!gradients_.empty()) throw Error({.role = "grads", .expected = "at least one", .found = "every one is absent"});
+  }
+
+  void take_options(const Plan& plan, const StepOptions& options) {
+    const auto refuse = [](const char* knob, const std::string& expected, const std::string& found) {
+      throw Error({.knob = knob, .expected = expected, .found = found});
+    };
+    if (!std::isfinite(options.grad_multiplier)) {
+      refuse("grad_multiplier", "a finite number", words(options.grad_multiplier));
+    }
+    const std::vector<Config>& knobs = plan.knobs();
+    const std::span<const double> own = options.learning_rates;
+    if (!own.empty() && options.learning_rate) refuse("learning_rates", "at most one of the two", "learning_rate too");
+    if (!own.empty() && own.size() != knobs.size()) {
+      refuse("learning_rates", std::to_string(knobs.size()) + ", one for the config and one for each override",
+             std::to_string(own.size()) + " numbers");
+    }
+    const bool scheduled = options.learning_rate || !own.empty();
+    rates_.resize(knobs.size());
+    for (std::size_t row = 0; row < knobs.size(); ++row) {
+      const double configured = options.learning_rate.value_or(knobs[row].learning_rate);
+      rates_[row] = {own.empty() ? configured : own[row], scheduled};
+      if (!kAtLeastZero.contains(rates_[row].value)) {
+        refuse(own.empty() ? "learning_rate" : "learning_rates", words(kAtLeastZero), words(rates_[row].value));
+      }
+    }
+  }
+
+  std::vector<TensorView> parameters_;
+  std::vector<TensorView> gradients_;
+  std::vector<LearningRate> rates_;
+  MemoryCheck memory_;
+};
+
+}  // namespace detail
+
+}  // namespace adafactor::inline ADAFACTOR_ABI

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,25 +24,15 @@ class Build:
     programs: list[str]
 
 
-def made(folder, threads, targets=("all",)):
-    """The programs of one kind of threads. One that does not compile leaves the others alone; its own test
-    shows why."""
-    configure_tests(folder, f"-DADAFACTOR_THREADS={threads}")
-    log = run(tool("cmake"), "--build", folder, "--target", *targets, "--", "-k", "0").stdout
-    shown = run(tool("ctest"), "--test-dir", folder, "--show-only=json-v1").stdout
-    return Build(folder, log, sorted(test["name"] for test in json.loads(shown)["tests"]))
-
-
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Everything, with the threads of choice: OpenMP's."""
-    return made(tmp_path_factory.mktemp("cpp"), "openmp")
-
-
-@pytest.fixture(scope="module", params=["pool", "serial"])
-def other_build(request, tmp_path_factory):
-    """What knows of threads, with the others."""
-    return made(tmp_path_factory.mktemp(request.param), request.param, OF_THREADS)
+    """Every program, with OpenMP's threads or, after its name, those of another kind. One that does not compile leaves
+    the others alone; its own test shows why."""
+    folder = tmp_path_factory.mktemp("cpp")
+    configure_tests(folder)
+    log = run(tool("cmake"), "--build", folder, "--", "-k", "0").stdout
+    shown = run(tool("ctest"), "--test-dir", folder, "--show-only=json-v1").stdout
+    return Build(folder, log, sorted(test["name"] for test in json.loads(shown)["tests"]))
 
 
 def assert_passes(build, program):
@@ -77,8 +68,9 @@ def test_cpp(build, program):
 
 
 @pytest.mark.parametrize("program", OF_THREADS)
-def test_cpp_with_other_threads(other_build, program):
-    assert_passes(other_build, program)
+@pytest.mark.parametrize("kind", ["pool", "serial"])
+def test_cpp_with_other_threads(build, kind, program):
+    assert_passes(build, f"{program}_{kind}")
 
 
 def test_an_unknown_kind_of_threads_is_refused(tmp_path):
@@ -109,7 +101,7 @@ def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
     source = tmp_path / "program.cpp"
     source.write_text(
         "#include <adafactor/parallel.hpp>\n#include <string_view>\n"
-        f'static_assert(std::string_view(adafactor::kThreadsKind) == "{kind}");\n'
+        f'static_assert(std::string_view(adafactor::detail::kThreadsKind) == "{kind}");\n'
     )
     result = compiled("-fsyntax-only", *flags, source)
     assert result.returncode == 0, result.stdout
@@ -122,6 +114,35 @@ def test_threads_that_are_not_to_be_had_do_not_compile(tmp_path):
         result = compiled("-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
         assert result.returncode != 0
         assert words in result.stdout
+
+
+DECLARES = """
+#include <adafactor/adafactor.hpp>
+#include <cstdio>
+int main() {
+  float w[6] = {1, 1, 1, 1, 1, 1}, g[6] = {1, 2, 3, 4, 5, 6};
+  adafactor::Optimizer optimizer{{}, {{{2, 3}, adafactor::DType::float32}}};
+  optimizer.step({w}, {g});
+  std::printf("%d %s", int(optimizer.iterations()), adafactor::compiled_kernels().isa);
+}
+"""
+
+
+def test_one_file_defines_what_others_declare(tmp_path):
+    """Without CMake, and with an instruction set that only the file with the loops has."""
+    declares, defines = tmp_path / "declares.cpp", tmp_path / "defines.cpp"
+    declares.write_text(DECLARES)
+    defines.write_text("#define ADAFACTOR_IMPLEMENTATION\n#include <adafactor/adafactor.hpp>\n")
+    objects = [path.with_suffix(".o") for path in (declares, defines)]
+    for path, flags in ((declares, ("-DADAFACTOR_COMPILED",)), (defines, ("-O1",))):
+        result = compiled("-c", *flags, path, "-o", path.with_suffix(".o"))
+        assert result.returncode == 0, result.stdout
+    linked = compiled(*objects, "-o", tmp_path / "program")
+    assert linked.returncode == 0, linked.stdout
+    assert run(tmp_path / "program").stdout.split()[0] == "1"
+    forgotten = compiled(objects[0], "-o", tmp_path / "program")
+    assert forgotten.returncode != 0
+    assert re.search(r"undefined reference to .adafactor::\w+_compiled::Optimizer::Optimizer", forgotten.stdout)
 
 
 def test_files_with_different_threads_are_linked_together(tmp_path):

@@ -14,6 +14,7 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// The scratch of a step: workspace.hpp.
 class Workspace;
 
 // Counters of one leaf.

@@ -8,10 +8,11 @@
 #include <vector>
 
 #include "adafactor/backend.hpp"
+#include "adafactor/call.hpp"
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/floating_point.hpp"
 #include "adafactor/inputs.hpp"
-#include "adafactor/step.hpp"
+#include "adafactor/state.hpp"
 #include "adafactor/workspace.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {

@@ -12,10 +12,10 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 namespace cpu {
 
-// Kept where the compiler is told that nobody else needs what the object holds.
 #if defined(__GNUC__) && !defined(__clang__)
-[[gnu::externally_visible]] extern const KernelTable ADAFACTOR_ISA_TAG;
+[[gnu::externally_visible]]  // -fwhole-program says that nobody needs what this object holds
 #endif
+extern const KernelTable ADAFACTOR_ISA_TAG;
 constexpr KernelTable ADAFACTOR_ISA_TAG = make_kernel_table(ADAFACTOR_CPU_NAME);
 
 }  // namespace cpu

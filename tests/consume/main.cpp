@@ -1,4 +1,4 @@
-// Trains a small network with Eigen and prints how far the loss fell, then the digests of the other two files.
+// Trains a small network with Eigen and prints how far the loss fell, then the digests of the other files.
 #include <Eigen/Core>
 #include <adafactor/adafactor.hpp>
 #include <adafactor/eigen.hpp>
@@ -6,8 +6,12 @@
 #include <iostream>
 #include <random>
 
+#include "digest.hpp"
+
 std::uint64_t baseline_digest();
 std::uint64_t wide_digest();
+std::uint64_t compiled_digest();
+std::uint64_t compiled_wide_digest(adafactor::Optimizer& optimizer);
 
 namespace {
 
@@ -66,5 +70,9 @@ void train() {
 int main() {
   train();
   std::cout << "baseline " << baseline_digest() << '\n';
-  if (has_wide_vectors()) std::cout << "wide " << wide_digest() << '\n';
+  std::cout << "compiled " << compiled_digest() << '\n';
+  if (!has_wide_vectors()) return 0;
+  std::cout << "wide " << wide_digest() << '\n';
+  adafactor::Optimizer optimizer = make_optimizer();
+  std::cout << "compiled_wide " << compiled_wide_digest(optimizer) << '\n';
 }

@@ -36,6 +36,16 @@ def parser(name: str, document: str) -> argparse.ArgumentParser:
     )
 
 
+def add_shapes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--shapes",
+        action="append",
+        type=tree,
+        metavar="TREE",
+        help="a tree of your own, such as 512x2048,512 for a matrix and a vector; repeatable",
+    )
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     default = min(2, machine.cores())
     parser.add_argument(

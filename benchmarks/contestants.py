@@ -42,7 +42,7 @@ class Contestant(NamedTuple):
 
 
 def ours(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE, **knobs: Any) -> Made:
-    params = [array.copy() for array in params]
+    params = [trees.aligned(array) for array in params]
     state = adafactor.init(params, learning_rate=learning_rate, **knobs)
     return Made(lambda: adafactor.step(params, grads, state), lambda: params)
 
@@ -52,8 +52,8 @@ def ours_in_sixteen_bits(
 ) -> Made:
     dtype = trees.numpy_dtype("bfloat16")
     return ours(
-        [array.astype(dtype) for array in params],
-        [array.astype(dtype) for array in grads] if gradients_too else grads,
+        [array.astype(dtype) for array in params],  # `ours` copies them to where they begin
+        [trees.aligned(array, dtype) for array in grads] if gradients_too else grads,
         learning_rate,
     )
 
@@ -88,7 +88,7 @@ def torch_parameters(params: Arrays, grads: Arrays) -> Arrays:
     """Parameters with their gradients, as a module has them after a backward."""
     import torch
 
-    parameters = [torch.nn.Parameter(torch_tensor(array.copy())) for array in params]
+    parameters = [torch.nn.Parameter(torch_tensor(trees.aligned(array))) for array in params]
     for parameter, grad in zip(parameters, grads, strict=True):
         parameter.grad = torch_tensor(grad)
     return parameters
@@ -149,7 +149,7 @@ class Exporter:
 
 
 def ours_through_dlpack(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
-    params = [array.copy() for array in params]
+    params = [trees.aligned(array) for array in params]
     exported, gradients = ([Exporter(array) for array in arrays] for arrays in (params, grads))
     state = adafactor.init(exported, learning_rate=learning_rate)
     return Made(lambda: adafactor.step(exported, gradients, state), lambda: params)
@@ -182,7 +182,9 @@ def keras_on_torch(params: Arrays, grads: Arrays, learning_rate: float = LEARNIN
     import keras
     import torch
 
-    variables = [keras.Variable(torch_tensor(array.copy()), dtype=array.dtype.name) for array in params]
+    variables = [
+        keras.Variable(torch_tensor(trees.aligned(array)), dtype=array.dtype.name) for array in params
+    ]
     gradients = [torch_tensor(array) for array in grads]
     optimizer = keras.optimizers.Adafactor(learning_rate)
     optimizer.build(variables)

@@ -161,13 +161,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"only this one; repeatable ({titles})",
     )
-    parser.add_argument(
-        "--shapes",
-        action="append",
-        type=command_line.tree,
-        metavar="TREE",
-        help="a tree of your own, such as 512x2048,512 for a matrix and a vector; repeatable",
-    )
+    command_line.add_shapes(parser)
     titles = "; ".join(f"{name}: {peer.title}" for name, peer in PEERS.items())
     parser.add_argument(
         "--peer", action="append", choices=PEERS, metavar="NAME", help=f"only this one; repeatable ({titles})"

@@ -22,11 +22,16 @@ def default_path(result: Result) -> Path:
     return FOLDER / f"{result['question']}-{cpu}-{result['threads']}-threads.json"
 
 
+def save(result: Result, path: Path) -> None:
+    """Write the result alone, into folders that are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
 def write(result: Result, draw: Callable[[Result], str], out: Path | None) -> None:
     """Write the result, and its picture as an SVG of the same name."""
     path = out or default_path(result)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    save(result, path)
     picture = path.with_suffix(".svg")
     picture.write_text(draw(result), encoding="utf-8")
     print(f"written to {path} and {picture}")

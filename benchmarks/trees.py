@@ -41,6 +41,7 @@ WORKLOADS = {
 }
 
 DTYPES = {"float32": 4, "bfloat16": 2}  # bytes an element
+ALIGNMENT = 64  # bytes: a line of the cache, and the widest vector
 
 
 def parse(text: str) -> Workload:
@@ -60,12 +61,29 @@ def numpy_dtype(name: str) -> Any:
     return np.dtype(name)
 
 
-def draw(shapes: Sequence[Shape], dtype: str) -> tuple[list[Any], list[Any]]:
-    """Parameters and gradients: the same values at each call, and in 16 bits those values rounded."""
+def aligned(array: Any, dtype: Any = None) -> Any:
+    """A copy that begins at a multiple of 64 bytes, in another dtype if one is given.
+
+    NumPy's own begin at any 16, which differs from process to process, and what is in the cache is read and
+    written at another speed from there.
+    """
+    dtype = np.dtype(array.dtype if dtype is None else dtype)
+    memory = np.empty(array.size * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    copy = memory[start : start + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def draw(shapes: Sequence[Shape], dtype: str, of_gradients: str | None = None) -> tuple[list[Any], list[Any]]:
+    """Parameters and gradients: the same values at each call, and in 16 bits those values rounded.
+
+    The gradients have the dtype of the parameters unless theirs is given.
+    """
     random = np.random.default_rng(0)
 
-    def normal(scale: float) -> list[Any]:
+    def normal(scale: float, name: str) -> list[Any]:
         drawn = (random.standard_normal(shape, dtype=np.float32) for shape in shapes)
-        return [(np.float32(scale) * array).astype(numpy_dtype(dtype), copy=False) for array in drawn]
+        return [aligned(np.float32(scale) * array, numpy_dtype(name)) for array in drawn]
 
-    return normal(0.05), normal(0.01)
+    return normal(0.05, dtype), normal(0.01, of_gradients or dtype)

@@ -171,6 +171,17 @@ def test_an_interrupted_run_keeps_the_workloads_that_it_finished(tmp_path, monke
     assert [(row["title"], row["contestant"]) for row in found["rows"]] == [("4", OURS), ("4", PROPAGATE)]
 
 
+def test_arrays_begin_at_a_line_of_the_cache():
+    params, grads = trees.draw([(3,), (5, 7), ()], "float32", "float16")
+    assert {array.dtype.name for array in params} == {"float32"}
+    assert {array.dtype.name for array in grads} == {"float16"}
+    copies = [trees.aligned(array) for array in params]
+    for array in [*params, *grads, *copies]:
+        assert array.ctypes.data % 64 == 0
+        assert array.flags.c_contiguous
+    assert all(np.array_equal(array, copy) for array, copy in zip(params, copies, strict=True))
+
+
 def contestant(step):
     return Contestant(
         "made up", lambda params, grads, learning_rate: Made(lambda: step(params, grads), lambda: params)

@@ -128,6 +128,7 @@ def test_peers_are_measured_beside_this_project_and_a_missing_one_is_named(tmp_p
         assert "64x32,16" in words
 
 
+@pytest.mark.apart
 def test_options_sixteen_bits_and_memory_are_measured(tmp_path, monkeypatch):
     without(monkeypatch, "torch")
     found, _ = run(peers.main, tmp_path, "--shapes", "64x32,16", "--seconds", "0", "--peer", "torch")
@@ -218,6 +219,7 @@ def test_a_contestant_steps_on_a_copy_of_the_parameters(name):
         assert not np.any(now == drawn)
 
 
+@pytest.mark.apart
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_temporary_of_a_call_shows_in_its_peak():
     size = 64 << 20

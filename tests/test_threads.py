@@ -13,6 +13,8 @@ import adafactor
 from peers import require
 from scripts import SECONDS, found_by
 
+pytestmark = pytest.mark.apart
+
 KIND = adafactor.build_info()["threads"]
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -34,7 +34,7 @@ def beginning(file, test):
 def ids():
     """What `pytest` would run of the files that are named."""
     files = sorted({name.partition("::")[0] for row in ROWS for name, _ in named_in(row)})
-    listing = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", "-n", "0")
+    listing = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q")
     listed = run(*listing, "-o", "addopts=--import-mode=importlib", *files, cwd=sources.ROOT)
     assert listed.returncode == 0, listed.stdout
     return listed.stdout.splitlines()

@@ -30,25 +30,39 @@ def beginning(file, test):
     return f"{file}::{test or ''}"
 
 
+def listed(names, *arguments):
+    """The ids of what `pytest` would run of the files of these names."""
+    files = sorted({name.partition("::")[0] for name in names})
+    listing = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q", *arguments)
+    found = run(*listing, "-o", "addopts=--import-mode=importlib", *files, cwd=sources.ROOT)
+    assert found.returncode == 0, found.stdout
+    return found.stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def ids():
-    """What `pytest` would run of the files that are named."""
-    files = sorted({name.partition("::")[0] for row in ROWS for name, _ in named_in(row)})
-    listing = (sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--collect-only", "-q")
-    listed = run(*listing, "-o", "addopts=--import-mode=importlib", *files, cwd=sources.ROOT)
-    assert listed.returncode == 0, listed.stdout
-    return listed.stdout.splitlines()
+    named = [each for row in ROWS for each in named_in(row)]
+    return {
+        "plain": listed([name for name, _ in named]),
+        "full": listed([name for name, full in named if full], "--full"),
+    }
+
+
+def are_among(name, ids):
+    """Whether there is a test, or a case of it, whose id begins so."""
+    ends = ("::", "]")
+    return any(
+        id_.startswith(name) and (name.endswith(ends) or id_[len(name) :][:1] in ("", "[")) for id_ in ids
+    )
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_a_row_has_a_test_that_plain_pytest_runs(row, ids):
-    left_out = [name for name, _ in named_in(row) if not any(runs(name, each) for each in ids)]
-    assert left_out == [name for name, full in named_in(row) if full]
-    assert len(left_out) < len(named_in(row))
-
-
-def runs(name, id_):
-    return id_.startswith(name) and (name.endswith(("::", "]")) or id_[len(name) :][:1] in ("", "["))
+    named = named_in(row)
+    left_out = [name for name, _ in named if not are_among(name, ids["plain"])]
+    assert left_out == [name for name, full in named if full]
+    assert [name for name in left_out if not are_among(name, ids["full"])] == []
+    assert len(left_out) < len(named)
 
 
 def test_each_row_of_the_page_is_looked_at():

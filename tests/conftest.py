@@ -60,6 +60,8 @@ def pytest_cmdline_main(config):
     if option.numprocesses is None and whole and fcntl and not option.usepdb:
         option.numprocesses = min(os.cpu_count() or 1, MOST_WORKERS)
     if option.numprocesses:
+        # A thread that waits for work would take the core of another worker.
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         option.dist, option.loadscopereorder = "loadfile", False
 
 

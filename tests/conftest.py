@@ -23,6 +23,7 @@ MARKERS = (
     "full: repeats what another test shows, in more cases; `pytest --full` runs it",
     "apart: measures memory, time, threads or processes, and so runs with no other test beside it",
 )
+LONGEST = ("test_cpp.py", "test_torch_compile.py")  # begun first, so that nobody waits for them in the end
 MOST_WORKERS = 4  # beyond that the longest file decides, and each worker imports torch and JAX
 
 
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=out)
         items[:] = [item for item in items if item not in set(out)]
     files = {item.path for item in items if item.get_closest_marker("apart")}
-    items.sort(key=lambda item: item.path in files)
+    items.sort(key=lambda item: (item.path in files, item.path.name not in LONGEST))
 
 
 # Side by side: what pytest-xdist calls workers.

@@ -15,11 +15,12 @@ from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, ROUTES
 from benchmarks.pictures import counted, significant
 from benchmarks.results import FOLDER, Result
 from benchmarks.rows import Entry
+from benchmarks.steps import CATCHES
 from benchmarks.tables import megabytes
 
 ROOT = Path(__file__).resolve().parents[1]
 OF_THE_README = 300  # tensors; a transformer of 24 layers has about as many
-DOCUMENTS = (ROOT / "README.md", ROOT / "docs/benchmarks.md")
+DOCUMENTS = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs/benchmarks.md")
 BLOCK = re.compile(
     r"(?P<begin><!-- benchmarks: (?P<name>[\w-]+) -->\n).*?(?P<end><!-- benchmarks end -->)", re.DOTALL
 )
@@ -152,6 +153,20 @@ def against_adamw(result: Result) -> str:
     )
 
 
+def steps_of(result: Result) -> str:
+    """The steps of continuous integration, and what they take together."""
+    rows = [[row["step"], CATCHES[row["step"]], f"{row['seconds']:,}"] for row in result["rows"]]
+    total = sum(row["seconds"] for row in result["rows"])
+    return markdown(["step", "what it catches", "seconds"], [*rows, ["**together**", "", f"**{total:,}**"]])
+
+
+def minutes_of(result: Result) -> str:
+    """The sentence on the two commands of the README."""
+    seconds = {row["step"]: row["seconds"] for row in result["rows"]}
+    first, second = (counted(max(1, round(seconds[step] / 60)), "minute") for step in ("demo", "tests"))
+    return f"With all that pip downloads and builds the first took {first}, the second {second}.\n"
+
+
 # The question of each block, its table, and what its picture shows where it has one.
 BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
     "peers": (
@@ -166,6 +181,9 @@ BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
     "overhead": ("overhead", overhead_of, "the step of each library on small tensors"),
     "parts": ("overhead", parts_of, None),
     "small-tensors": ("overhead", against_adamw, None),
+    "minutes": ("ci-run", minutes_of, None),
+    "ci-run": ("ci-run", steps_of, None),
+    "ci-full": ("ci-full", steps_of, None),
 }
 
 
@@ -175,7 +193,7 @@ def where(result: Result) -> str:
     peers = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     threads = counted(result["threads"], "thread")
     on = f"{result['machine']['cpu']}, {threads}, {result['machine']['date'][:10]}"
-    return f"{on}; {peers}.\n"
+    return f"{on}; {peers}.\n" if result.get("question") not in ("ci-run", "ci-full") else f"{on}.\n"
 
 
 def block(name: str, document: Path, folder: Path = FOLDER) -> str:

@@ -7,6 +7,7 @@ vanish unseen. Keras' NumPy backend imports jax, so where keras runs jax has to 
 
 import importlib
 import os
+from contextlib import AbstractContextManager
 from types import ModuleType
 
 import pytest
@@ -26,3 +27,10 @@ def require(name: str) -> ModuleType:
     if name == "keras" and module.backend.backend() != "numpy":
         pytest.fail(f"keras runs on {module.backend.backend()}: something imported it before peers.require")
     return module
+
+
+def jax_with_float64() -> AbstractContextManager[None]:
+    """JAX with float64, which it does not have otherwise; the function moved to its present place in 0.8."""
+    jax = require("jax")
+    place = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return place.enable_x64(True)

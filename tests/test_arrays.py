@@ -14,7 +14,7 @@ import pytest
 import adafactor
 import digest
 from adafactor.arrays import as_numpy
-from peers import require
+from peers import jax_with_float64, require
 
 torch = require("torch")
 jax = require("jax")
@@ -48,7 +48,7 @@ ALL = MUTABLE | {"jax": jax.numpy.asarray}
 
 @pytest.fixture(autouse=True)
 def _double_precision():
-    with jax.enable_x64(True):
+    with jax_with_float64():
         yield
 
 

@@ -1,8 +1,10 @@
 """The benchmarks run, count what they say and write what they found; nothing here judges a time."""
 
 import importlib.util
+import itertools
 import json
 import os
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -22,6 +24,7 @@ from benchmarks import (
     peers,
     results,
     scaling,
+    steps,
     traffic,
     trees,
     worker,
@@ -128,6 +131,7 @@ def test_peers_are_measured_beside_this_project_and_a_missing_one_is_named(tmp_p
         assert "64x32,16" in words
 
 
+@pytest.mark.apart
 def test_options_sixteen_bits_and_memory_are_measured(tmp_path, monkeypatch):
     without(monkeypatch, "torch")
     found, _ = run(peers.main, tmp_path, "--shapes", "64x32,16", "--seconds", "0", "--peer", "torch")
@@ -229,6 +233,7 @@ def test_a_contestant_steps_on_a_copy_of_the_parameters(name):
         assert not np.any(now == drawn)
 
 
+@pytest.mark.apart
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_a_temporary_of_a_call_shows_in_its_peak():
     size = 64 << 20
@@ -367,3 +372,29 @@ def test_a_result_is_named_after_its_question_its_processor_and_its_threads():
     made = results.begin("peers", threads=2)
     made["machine"]["cpu"] = "AMD EPYC(TM) 9"
     assert results.default_path(made).name == "peers-amd-epyc-tm-9-2-threads.json"
+
+
+def test_what_continuous_integration_took_gets_into_the_documents(tmp_path):
+    lines = tmp_path / "steps.tsv"
+    lines.write_text("demo\t119\tpassed\ntests\t1001\tpassed\n", encoding="utf-8")
+    steps.main(["run", str(lines), "--out", str(tmp_path)])
+    page = tmp_path / "page.md"
+    blocks = [f"<!-- benchmarks: {name} -->\n<!-- benchmarks end -->\n" for name in ("minutes", "ci-run")]
+    page.write_text("".join(blocks), encoding="utf-8")
+    text = documents.filled(page, tmp_path)
+    assert "the first took 2 minutes, the second 17 minutes.\n" in text
+    assert f"| tests | {steps.CATCHES['tests']} | 1,001 |\n| **together** |  | **1,120** |\n" in text
+
+
+def test_every_step_of_continuous_integration_is_described():
+    scripts = "".join(
+        (sources.ROOT / ".ci" / name).read_text("utf-8") for name in ("run", "full", "steps.sh")
+    )
+    named = [name.strip('"') for name in re.findall(r'^ *attempt ("[^"]+"|\w+)', scripts, re.MULTILINE)]
+    kinds = itertools.product(("oldest", "newest"), ("sanitize", "sanitize-threads"))
+    filled = [
+        name.replace("$versions", versions).replace("$preset", preset)
+        for versions, preset in kinds
+        for name in named
+    ]
+    assert set(filled) == set(steps.CATCHES)

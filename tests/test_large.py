@@ -1,8 +1,7 @@
-"""A leaf of more than 2^31 elements. It takes 9 GB, so it runs on demand: ADAFACTOR_TEST_LARGE=1."""
-
-import os
+"""A leaf of more than 2^31 elements: what it would take, and a step, which takes 9 GB."""
 
 import numpy as np
+import psutil
 import pytest
 
 import adafactor
@@ -10,11 +9,16 @@ import adafactor
 SHAPE = (839845, 2557)
 ROWS = 4096  # looked at together
 
-pytestmark = pytest.mark.skipif(
-    os.environ.get("ADAFACTOR_TEST_LARGE") != "1", reason="takes 9 GB; ADAFACTOR_TEST_LARGE=1 runs it"
-)
+
+def test_the_sizes_of_a_leaf_of_more_than_two_to_the_31_elements():
+    w = np.broadcast_to(np.zeros((), np.float16), SHAPE)  # which takes no memory
+    assert adafactor.state_nbytes(w) == 4 * sum(SHAPE)
+    assert 0 < adafactor.scratch_nbytes(w) < 0.02 * w.nbytes
 
 
+@pytest.mark.full
+@pytest.mark.apart
+@pytest.mark.skipif(psutil.virtual_memory().available < 10e9, reason="takes 9 GB")
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 def test_a_leaf_of_more_than_two_to_the_31_elements(rounding):
     assert SHAPE[0] * SHAPE[1] == 2**31 + 17

@@ -15,6 +15,8 @@ from adafactor.plan import describe
 from peers import require
 from sources import PYTHONPATH
 
+pytestmark = pytest.mark.apart
+
 KNOBS = {
     "plain": {},
     "linked": {"beta_1": 0.9, "use_ema": True, "gradient_accumulation_steps": 2, "weight_decay": 0.1},

@@ -21,6 +21,7 @@ from scripts import found_by
 from sources import ROOT
 
 pytestmark = [
+    pytest.mark.apart,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of other systems have no OpenMP"),
     pytest.mark.skipif(adafactor.build_info()["threads"] != "openmp", reason="built without OpenMP"),
 ]
@@ -208,7 +209,15 @@ found = {
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("libraries", [["torch"], ["scikit-learn"], ["torch", "scikit-learn"]], ids="+".join)
+@pytest.mark.parametrize(
+    "libraries",
+    [
+        pytest.param(["torch"], marks=pytest.mark.full),
+        pytest.param(["scikit-learn"], marks=pytest.mark.full),
+        ["torch", "scikit-learn"],
+    ],
+    ids="+".join,
+)
 def test_steps_beside_another_library_have_the_bits_of_steps_alone(libraries, order, site, alone):
     """The package adds no runtime to torch's, and one to scikit-learn's; torch adds none to ours."""
     for library in libraries:

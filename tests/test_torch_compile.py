@@ -9,7 +9,10 @@ from cpp_build import required
 from peers import require
 from scripts import found_by
 
-BACKENDS = ["eager", "aot_eager", "inductor"]  # by how much they change; the last one is the default
+# By how much they change. The last one is the default, and of the first one nothing may differ at all.
+FULL = pytest.mark.full
+OF_MODELS = [pytest.param("eager", marks=FULL), pytest.param("aot_eager", marks=FULL), "inductor"]
+OF_STEPS = ["eager", pytest.param("aot_eager", marks=FULL), "inductor"]
 
 # `train(compile_model, compile_step)` makes 12 steps and is (parameters and state as text, gradients, what
 # the reports say, how often autograd was told of a write). Each may be a function that compiles, or `plain`.
@@ -86,7 +89,7 @@ def execute(backend, script, folder):
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OF_MODELS)
 def test_steps_of_a_compiled_model_have_the_bits_of_those_of_the_model(backend, tmp_path):
     """Inductor's gradients are others in the last bits; its steps are held against NumPy's with these."""
     script = """
@@ -98,7 +101,7 @@ for knobs in KNOBS.values():
     assert execute(backend, script, tmp_path) == [[True] * (2 if backend == "inductor" else 4)] * 3
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", OF_STEPS)
 def test_a_step_in_a_compiled_function_is_that_step(backend, tmp_path):
     """The graph ends where the step begins; autograd is told of the write as ever."""
     script = """

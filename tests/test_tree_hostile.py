@@ -396,6 +396,7 @@ def test_building_needs_the_structure_and_the_number_of_leaves() -> None:
 # Cost
 
 
+@pytest.mark.apart
 @pytest.mark.parametrize(
     "flat", [list, tuple, lambda leaves: {f"layer{i}/w": x for i, x in enumerate(leaves)}]
 )

@@ -20,6 +20,8 @@ import snapshots
 from adafactor.arrays import as_numpy
 from peers import require
 
+pytestmark = pytest.mark.apart
+
 IN_USE = r"^state in use: another call, from a thread or from inside this one, runs on it$"
 LARGE, SMALL = (2048, 2048), (30, 20)  # some ten milliseconds, some ten microseconds
 TRIES = 500  # a few are enough

@@ -262,7 +262,8 @@ def real_number(name: str, value: Any) -> float:
 
 def whole_number(name: str, value: Any) -> int:
     """The value as an int; TypeError unless it is a whole number by its kind and no bool."""
-    if not isinstance(value, bool) and getattr(value, "ndim", 0) == 0:
+    # Older versions of NumPy take their bool for an index.
+    if type(value).__name__ not in ("bool", "bool_") and getattr(value, "ndim", 0) == 0:
         with contextlib.suppress(TypeError):
             return operator.index(value)
     raise TypeError(f"{name}: {_shown(value)}, expected a whole number")

@@ -69,7 +69,11 @@ TRANSFORMS = {
 }
 NO_ARRAYS = {
     "a key of random numbers": (lambda jax: jax.random.key(0), r"jax\.\S+\.PRNGKeyArray", ".*"),
-    "a shape and dtype": (lambda jax: jax.ShapeDtypeStruct((21,), np.float32), r"jax\.ShapeDtypeStruct", ""),
+    "a shape and dtype": (
+        lambda jax: jax.ShapeDtypeStruct((21,), np.float32),
+        r"jax\.(_src\.api\.)?ShapeDtypeStruct",
+        "",
+    ),
     "a compiled function": (lambda jax: jax.jit(lambda x: x), r"jaxlib\.\S+", ""),
 }
 

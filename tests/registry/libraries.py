@@ -74,8 +74,7 @@ class Jax(NumPy):
 
     @staticmethod
     def watched() -> contextlib.AbstractContextManager[None]:
-        """With float64, which JAX does not have otherwise."""
-        return peers.require("jax").enable_x64(True)
+        return peers.jax_with_float64()
 
 
 class DLPack(NumPy):

@@ -47,7 +47,7 @@ RULES = [
     Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),
     Rule(
         "intrinsics",
-        r"<(immintrin|x86intrin|arm_neon)\.h>",
+        r"<(\w*mmintrin|x86intrin|arm_neon)\.h>",
         r"include/adafactor/(group|floating_point)\.hpp|src/cpu/.*",
     ),
 ]
@@ -173,8 +173,8 @@ def test_the_headers_of_the_core_use_the_standard_library_alone():
     exceptions = {
         "openmp": {"omp.h"},
         "fork": {"pthread.h"},
-        "group": {"immintrin.h", "arm_neon.h"},
-        "floating_point": {"immintrin.h"},
+        "group": {"immintrin.h", "emmintrin.h", "arm_neon.h"},
+        "floating_point": {"xmmintrin.h"},
     }
     for path in (ROOT / "include/adafactor").rglob("*.hpp"):
         names = {include[1:] for include in sources.includes(path) if include.startswith("<")}

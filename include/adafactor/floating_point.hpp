@@ -6,7 +6,7 @@
 #include "adafactor/abi.hpp"
 
 #if defined(__SSE2__)
-#include <immintrin.h>
+#include <xmmintrin.h>
 #endif
 
 namespace adafactor::inline ADAFACTOR_ABI {

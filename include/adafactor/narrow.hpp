@@ -110,11 +110,10 @@ class NarrowFactors {
   // Calls body(update) with the update as a function of lanes.
   template <class Body>
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
-    if (permutes_) {
-      body(SmallSliceTable::Update<T>{factors_, columns_, table_});
-    } else {
-      body(Plain{rows_, cols_});
+    if constexpr (kPermutes<T>) {
+      if (permutes_) return body(SmallSliceTable::Update<T>{factors_, columns_, table_});
     }
+    body(Plain{rows_, cols_});
   }
 
  private:

@@ -27,6 +27,7 @@ CATCHES = {
     "lint": "format, lint, types, a stub that is not the module's",
     "the benchmarks' peers": "nothing: it brings them",
     "benchmarks beside their peers": "a benchmark that another library's version breaks",
+    "compiling": "C++ that takes longer to compile, or more memory, than its limit allows",
     "tests, oldest versions": "a library that pyproject.toml allows and that is too old",
     "tests, newest versions": "a library that has changed since the versions were pinned",
     "functions of the bindings": "a function of `src/bindings` that the sanitizers of `.ci/run` do not see",

@@ -26,8 +26,9 @@ class Build:
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Every program, with OpenMP's threads or, after its name, those of another kind. One that does not compile leaves
-    the others alone; its own test shows why."""
+    """Every program, with OpenMP's threads or, after its name, those of another kind. One that does not
+    compile leaves the others alone; its own test shows why.
+    """
     folder = tmp_path_factory.mktemp("cpp")
     configure_tests(folder)
     log = run(tool("cmake"), "--build", folder, "--", "-k", "0").stdout
@@ -142,7 +143,9 @@ def test_one_file_defines_what_others_declare(tmp_path):
     assert run(tmp_path / "program").stdout.split()[0] == "1"
     forgotten = compiled(objects[0], "-o", tmp_path / "program")
     assert forgotten.returncode != 0
-    assert re.search(r"undefined reference to .adafactor::\w+_compiled::Optimizer::Optimizer", forgotten.stdout)
+    assert re.search(
+        r"undefined reference to .adafactor::\w+_compiled::Optimizer::Optimizer", forgotten.stdout
+    )
 
 
 def test_files_with_different_threads_are_linked_together(tmp_path):

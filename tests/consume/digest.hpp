@@ -7,20 +7,20 @@
 
 namespace {
 
-constexpr std::size_t rows = 37;
-constexpr std::size_t cols = 53;
+constexpr std::size_t kRows = 37;
+constexpr std::size_t kCols = 53;
 
 [[maybe_unused]] adafactor::Optimizer make_optimizer() {
   adafactor::Config config;
   config.learning_rate = 0.05;
   config.beta_1 = 0.9;
   config.weight_decay = 0.01;
-  return adafactor::Optimizer{config, {{{rows, cols}, adafactor::DType::float32}}};
+  return adafactor::Optimizer{config, {{{kRows, kCols}, adafactor::DType::float32}}};
 }
 
 std::uint64_t digest_of_steps(adafactor::Optimizer& optimizer) {
-  static float weights[rows * cols];
-  static float gradient[rows * cols];
+  static float weights[kRows * kCols];
+  static float gradient[kRows * kCols];
   std::uint32_t random = 1;
   const auto next = [&random] {
     random = random * 1664525U + 1013904223U;

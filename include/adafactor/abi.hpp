@@ -50,9 +50,9 @@
 #define ADAFACTOR_DATA ADAFACTOR_VERSION_TAG
 #define ADAFACTOR_LOOPS ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG)
 
-// With the headers alone every file defines what it calls, inline. With ADAFACTOR_COMPILED files only declare it, and it
-// is defined once in the program: in the library adafactor::compiled, whose files (src/cpu) each define a part, or in
-// the one file that defines ADAFACTOR_IMPLEMENTATION before it includes a header.
+// With the headers alone every file defines what it calls, inline. With ADAFACTOR_COMPILED files only declare it, and
+// it is defined once in the program: in the library adafactor::compiled, whose files (src/cpu) each define a part, or
+// in the one file that defines ADAFACTOR_IMPLEMENTATION before it includes a header.
 #if defined(ADAFACTOR_COMPILED) || defined(ADAFACTOR_IMPLEMENTATION)
 #define ADAFACTOR_FUNCTION
 #define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, compiled)

@@ -2,7 +2,6 @@
 // gradient links have made G of it.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <cstring>
 
@@ -19,10 +18,12 @@ GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first) {
           static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
 }
 
-// Whether loops in T read a gradient stored as G through its links. In double and from float16, which is seldom, a
+// Whether loops in T read a gradient through its links where it lies. In double and from float16, which is seldom, a
 // buffer is in between: each such loop takes as long to compile as the others.
-template <class T, class G>
-inline constexpr bool kLoopsReadLinks = sizeof(T) == sizeof(float) && !std::same_as<G, Float16>;
+template <class T>
+constexpr bool loops_read_links(DType gradient) {
+  return sizeof(T) == sizeof(float) && gradient != DType::float16;
+}
 
 // The gradient of one slice of a leaf.
 template <class T>
@@ -44,7 +45,7 @@ class Gradient {
   }
 
   // Whether runs lie in memory, for loops that go through the links where there are any.
-  bool contiguous() const { return slice_.contiguous() && (!linked_ || loops_read_links()); }
+  bool contiguous() const { return slice_.contiguous() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first) const {
@@ -62,8 +63,6 @@ class Gradient {
   }
 
  private:
-  bool loops_read_links() const { return sizeof(T) == sizeof(float) && leaf_.gradient.dtype != DType::float16; }
-
   // Where the array is contiguous, the buffer may be the accumulator itself: each element is read before it is written.
   template <bool clips>
   const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {

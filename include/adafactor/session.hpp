@@ -5,17 +5,16 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
 
 #include "adafactor/arguments.hpp"
-#include "adafactor/half.hpp"
 #include "adafactor/inputs.hpp"
 #include "adafactor/memory_check.hpp"
 #include "adafactor/step.hpp"
+#include "adafactor/walk.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -43,37 +42,33 @@ class Held {
 
 // One element of an array.
 inline double number_at(const std::byte* element, DType dtype) {
-  const auto read = [&]<class T>(T number) {
-    std::memcpy(&number, element, sizeof number);
-    return number;
+  double number = 0;
+  const auto read = [&](auto storage) {
+    number = load<double>(reinterpret_cast<const typename decltype(storage)::type*>(element), One{});
   };
-  switch (dtype) {
-    case DType::float64:
-      return read(double{});
-    case DType::float32:
-      return static_cast<double>(read(float{}));
-    case DType::bfloat16:
-      return static_cast<double>(to_float(read(Bfloat16{})));
-    case DType::float16:
-      return static_cast<double>(to_float(read(Float16{})));
+  if (dtype == DType::float64) {
+    with_storage<double>(dtype, read);
+  } else {
+    with_storage<float>(dtype, read);
   }
-  return 0;
+  return number;
 }
 
 // "1 NaN and 0 Inf of 32 values"; element by element, for a message alone.
 inline std::string nonfinite_text(const TensorView& view) {
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = strides_of(view, buffer);
+  Axis axes[kMaxRank];
   std::int64_t size = 1;
-  for (int axis = 0; axis < view.rank; ++axis) size *= view.shape[axis];
+  for (int axis = 0; axis < view.rank; ++axis) {
+    axes[axis] = {view.shape[axis], strides[axis]};
+    size *= view.shape[axis];
+  }
   std::int64_t nan = 0;
   std::int64_t infinite = 0;
   for (std::int64_t i = 0; i < size; ++i) {
-    std::int64_t offset = 0;
-    for (std::int64_t axis = view.rank - 1, left = i; axis >= 0; left /= view.shape[axis--]) {
-      offset += left % view.shape[axis] * strides[axis];
-    }
-    const auto* element = static_cast<const std::byte*>(view.data) + offset * item_size(view.dtype);
+    const auto* element =
+        static_cast<const std::byte*>(view.data) + offset_along(axes, view.rank, i) * item_size(view.dtype);
     const double value = number_at(element, view.dtype);
     nan += std::isnan(value);
     infinite += std::isinf(value);

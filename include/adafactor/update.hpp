@@ -2,7 +2,6 @@
 // and the wide one in double for a leaf whose U leaves the arithmetic's range.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -16,9 +15,8 @@ namespace adafactor::inline ADAFACTOR_LOOPS {
 // Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in float32 and bfloat16.
 // Each pair takes as long to compile as the first, so others have such a loop where it matters alone: in `apply` where
 // there are no links.
-inline bool has_all_loops(const Leaf& leaf) {
-  return leaf.gradient.dtype == leaf.parameter.dtype ||
-         (leaf.gradient.dtype != DType::float16 && leaf.parameter.dtype != DType::float16);
+constexpr bool has_all_loops(DType gradient, DType parameter) {
+  return gradient == parameter || (gradient != DType::float16 && parameter != DType::float16);
 }
 
 // Calls body(Storage<G>{}, Storage<P>{}) for what the gradient and the parameter of a leaf are stored as.
@@ -28,10 +26,6 @@ ADAFACTOR_INLINE void with_storages(const Leaf& leaf, const Body& body) {
     with_storage<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
   });
 }
-
-// Whether that is so for two types, while compiling.
-template <class G, class P>
-inline constexpr bool kHasAllLoops = std::same_as<G, P> || (!std::same_as<G, Float16> && !std::same_as<P, Float16>);
 
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>

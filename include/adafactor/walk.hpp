@@ -2,6 +2,7 @@
 // buffer in L1.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <cstring>
 
@@ -14,6 +15,10 @@ namespace adafactor::inline ADAFACTOR_LOOPS {
 template <class S>
 struct Storage {
   using type = S;
+  static constexpr DType dtype = std::same_as<S, double>     ? DType::float64
+                                 : std::same_as<S, Bfloat16> ? DType::bfloat16
+                                 : std::same_as<S, Float16>  ? DType::float16
+                                                             : DType::float32;
 };
 template <class T, class Body>
 ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {

@@ -10,7 +10,7 @@ void bind_build(py::module_& m) {
   m.def("build_info", [] {
     py::dict info;
     info["version"] = ADAFACTOR_VERSION;
-    info["isa"] = cpu::kernels().isa;
+    info["isa"] = compiled_kernels().isa;
     py::list isas;
     for (const KernelTable* kernels : cpu::usable_kernels()) isas.append(kernels->isa);
     info["isas"] = py::tuple(isas);

@@ -3,7 +3,6 @@
 #include <stdexcept>
 #include <string>
 
-#include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
 
 namespace adafactor::bindings {
@@ -76,7 +75,7 @@ void bind_state(py::module_& m) {
   m.attr("state_kinds") = py::cast(kStateKindNames);
   py::classh<StateObject>(m, "State", "The moments and counters of all leaves.")
       .def(py::init([](const std::shared_ptr<Plan>& plan) {
-             cpu::kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
+             compiled_kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
              return std::make_shared<StateObject>(plan);
            }),
            py::arg("plan").none(false))

@@ -3,7 +3,6 @@
 #include <string>
 #include <utility>
 
-#include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
 
@@ -128,7 +127,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
   const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(),
                   arrays.rates.data(),      grad_multiplier,         arrays.moved};
-  const Outcome outcome = without_gil([&] { return step(object.state, call, cpu::kernels()); });
+  const Outcome outcome = without_gil([&] { return step(object.state, call, compiled_kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;
   const auto [table, nonfinite] = reports_of(object.state, outcome);

@@ -70,13 +70,13 @@ const KernelTable& choose(const char* wanted) {
 
 }  // namespace
 
-const KernelTable& kernels() {
-  static const KernelTable& chosen = choose(std::getenv("ADAFACTOR_ISA"));
-  return chosen;
-}
-
 }  // namespace cpu
 
-ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() { return cpu::kernels(); }
+// Those of the instruction set that the environment variable ADAFACTOR_ISA named when this was first called, else the
+// fastest. Throws Error where the variable names none that this machine can run, at every call.
+ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
+  static const KernelTable& chosen = cpu::choose(std::getenv("ADAFACTOR_ISA"));
+  return chosen;
+}
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

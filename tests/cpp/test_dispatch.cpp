@@ -9,8 +9,8 @@
 
 namespace {
 
+using adafactor::compiled_kernels;
 using adafactor::KernelTable;
-using adafactor::cpu::kernels;
 using adafactor::cpu::usable_kernels;
 
 void every_instruction_set_gives_the_digests() {
@@ -29,7 +29,7 @@ void an_unknown_name_is_refused_each_time() {
   setenv("ADAFACTOR_ISA", "x87", 1);
   for (int attempt = 0; attempt < 2; ++attempt) {
     try {
-      kernels();
+      compiled_kernels();
       CHECK(false);
     } catch (const adafactor::Error& error) {
       CHECK_EQ(error.knob(), "ADAFACTOR_ISA");
@@ -43,9 +43,9 @@ void an_unknown_name_is_refused_each_time() {
 
 void a_name_is_taken_once() {
   setenv("ADAFACTOR_ISA", usable_kernels().front()->isa, 1);
-  CHECK(&kernels() == usable_kernels().front());
+  CHECK(&compiled_kernels() == usable_kernels().front());
   setenv("ADAFACTOR_ISA", "x87", 1);
-  CHECK(&kernels() == usable_kernels().front());
+  CHECK(&compiled_kernels() == usable_kernels().front());
 }
 
 }  // namespace

@@ -98,7 +98,10 @@ class SliceApply {
   }
 
  private:
-  bool has_loop() const { return has_all_loops(leaf_) || (gradient_.in_place() && leaf_.weight_decay == 0); }
+  bool has_loop() const {
+    return has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
+           (gradient_.in_place() && leaf_.weight_decay == 0);
+  }
 
   void apply_row(std::int64_t row) const {
     with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
@@ -108,8 +111,8 @@ class SliceApply {
       const P* p = parameter_.row(row).at<const P>(tile_.col);
       P* out = output_.row(row).template at<P>(tile_.col);
       const FactoredUpdate<T> update = update_.plain(row, tile_.col);
-      if constexpr (kHasAllLoops<G, P>) {
-        if constexpr (kLoopsReadLinks<T, G>) {
+      if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
           if (!gradient_.in_place()) {
             return subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
           }

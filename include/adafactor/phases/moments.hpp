@@ -73,7 +73,7 @@ class FactoredMoments {
       with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         const G* g = gradient_.template at<G>(row, col);
-        if constexpr (kLoopsReadLinks<T, G>) {
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
           if (!gradient_.in_place()) return add(g, gradient_.links(row, col), 0, n);
         }
         add(g, ScaledGradient<T>{scale_}, 0, n);

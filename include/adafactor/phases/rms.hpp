@@ -41,7 +41,7 @@ class SliceSquares {
       const G* g = gradient_.template at<G>(row, tile_.col);
       const P* p = parameter_.row(row).at<const P>(tile_.col);
       const FactoredUpdate<T> update = update_.plain(row, tile_.col);
-      if constexpr (kLoopsReadLinks<T, G>) {
+      if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
         if (!gradient_.in_place()) {
           sums = add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update}, sums);
           return;
@@ -55,7 +55,7 @@ class SliceSquares {
   // In one loop, or in one for the update and one for the parameter.
   template <class G, class P, class U>
   Squares add(const G* g, const P* p, const U& update, Squares sums) const {
-    if constexpr (kHasAllLoops<G, P>) {
+    if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
       return add_update_squares<T>(g, p, update, tile_.cols, sums);
     } else {
       return {add_squares_of<T>(g, update, tile_.cols, sums.update), add_squares(p, T{1}, tile_.cols, sums.parameter)};

@@ -260,10 +260,15 @@ def real_number(name: str, value: Any) -> float:
         raise TypeError(f"{name}: {_shown(value)}, expected a number") from None
 
 
+def _is_bool(value: Any) -> bool:
+    """Python's, or NumPy's."""
+    return type(value).__name__ in ("bool", "bool_")
+
+
 def whole_number(name: str, value: Any) -> int:
     """The value as an int; TypeError unless it is a whole number by its kind and no bool."""
     # Older versions of NumPy take their bool for an index.
-    if type(value).__name__ not in ("bool", "bool_") and getattr(value, "ndim", 0) == 0:
+    if not _is_bool(value) and getattr(value, "ndim", 0) == 0:
         with contextlib.suppress(TypeError):
             return operator.index(value)
     raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
@@ -296,11 +301,11 @@ def _of_kind(name: str, kind: str, value: Any) -> Any:
         case "int":
             return exact_whole_number(name, value)
         case "bool":
-            if type(value).__name__ not in ("bool", "bool_"):
+            if not _is_bool(value):
                 raise TypeError(f"{name}: {_shown(value)}, expected True or False")
             return bool(value)
     # The rest choose among words (and True or False); the core knows which.
-    if type(value).__name__ in ("bool", "bool_"):
+    if _is_bool(value):
         return bool(value)
     if not isinstance(value, str):
         raise TypeError(f"{name}: {_shown(value)}, expected one of {', '.join(map(repr, _words(name)))}")

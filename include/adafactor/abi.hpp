@@ -48,16 +48,20 @@
 #define ADAFACTOR_JOIN_TAGS(version, tag) version##_##tag
 #define ADAFACTOR_EXPAND_TAGS(version, tag) ADAFACTOR_JOIN_TAGS(version, tag)
 #define ADAFACTOR_DATA ADAFACTOR_VERSION_TAG
-#define ADAFACTOR_LOOPS ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG)
 
 // With the headers alone every file defines what it calls, inline. With ADAFACTOR_COMPILED files only declare it, and
 // it is defined once in the program: in the library adafactor::compiled, whose files (src/cpu) each define a part, or
-// in the one file that defines ADAFACTOR_IMPLEMENTATION before it includes a header.
+// in the one file that defines ADAFACTOR_IMPLEMENTATION before it includes a header. What is compiled once in a program
+// has all loops, what each file compiles again has fewer (storage.hpp).
 #if defined(ADAFACTOR_COMPILED) || defined(ADAFACTOR_IMPLEMENTATION)
 #define ADAFACTOR_FUNCTION
+#define ADAFACTOR_COMPILED_ONCE 1
 #define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, compiled)
+#define ADAFACTOR_LOOPS ADAFACTOR_EXPAND_TAGS(ADAFACTOR_ABI, ADAFACTOR_ISA_TAG)
 #else
 #define ADAFACTOR_FUNCTION inline
+#define ADAFACTOR_COMPILED_ONCE 0
+#define ADAFACTOR_LOOPS ADAFACTOR_EXPAND_TAGS(ADAFACTOR_VERSION_TAG, ADAFACTOR_ISA_TAG)
 #define ADAFACTOR_ABI ADAFACTOR_EXPAND_TAGS(ADAFACTOR_LOOPS, ADAFACTOR_THREADS)
 #endif
 #if !defined(ADAFACTOR_COMPILED) || defined(ADAFACTOR_IMPLEMENTATION)

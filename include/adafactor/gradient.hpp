@@ -18,11 +18,18 @@ GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first) {
           static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
 }
 
-// Whether loops in T read a gradient through its links where it lies. In double and from float16, which is seldom, a
-// buffer is in between: each such loop takes as long to compile as the others.
-template <class T>
-constexpr bool loops_read_links(DType gradient) {
-  return sizeof(T) == sizeof(float) && gradient != DType::float16;
+// buffer <- G, before or after clipping, of n elements of a row from `first` on. Where loops read the row in place, the
+// buffer may be the accumulator itself: each element is read before it is written.
+template <bool clips, class T>
+void make_gradient(const Row& row, std::int64_t first, std::int64_t n, const GradientLinks<T>& links, T* buffer) {
+  if (row.contiguous && has_loops<T>(row.dtype)) {
+    with_loops<T>(row.dtype, [&](auto storage) {
+      using G = typename decltype(storage)::type;
+      store_gradient<clips>(row.at<const G>(first), links, buffer, n);
+    });
+  } else {
+    store_gradient<clips>(read_run(row, first, n, buffer), links, buffer, n);
+  }
 }
 
 // The gradient of one slice of a leaf.
@@ -35,8 +42,8 @@ class Gradient {
         first_element_(slice * leaf.rows * leaf.cols),
         linked_(leaf.links_gradient()) {}
 
-  // Whether runs lie in memory as they are, in whatever type, and may be longer than a block.
-  bool in_place() const { return slice_.contiguous() && !linked_; }
+  // Whether loops read runs as they lie in memory, in whatever type; these may be longer than a block.
+  bool in_place() const { return slice_.in_place<T>() && !linked_; }
 
   // The elements of a row from `first` on, where they are in place and stored as S.
   template <class S>
@@ -44,8 +51,8 @@ class Gradient {
     return slice_.row(row).at<const S>(first);
   }
 
-  // Whether runs lie in memory, for loops that go through the links where there are any.
-  bool contiguous() const { return slice_.contiguous() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
+  // Whether they do so through the links, where there are any.
+  bool in_place_with_links() const { return slice_.in_place<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first) const {
@@ -63,24 +70,15 @@ class Gradient {
   }
 
  private:
-  // Where the array is contiguous, the buffer may be the accumulator itself: each element is read before it is written.
   template <bool clips>
   const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    if (linked_ && slice_.contiguous()) {
-      with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
-        using G = typename decltype(storage)::type;
-        store_gradient<clips>(at<G>(row, first), links(row, first), buffer, n);
-      });
+    if (!slice_.exists()) {
+      std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
+      if (linked_) store_gradient<clips>(buffer, links(row, first), buffer, n);
       return buffer;
     }
-    const T* g = buffer;
-    if (slice_.exists()) {
-      g = read_run(slice_.row(row), first, n, buffer);
-    } else {
-      std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-    }
-    if (!linked_) return g;
-    store_gradient<clips>(g, links(row, first), buffer, n);
+    if (!linked_) return read_run(slice_.row(row), first, n, buffer);
+    make_gradient<clips>(slice_.row(row), first, n, links(row, first), buffer);
     return buffer;
   }
 

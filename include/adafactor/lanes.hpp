@@ -279,15 +279,17 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls body(i, extent) for all of n elements, sixteen at a time, then eight, then one. For what is done element by
-// element.
+// Calls body(i, extent) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
+// For what is done element by element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) body(i, Full{});
-  if (i + 8 <= n) {
-    body(i, Exactly<8>{});
-    i += 8;
+  if constexpr (ADAFACTOR_COMPILED_ONCE) {
+    if (i + 8 <= n) {
+      body(i, Exactly<8>{});
+      i += 8;
+    }
   }
   for (; i < n; ++i) {
     ADAFACTOR_STAY_SCALAR;

@@ -40,11 +40,8 @@ template <class T, bool clips>
 const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
   if (leaf.gradient.data && leaf.gradient.whole) {
     const std::int64_t first = range.first * leaf.cols;
-    with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
-      using G = typename decltype(storage)::type;
-      const G* g = whole_row(leaf.gradient).template at<const G>(first);
-      store_gradient<clips>(g, gradient_links<T>(leaf, first), buffer, range.count * leaf.cols);
-    });
+    const std::int64_t n = range.count * leaf.cols;
+    make_gradient<clips>(whole_row(leaf.gradient), first, n, gradient_links<T>(leaf, first), buffer);
     return buffer;
   }
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
@@ -177,11 +174,10 @@ class NarrowFactors {
   T cols_[kBlock + kLanes];
 };
 
-// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with. In double, which is seldom,
-// all rows share one.
+// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
 template <class T, class Body>
 void with_narrow_factors(const Leaf& leaf, const Body& body) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (kSpecialLoops<T>) {
     if (leaf.slices == 1 && leaf.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
     if (leaf.slices == 1 && leaf.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
   }

@@ -61,8 +61,10 @@ class RowGroup {
       }
     };
     int row = 0;
-    for (; row + 8 <= count_; row += 8) {
-      store(row_sums + row, Lanes<double, 8>{group_of<double, 8>(add_row, row)}, Exactly<8>{});
+    if constexpr (ADAFACTOR_COMPILED_ONCE) {
+      for (; row + 8 <= count_; row += 8) {
+        store(row_sums + row, Lanes<double, 8>{group_of<double, 8>(add_row, row)}, Exactly<8>{});
+      }
     }
     for (; row < count_; ++row) row_sums[row] = add_row(row);
     store(totals, load<double>(totals, extent) + widen(sums), extent);
@@ -110,10 +112,10 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
   return total;
 }
 
-// The function for rows of so many. In double, which is seldom, all rows share one.
+// The function for rows of so many.
 template <class T>
 auto narrow_slice_adder(std::int64_t cols) {
-  if constexpr (sizeof(T) == sizeof(float)) {
+  if constexpr (kSpecialLoops<T>) {
     if (cols == 8) return &add_narrow_slice<T, 8, true>;
     if (cols == 4) return &add_narrow_slice<T, 4, true>;
     if (cols < 4) return &add_narrow_slice<T, 4, false>;

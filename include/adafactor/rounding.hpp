@@ -60,7 +60,7 @@ class WholeOutput {
   }
 
   // Whether a loop may store into it as it is.
-  bool in_place() const { return !leaf_.rounds_by_noise; }
+  bool in_place() const { return !leaf_.rounds_by_noise && has_loops<T>(row_.dtype); }
   const Row& row() const { return row_; }
 
   // At most a block of numbers from `first` on.
@@ -85,7 +85,7 @@ class Output {
   }
 
   // Whether a loop may store into it as it is.
-  bool in_place() const { return slice_.contiguous() && !leaf_.rounds_by_noise; }
+  bool in_place() const { return slice_.in_place<T>() && !leaf_.rounds_by_noise; }
   Row row(std::int64_t index) const { return slice_.row(index); }
 
   // At most a block of numbers into a row from `first` on.

@@ -5,6 +5,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/lanes.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/storage.hpp"
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
@@ -26,8 +27,8 @@ struct SquareSlice {
 // The largest square that the compiler knows; larger kernels are rare.
 inline constexpr int kLargestSquare = 7;
 
-// Calls body(shape) with that of a leaf's slices. In double, which is rare too, the compiler knows none.
-template <class T, int size = sizeof(T) == 4 ? kLargestSquare : 0, class Body>
+// Calls body(shape) with that of a leaf's slices.
+template <class T, int size = kSpecialLoops<T> ? kLargestSquare : 0, class Body>
 ADAFACTOR_INLINE auto with_small_slice(const Leaf& leaf, const Body& body) {
   if constexpr (size == 0) {
     return body(SmallSlice{static_cast<int>(leaf.rows), static_cast<int>(leaf.cols)});

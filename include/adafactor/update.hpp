@@ -12,18 +12,12 @@
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
-// Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in float32 and bfloat16.
-// Each pair takes as long to compile as the first, so others have such a loop where it matters alone: in `apply` where
-// there are no links.
-constexpr bool has_all_loops(DType gradient, DType parameter) {
-  return gradient == parameter || (gradient != DType::float16 && parameter != DType::float16);
-}
-
-// Calls body(Storage<G>{}, Storage<P>{}) for what the gradient and the parameter of a leaf are stored as.
+// Calls body(Storage<G>{}, Storage<P>{}) for what the gradient and the parameter of a leaf are stored as, where loops
+// read both so.
 template <class T, class Body>
-ADAFACTOR_INLINE void with_storages(const Leaf& leaf, const Body& body) {
-  with_storage<T>(leaf.gradient.dtype, [&](auto of_gradient) {
-    with_storage<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
+ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
+  with_loops<T>(leaf.gradient.dtype, [&](auto of_gradient) {
+    with_loops<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
   });
 }
 

@@ -2,36 +2,14 @@
 // buffer in L1.
 #pragma once
 
-#include <concepts>
 #include <cstdint>
 #include <cstring>
 
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
+#include "adafactor/storage.hpp"
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
-
-// Calls body(Storage<S>{}), where S is how the numbers are stored that a loop in T reads or writes.
-template <class S>
-struct Storage {
-  using type = S;
-  static constexpr DType dtype = std::same_as<S, double>     ? DType::float64
-                                 : std::same_as<S, Bfloat16> ? DType::bfloat16
-                                 : std::same_as<S, Float16>  ? DType::float16
-                                                             : DType::float32;
-};
-template <class T, class Body>
-ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    body(Storage<double>{});
-  } else if (dtype == DType::bfloat16) {
-    body(Storage<Bfloat16>{});
-  } else if (dtype == DType::float16) {
-    body(Storage<Float16>{});
-  } else {
-    body(Storage<float>{});
-  }
-}
 
 // The offset, in elements, of the index-th place along axes of which the last runs fastest.
 inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index) {
@@ -76,6 +54,11 @@ class Slice {
   bool exists() const { return first_.data != nullptr; }
   bool contiguous() const { return first_.contiguous; }
   DType dtype() const { return first_.dtype; }
+  // Whether loops in T read and write the rows where they lie.
+  template <class T>
+  bool in_place() const {
+    return first_.contiguous && has_loops<T>(first_.dtype);
+  }
   Row row(std::int64_t index) const {
     Row row = first_;
     row.data += index * row_bytes_;

@@ -86,25 +86,29 @@ class SliceApply {
         first_element_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
-    const bool in_place = !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.contiguous() &&
-                          parameter_.contiguous() && output_.in_place() && has_loop();
+    const bool in_place = has_loop();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
-      if (in_place) {
-        apply_row(row);
-      } else {
-        for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
+      if constexpr (kFusesUpdate<T>) {
+        if (in_place) {
+          apply_row(row);
+          continue;
+        }
       }
+      for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
     }
   }
 
  private:
+  // Whether one goes all the way, from the gradient to the new parameter.
   bool has_loop() const {
-    return has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
-           (gradient_.in_place() && leaf_.weight_decay == 0);
+    return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.in_place_with_links() &&
+           parameter_.template in_place<T>() && output_.in_place() &&
+           (has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
+            (gradient_.in_place() && leaf_.weight_decay == 0));
   }
 
   void apply_row(std::int64_t row) const {
-    with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using G = typename decltype(of_gradient)::type;
       using P = typename decltype(of_parameter)::type;
       const G* g = gradient_.template at<G>(row, tile_.col);
@@ -167,18 +171,17 @@ class NarrowApply {
     for_row_ranges(leaf_, tile_, Factors::most_rows(leaf_), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
       const T* g = read_gradient_rows(leaf_, rows, buffer);
       factors_.prepare(rows);
-      if (output_.in_place() && !leaf_.links_update()) {
-        apply(g, rows);
-      } else {
-        apply_linked(g, rows);
+      if constexpr (kFusesUpdate<T>) {
+        if (output_.in_place() && !leaf_.links_update()) return apply(g, rows);
       }
+      apply_linked(g, rows);
     });
   }
 
  private:
   void apply(const T* g, RowRange rows) {
     const std::int64_t first = rows.first * leaf_.cols;
-    with_storage<T>(leaf_.parameter.dtype, [&](auto storage) {
+    with_loops<T>(leaf_.parameter.dtype, [&](auto storage) {
       using P = typename decltype(storage)::type;
       const P* p = whole_row(leaf_.parameter).template at<const P>(first);
       P* out = output_.row().template at<P>(first);
@@ -274,7 +277,7 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
       T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
         T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
-        const T* sum = gradient.run(row, tile.col + offset, n, gradient.contiguous() ? to : buffer);
+        const T* sum = gradient.run(row, tile.col + offset, n, gradient.in_place_with_links() ? to : buffer);
         if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
       });
     }

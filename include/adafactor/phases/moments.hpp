@@ -21,7 +21,7 @@ double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, doubl
   T buffer[kBlock];
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     if (gradient.in_place()) {
-      with_storage<T>(leaf.gradient.dtype, [&](auto storage) {
+      with_loops<T>(leaf.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         total = add_squares(gradient.template at<G>(row, tile.col), scale, tile.cols, total);
       });
@@ -65,12 +65,19 @@ class FactoredMoments {
     const std::int64_t row = tile_.row + r;
     GradientSquares squares{first == 0 ? 0 : row_sums_[r], total_};
     const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
-      squares = begins ? add_squares_by_column<true>(run, links, count, column_sums_ + from, squares)
-                       : add_squares_by_column<false>(run, links, count, column_sums_ + from, squares);
+      T* sums = column_sums_ + from;
+      if (begins) {
+        if constexpr (ADAFACTOR_COMPILED_ONCE) {
+          squares = add_squares_by_column<true>(run, links, count, sums, squares);
+          return;
+        }
+        std::memset(sums, 0, static_cast<std::size_t>(count) * sizeof(T));
+      }
+      squares = add_squares_by_column<false>(run, links, count, sums, squares);
     };
-    if (gradient_.contiguous()) {
+    if (gradient_.in_place_with_links()) {
       const std::int64_t col = tile_.col + first;
-      with_storage<T>(leaf_.gradient.dtype, [&](auto storage) {
+      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         const G* g = gradient_.template at<G>(row, col);
         if constexpr (loops_read_links<T>(Storage<G>::dtype)) {

@@ -26,16 +26,22 @@ class SliceSquares {
 
   // sums + the squares of the slice's part.
   Squares operator()(Squares sums) const {
-    const bool in_place = leaf_.is_plain() && gradient_.contiguous() && parameter_.contiguous();
+    const bool in_place = leaf_.is_plain() && gradient_.in_place_with_links() && parameter_.template in_place<T>();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
-      sums = in_place ? add_row(row, sums) : add_row_by_blocks(row, sums);
+      if constexpr (kFusesUpdate<T>) {
+        if (in_place) {
+          sums = add_row(row, sums);
+          continue;
+        }
+      }
+      sums = add_row_by_blocks(row, sums);
     }
     return sums;
   }
 
  private:
   Squares add_row(std::int64_t row, Squares sums) const {
-    with_storages<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using P = typename decltype(of_parameter)::type;
       using G = typename decltype(of_gradient)::type;
       const G* g = gradient_.template at<G>(row, tile_.col);
@@ -114,8 +120,15 @@ ADAFACTOR_OWN_FRAME Squares narrow_squares(const Leaf& leaf, const Tile& tile, c
     const T* g = read_gradient_rows(leaf, rows, g_buffer);
     const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
     factors.prepare(rows);
+    const std::int64_t n = rows.count * leaf.cols;
     factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-      total = add_update_squares<T>(g, p, update, rows.count * leaf.cols, total);
+      if constexpr (kFusesUpdate<T>) {
+        total = add_update_squares<T>(g, p, update, n, total);
+      } else {
+        T u[kBlock];
+        store_update(g, u, update, n);
+        total = add_update_squares<T>(u, p, StoredUpdate{}, n, total);
+      }
     });
   });
   return total;

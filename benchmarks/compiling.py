@@ -74,7 +74,6 @@ def loops(compiler: str, folder: Path) -> Iterator[Compilation]:
             25,
             {
                 "CMAKE_BUILD_TYPE": "None",
-                "CMAKE_CXX_FLAGS": "-O1",
                 "ADAFACTOR_SANITIZE": "address,undefined",
             },
         ),

@@ -12,7 +12,7 @@ from scripts import found_by
 # By how much they change. The last one is the default, and of the first one nothing may differ at all.
 FULL = pytest.mark.full
 OF_MODELS = [pytest.param("eager", marks=FULL), pytest.param("aot_eager", marks=FULL), "inductor"]
-OF_STEPS = ["eager", pytest.param("aot_eager", marks=FULL), "inductor"]
+OF_STEPS = [pytest.param("eager", marks=FULL), pytest.param("aot_eager", marks=FULL), "inductor"]
 
 # `train(compile_model, compile_step)` makes 12 steps and is (parameters and state as text, gradients, what
 # the reports say, how often autograd was told of a write). Each may be a function that compiles, or `plain`.

@@ -221,7 +221,17 @@ def require_peers_of(name):
         (pytest.fail if required else pytest.skip)(f"{name}: not everything that it needs is installed")
 
 
-@pytest.mark.parametrize("name", [name for name, each in (ROUTES | PEERS).items() if each.keras is None])
+OF_THE_BENCHMARKS = {"transformers", "pytorch-optimizer", "optax"}  # which no other test needs
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.full] if name in OF_THE_BENCHMARKS else [])
+        for name, each in (ROUTES | PEERS).items()
+        if each.keras is None
+    ],
+)
 def test_a_contestant_steps_on_a_copy_of_the_parameters(name):
     require_peers_of(name)
     params, grads = trees.draw(TREE.shapes, "float32")

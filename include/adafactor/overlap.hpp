@@ -44,7 +44,8 @@ enum class Extent : std::uint8_t { empty, bounded, unbounded };
 // The terms of a region by axis, and the address of its lowest byte. Unbounded is what leaves the bounds of this file.
 inline Extent measure(const StridedRegion& region, Sum& sum, std::uint64_t& start) {
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
-  if (region.itemsize <= 0 || std::ranges::any_of(shape, [](auto extent) { return extent <= 0; })) return Extent::empty;
+  if (region.itemsize <= 0 || std::any_of(shape.begin(), shape.end(), [](std::int64_t extent) { return extent <= 0; }))
+    return Extent::empty;
   if (region.itemsize > kMaxReach) return Extent::unbounded;
   sum.width = region.itemsize;
   std::int64_t reach = region.itemsize;
@@ -115,7 +116,8 @@ inline Overlap self_overlap(const StridedRegion& region) {
     if (shape[axis] > 1 && region.strides[axis] == 0) return Overlap::some;
   }
   if (extent == Extent::unbounded) return Overlap::undecided;
-  std::ranges::sort(sum.terms(), [](const Term& a, const Term& b) { return a.stride > b.stride; });
+  std::sort(sum.storage.begin(), sum.storage.begin() + static_cast<std::ptrdiff_t>(sum.size),
+            [](const Term& a, const Term& b) { return a.stride > b.stride; });
   // Two indices differ first, by the size of the stride, in the term k: there by 1 to its last, which may be taken as
   // positive, and in each smaller one by -last to last. They clash where the bytes differ by less than an item.
   std::int64_t budget = kPairBudget;
@@ -280,7 +282,7 @@ class OverlapFinder {
   }
 
   static void sort(std::vector<Interval>& intervals) {
-    std::ranges::sort(intervals, [](const Interval& a, const Interval& b) {
+    std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) {
       return a.start != b.start ? a.start < b.start : a.entry < b.entry;
     });
   }
@@ -299,13 +301,14 @@ class OverlapFinder {
     std::size_t count = 0;
     for (std::size_t i = 0; i < intervals.size(); ++i) {
       const auto rest = intervals.subspan(i + 1);
-      const auto end = std::ranges::lower_bound(rest, intervals[i].end, {}, &Interval::start);
-      const auto meeting = static_cast<std::size_t>(end - rest.begin());
+      const auto beyond = std::lower_bound(rest.begin(), rest.end(), intervals[i].end,
+                                           [](const Interval& other, std::uint64_t end) { return other.start < end; });
+      const auto meeting = static_cast<std::size_t>(beyond - rest.begin());
       if (entries_[intervals[i].entry].written) {
         count += meeting;
       } else {
-        const auto from = std::ranges::lower_bound(written_, i);
-        count += static_cast<std::size_t>(std::ranges::lower_bound(written_, i + 1 + meeting) - from);
+        const auto from = std::lower_bound(written_.begin(), written_.end(), i);
+        count += static_cast<std::size_t>(std::lower_bound(written_.begin(), written_.end(), i + 1 + meeting) - from);
       }
     }
     return count;

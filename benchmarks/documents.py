@@ -26,9 +26,9 @@ BLOCK = re.compile(
 )
 
 
-def markdown(titles: list[str], rows: list[list[str]]) -> str:
-    """A table; every column but the first is to the right."""
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+def markdown(titles: list[str], rows: list[list[str]], *, words: int = 1) -> str:
+    """A table; so many of its first columns are words, and the others are to the right."""
+    lines = [titles, ["---"] * words + ["---:"] * (len(titles) - words), *rows]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
@@ -157,7 +157,8 @@ def steps_of(result: Result) -> str:
     """The steps of continuous integration, and what they take together."""
     rows = [[row["step"], CATCHES[row["step"]], f"{row['seconds']:,}"] for row in result["rows"]]
     total = sum(row["seconds"] for row in result["rows"])
-    return markdown(["step", "what it catches", "seconds"], [*rows, ["**together**", "", f"**{total:,}**"]])
+    rows.append(["**together**", "", f"**{total:,}**"])
+    return markdown(["step", "what it catches", "seconds"], rows, words=2)
 
 
 def minutes_of(result: Result) -> str:

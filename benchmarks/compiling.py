@@ -1,7 +1,7 @@
 """What a C++ program and this project's own builds pay to the compiler: processor time and peak memory.
 
 Each file is compiled alone, with the flags that CMake gives it; the limits are those of GCC 12 on two quiet
-cores. The exit code is 1 where something takes more than 1.15 times its limit, three times in a row.
+cores. The exit code is 1 where something takes more than 1.15 times its limit.
 """
 
 import json
@@ -20,7 +20,6 @@ from benchmarks.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[1]
 SLACK = 1.15  # of a limit, for what else the machine does
-ATTEMPTS = 3  # at most; it only ever adds to what the compiler takes
 
 PROGRAM = """\
 #include <adafactor/adafactor.hpp>
@@ -108,16 +107,6 @@ def exceeds(compilation: Compilation, cost: Cost) -> bool:
     return cost.seconds > SLACK * compilation.seconds or cost.megabytes > SLACK * compilation.megabytes
 
 
-def least_cost_of(compilation: Compilation) -> Cost:
-    """That of the first run within the limit, or else of the fastest."""
-    least = cost_of(compilation)
-    for _ in range(1, ATTEMPTS):
-        if not exceeds(compilation, least):
-            break
-        least = min(least, cost_of(compilation))
-    return least
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.parser("compiling", __doc__ or "")
     parser.add_argument("--compiler", default="g++", help="(default: g++)")
@@ -130,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         costs = []
         for each in todo:
             progress.begin(each.what)
-            costs.append(least_cost_of(each))
+            costs.append(cost_of(each))
     exceeding = 0
     for each, cost in zip(todo, costs, strict=True):
         said = f"{each.what:<55} {cost.seconds:6.1f} s of {each.seconds:g}, {cost.megabytes:5.0f} MB"

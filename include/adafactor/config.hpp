@@ -163,7 +163,7 @@ ADAFACTOR_FUNCTION void validate(const Config& config);
 
 #if ADAFACTOR_DEFINES_STEP
 
-#include <sstream>
+#include <cstdio>
 #include <string_view>
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -171,25 +171,25 @@ namespace adafactor::inline ADAFACTOR_ABI {
 namespace detail {
 
 ADAFACTOR_FUNCTION std::string words(const Range& range) {
-  std::ostringstream text;
   const bool below = range.low == -kInfinity;
   const bool above = range.high == kInfinity || range.high == 0x1p53;
+  const char* kind = range.high == 0x1p53 ? "whole" : "finite";
+  char text[80];
   if (!below && !above) {
-    text << "a number in " << (range.low_open ? '(' : '[') << range.low << ", " << range.high
-         << (range.high_open ? ')' : ']');
+    std::snprintf(text, sizeof text, "a number in %c%g, %g%c", range.low_open ? '(' : '[', range.low, range.high,
+                  range.high_open ? ')' : ']');
   } else if (above) {
-    const bool whole = range.high == 0x1p53;
-    text << (whole ? "a whole number " : "a finite number ") << (range.low_open ? "> " : ">= ") << range.low;
+    std::snprintf(text, sizeof text, "a %s number %s %g", kind, range.low_open ? ">" : ">=", range.low);
   } else {
-    text << "a finite number " << (range.high_open ? "< " : "<= ") << range.high;
+    std::snprintf(text, sizeof text, "a %s number %s %g", kind, range.high_open ? "<" : "<=", range.high);
   }
-  return text.str();
+  return text;
 }
 
 ADAFACTOR_FUNCTION std::string words(double value) {
-  std::ostringstream text;
-  text << value;
-  return text.str();
+  char text[32];
+  std::snprintf(text, sizeof text, "%g", value);
+  return text;
 }
 
 struct RangeCheck {

@@ -71,9 +71,9 @@ struct ScaledGradient {
   }
 };
 
-// Adds up the squares of a run, and adds each to its column's sum (or begins it). Where links clip, also those of G
+// Adds up the squares of a run, and adds each to its column's sum. Where links clip, also those of G
 // before.
-template <bool begins, class T, class G, class Links>
+template <class T, class G, class Links>
 GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64_t n, T* column_sums,
                                       GradientSquares sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
@@ -87,7 +87,7 @@ GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64
         store(lanes + i, square, extent);
         if (Links::clips) store(before + i, whole * whole, extent);
         T* column = column_sums + first + i;
-        store(column, begins ? square : load<T>(column, extent) + square, extent);
+        store(column, load<T>(column, extent) + square, extent);
       });
       sums.sum += fold_few(lanes, static_cast<int>(count));
       if (Links::clips) sums.before_clipping += fold_few(before, static_cast<int>(count));
@@ -102,7 +102,7 @@ GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64
       squares = squares + square;
       if (Links::clips) before = before + whole * whole;
       T* column = column_sums + first + i;
-      store(column, begins ? square : load<T>(column, extent) + square, extent);
+      store(column, load<T>(column, extent) + square, extent);
     });
     sums.sum += fold(squares);
     if (Links::clips) sums.before_clipping += fold(before);

@@ -116,8 +116,7 @@ inline Overlap self_overlap(const StridedRegion& region) {
     if (shape[axis] > 1 && region.strides[axis] == 0) return Overlap::some;
   }
   if (extent == Extent::unbounded) return Overlap::undecided;
-  std::sort(sum.storage.begin(), sum.storage.begin() + static_cast<std::ptrdiff_t>(sum.size),
-            [](const Term& a, const Term& b) { return a.stride > b.stride; });
+  sum.sort();
   // Two indices differ first, by the size of the stride, in the term k: there by 1 to its last, which may be taken as
   // positive, and in each smaller one by -last to last. They clash where the bytes differ by less than an item.
   std::int64_t budget = kPairBudget;

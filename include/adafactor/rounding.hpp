@@ -32,47 +32,53 @@ inline void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, c
   }
 }
 
-// At most a block of numbers into a row from `first` on, rounded to nearest where it is stored in 16 bits, or by noise;
-// make(noise) makes that.
-template <class T, class MakeNoise>
-void write_rounded(const Leaf& leaf, const Row& row, std::int64_t first, std::int64_t n, const T* numbers,
-                   const MakeNoise& make) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    if (leaf.rounds_by_noise) {
-      std::uint16_t noise[kBlock];
-      make(noise);
-      return write_by_noise(row, first, n, numbers, noise);
-    }
-  }
-  write_run(row, first, n, numbers);
-}
-
 }  // namespace loop_detail
 
-// The output of a leaf whose elements lie side by side, in the order of their numbers.
+// One row of a leaf's output, or all of it where its elements lie side by side; `element` is the number of the first in
+// C order.
 template <class T>
-class WholeOutput {
+class OutputRow {
  public:
-  explicit WholeOutput(const Leaf& leaf) : leaf_(leaf), row_(whole_row(leaf.parameter_out)) {}
-
-  static bool fits(const Leaf& leaf) {
-    return leaf.parameter_out.whole && (!leaf.rounds_by_noise || leaf.elements.whole);
-  }
+  OutputRow(const Leaf& leaf, const Row& row, std::int64_t element) : leaf_(leaf), row_(row), element_(element) {}
 
   // Whether a loop may store into it as it is.
-  bool in_place() const { return !leaf_.rounds_by_noise && has_loops<T>(row_.dtype); }
+  bool in_place() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
   const Row& row() const { return row_; }
 
-  // At most a block of numbers from `first` on.
+  // At most a block of numbers from `first` on: rounded to nearest where they are stored in 16 bits, or by noise.
   void write(std::int64_t first, std::int64_t n, const T* numbers) const {
-    loop_detail::write_rounded(leaf_, row_, first, n, numbers,
-                               [&](std::uint16_t* noise) { make_noise(leaf_.noise, first, n, noise); });
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (leaf_.rounds_by_noise) {
+        std::uint16_t noise[kBlock];
+        read_noise(first, n, noise);
+        return loop_detail::write_by_noise(row_, first, n, numbers, noise);
+      }
+    }
+    write_run(row_, first, n, numbers);
   }
 
  private:
+  void read_noise(std::int64_t first, std::int64_t n, std::uint16_t* noise) const {
+    const Walk& walk = leaf_.elements;
+    if (walk.contiguous) return make_noise(leaf_.noise, element_ + first, n, noise);
+    for (std::int64_t i = 0; i < n; ++i) {
+      noise[i] = noise_of(leaf_.noise, element_ + offset_along(walk.col_axes, walk.col_rank, first + i));
+    }
+  }
+
   const Leaf& leaf_;
   Row row_;
+  std::int64_t element_;
 };
+
+// Whether the elements of a leaf's output lie side by side, in the order of their numbers.
+inline bool has_whole_output(const Leaf& leaf) {
+  return leaf.parameter_out.whole && (!leaf.rounds_by_noise || leaf.elements.whole);
+}
+template <class T>
+OutputRow<T> whole_output(const Leaf& leaf) {
+  return {leaf, whole_row(leaf.parameter_out), 0};
+}
 
 // The output of one slice of a leaf.
 template <class T>
@@ -84,26 +90,11 @@ class Output {
     }
   }
 
-  // Whether a loop may store into it as it is.
-  bool in_place() const { return slice_.in_place<T>() && !leaf_.rounds_by_noise; }
-  Row row(std::int64_t index) const { return slice_.row(index); }
-
-  // At most a block of numbers into a row from `first` on.
-  void write(std::int64_t row, std::int64_t first, std::int64_t n, const T* numbers) const {
-    loop_detail::write_rounded(leaf_, slice_.row(row), first, n, numbers,
-                               [&](std::uint16_t* noise) { read_noise(row, first, n, noise); });
+  OutputRow<T> row(std::int64_t index) const {
+    return {leaf_, slice_.row(index), first_element_ + index * leaf_.elements.row_stride};
   }
 
  private:
-  void read_noise(std::int64_t row, std::int64_t first, std::int64_t n, std::uint16_t* noise) const {
-    const Walk& walk = leaf_.elements;
-    const std::int64_t element = first_element_ + row * walk.row_stride;
-    if (walk.contiguous) return make_noise(leaf_.noise, element + first, n, noise);
-    for (std::int64_t i = 0; i < n; ++i) {
-      noise[i] = noise_of(leaf_.noise, element + offset_along(walk.col_axes, walk.col_rank, first + i));
-    }
-  }
-
   const Leaf& leaf_;
   Slice slice_;
   std::int64_t first_element_ = 0;

@@ -200,29 +200,40 @@ class Schedule {
     std::int64_t wave;
     double begins;
   };
+  static constexpr std::size_t kVoices = 4;
 
   std::int64_t items_of(Phase phase, Span run, std::int64_t wave) const {
     if (wave < run.first || wave >= run.last) return 0;
     return stages_[static_cast<std::size_t>(stage_of(phase, wave))].size();
   }
 
-  // Deals out the items of several stages, in turns. `rms` goes backwards: what `moments` came to last is in the cache
-  // still.
+  // Deals out the items of up to kVoices stages, in turns; of those that have the same, the first named comes first.
   void deal(Span run, std::initializer_list<Voice> voices) {
-    std::vector<std::pair<double, Item>> turns;
-    for (const Voice& voice : voices) {
-      const std::int64_t count = items_of(voice.phase, run, voice.wave);
-      if (count == 0) continue;
-      const std::int64_t index = stage_of(voice.phase, voice.wave);
-      const Span tasks = stages_[static_cast<std::size_t>(index)].tasks;
-      for (std::int64_t i = 0; i < count; ++i) {
-        const std::int64_t task = voice.phase == Phase::rms ? tasks.last - 1 - i : tasks.first + i;
-        turns.push_back({voice.begins + static_cast<double>(i),
-                         {static_cast<std::int32_t>(index), static_cast<std::int32_t>(task)}});
+    std::int64_t dealt[kVoices] = {};
+    for (;;) {
+      const Voice* next = nullptr;
+      std::int64_t* of_next = nullptr;
+      double turn = 0;
+      for (std::int64_t* of_voice = dealt; const Voice& voice : voices) {
+        const double turn_of_voice = voice.begins + static_cast<double>(*of_voice);
+        if (*of_voice < items_of(voice.phase, run, voice.wave) && (!next || turn_of_voice < turn)) {
+          next = &voice;
+          of_next = of_voice;
+          turn = turn_of_voice;
+        }
+        ++of_voice;
       }
+      if (!next) return;
+      deal(next->phase, next->wave, (*of_next)++);
     }
-    std::stable_sort(turns.begin(), turns.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    for (const auto& turn : turns) items_.push_back(turn.second);
+  }
+
+  // `rms` goes backwards: what `moments` came to last is in the cache still.
+  void deal(Phase phase, std::int64_t wave, std::int64_t item) {
+    const std::int64_t stage = stage_of(phase, wave);
+    const Span tasks = stages_[static_cast<std::size_t>(stage)].tasks;
+    const std::int64_t task = phase == Phase::rms ? tasks.last - 1 - item : tasks.first + item;
+    items_.push_back({static_cast<std::int32_t>(stage), static_cast<std::int32_t>(task)});
   }
 
   void deal_judge() {

@@ -25,7 +25,7 @@ struct SquareSlice {
 };
 
 // The largest square that the compiler knows; larger kernels are rare.
-inline constexpr int kLargestSquare = 7;
+inline constexpr int kLargestSquare = 5;
 
 // Calls body(shape) with that of a leaf's slices.
 template <class T, int size = kSpecialLoops<T> ? kLargestSquare : 0, class Body>

@@ -47,11 +47,17 @@ struct Sum {
     return total;
   }
 
+  // The largest stride first.
+  void sort() {
+    std::sort(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size),
+              [](const Term& a, const Term& b) { return a.stride > b.stride; });
+  }
+
   // The same set of numbers from the fewest terms, the largest stride first. Neighbours that touch become one wider
   // window, so a contiguous array has no term at all.
   void simplify() {
-    std::sort(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size),
-              [](const Term& a, const Term& b) { return a.stride < b.stride; });
+    sort();
+    reverse();
     std::size_t kept = 0;
     for (const Term term : terms()) {
       if (term.stride <= width) {
@@ -61,10 +67,12 @@ struct Sum {
       }
     }
     size = kept;
-    std::reverse(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size));
+    reverse();
   }
 
  private:
+  void reverse() { std::reverse(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size)); }
+
   // i + factor * j takes every value up to last + factor * term.last as long as no step leaves a gap.
   bool extend_one_of(std::size_t count, Term term) {
     for (std::size_t k = count; k-- > 0;) {

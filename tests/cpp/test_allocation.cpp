@@ -64,11 +64,6 @@ void* operator new(std::size_t nbytes) {
   if (void* memory = std::malloc(nbytes == 0 ? 1 : nbytes)) return memory;
   throw std::bad_alloc();
 }
-// The scratch of std::stable_sort comes from here; a sanitizer's own must not meet the delete below.
-void* operator new(std::size_t nbytes, const std::nothrow_t&) noexcept {
-  count(nbytes);
-  return std::malloc(nbytes == 0 ? 1 : nbytes);
-}
 // Where GCC inlines one of the pair and not the other, it takes them for mismatched.
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
 [[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }

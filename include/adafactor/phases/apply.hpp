@@ -21,27 +21,26 @@ class LinkedRun {
  public:
   LinkedRun(const Leaf& leaf, std::int64_t first, std::int64_t n) : leaf_(leaf), first_(first), n_(n) {}
 
-  // Takes the update x of at most a block to the new parameter: from `in` to `out_row`, rows in which the run begins at
-  // `begin`. write(numbers) stores where T cannot be stored as it is.
-  template <class Write>
-  void finish(T* x, const Row& in, const Row& out_row, std::int64_t begin, const Write& write) const {
+  // Takes the update x of at most a block to the new parameter: from `in` to `output`, rows in which the run begins at
+  // `begin`.
+  void finish(T* x, const Row& in, const OutputRow<T>& output, std::int64_t begin) const {
     if (leaf_.has_momentum) apply_stored_momentum(x);
     if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n_);
     T buffer[kBlock];
     const T* p = read_run(in, begin, n_, buffer);
-    const bool direct = out_row.in_place<T>();
-    T* out = direct ? out_row.at<T>(begin) : buffer;
+    const bool direct = output.row().template in_place<T>();
+    T* out = direct ? output.row().template at<T>(begin) : buffer;
     if (leaf_.weight_decay != 0) {
       subtract_with_decay(x, p, out, StoredUpdate{}, static_cast<T>(leaf_.weight_decay), n_);
     } else {
       subtract_update<T>(x, p, out, StoredUpdate{}, n_);
     }
-    if (!direct) write(buffer);
+    if (!direct) output.write(begin, n_, buffer);
     if (leaf_.averages) {
       // Of the parameters as they are stored.
-      if (!direct) read_into(buffer, out_row, begin, n_);
+      if (!direct) read_into(buffer, output.row(), begin, n_);
       apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
-      if (!direct && leaf_.overwrites) write(buffer);
+      if (!direct && leaf_.overwrites) output.write(begin, n_, buffer);
     }
     if (leaf_.accumulates) clear_accumulator();
   }
@@ -102,7 +101,7 @@ class SliceApply {
   // Whether one goes all the way, from the gradient to the new parameter.
   bool has_loop() const {
     return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.in_place_with_links() &&
-           parameter_.template in_place<T>() && output_.in_place() &&
+           parameter_.template in_place<T>() && output_.row(0).in_place() &&
            (has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
             (gradient_.in_place() && leaf_.weight_decay == 0));
   }
@@ -113,7 +112,7 @@ class SliceApply {
       using P = typename decltype(of_parameter)::type;
       const G* g = gradient_.template at<G>(row, tile_.col);
       const P* p = parameter_.row(row).at<const P>(tile_.col);
-      P* out = output_.row(row).template at<P>(tile_.col);
+      P* out = output_.row(row).row().template at<P>(tile_.col);
       const FactoredUpdate<T> update = update_.plain(row, tile_.col);
       if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
         if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
@@ -142,9 +141,7 @@ class SliceApply {
     T g_buffer[kBlock];
     T x[kBlock];
     update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
-    LinkedRun<T>{leaf_, element(row, first), n}.finish(
-        x, parameter_.row(row), output_.row(row), first,
-        [&](const T* numbers) { output_.write(row, first, n, numbers); });
+    LinkedRun<T>{leaf_, element(row, first), n}.finish(x, parameter_.row(row), output_.row(row), first);
   }
 
   // In the order of the state.
@@ -164,7 +161,10 @@ template <class T, class Factors>
 class NarrowApply {
  public:
   NarrowApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums)
-      : leaf_(leaf), tile_(tile), output_(leaf), factors_(leaf, tile, leaf_sums, leaf.update_scale()) {}
+      : leaf_(leaf),
+        tile_(tile),
+        output_(whole_output<T>(leaf)),
+        factors_(leaf, tile, leaf_sums, leaf.update_scale()) {}
 
   ADAFACTOR_OWN_FRAME void operator()() {
     T buffer[kBlock];
@@ -196,13 +196,12 @@ class NarrowApply {
     const std::int64_t n = rows.count * leaf_.cols;
     T x[kBlock];
     factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, x, update, n); });
-    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_.row(), first,
-                                         [&](const T* numbers) { output_.write(first, n, numbers); });
+    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_, first);
   }
 
   const Leaf& leaf_;
   const Tile& tile_;
-  WholeOutput<T> output_;
+  OutputRow<T> output_;
   Factors factors_;
 };
 
@@ -236,9 +235,10 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
         read_into(buffer, parameter.row(row), first, n);
         apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
                       static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
-        if (leaf.overwrites) return output.write(row, first, n, buffer);
+        if (leaf.overwrites) return output.row(row).write(first, n, buffer);
       }
-      if (leaf.parameter.data != leaf.parameter_out.data) copy_run<T>(parameter.row(row), output.row(row), first, n);
+      if (leaf.parameter.data != leaf.parameter_out.data)
+        copy_run<T>(parameter.row(row), output.row(row).row(), first, n);
     });
   }
 }
@@ -251,7 +251,7 @@ template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
-  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && WholeOutput<T>::fits(leaf)) {
+  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && has_whole_output(leaf)) {
     with_narrow_factors<T>(leaf,
                            [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile, leaf_sums)(); });
   } else {

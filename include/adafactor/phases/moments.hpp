@@ -66,14 +66,8 @@ class FactoredMoments {
     GradientSquares squares{first == 0 ? 0 : row_sums_[r], total_};
     const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
       T* sums = column_sums_ + from;
-      if (begins) {
-        if constexpr (ADAFACTOR_COMPILED_ONCE) {
-          squares = add_squares_by_column<true>(run, links, count, sums, squares);
-          return;
-        }
-        std::memset(sums, 0, static_cast<std::size_t>(count) * sizeof(T));
-      }
-      squares = add_squares_by_column<false>(run, links, count, sums, squares);
+      if (begins) std::memset(sums, 0, static_cast<std::size_t>(count) * sizeof(T));
+      squares = add_squares_by_column(run, links, count, sums, squares);
     };
     if (gradient_.in_place_with_links()) {
       const std::int64_t col = tile_.col + first;

@@ -120,7 +120,7 @@ def train(
     losses, reports, train_accuracy, test_accuracy = [], [], [], []
 
     pause = 0.1 if sys.stderr.isatty() else 60.0  # a log gets a line now and then and the last one
-    with tqdm(total=epochs * batches, desc="training", unit=" steps", mininterval=pause) as bar:
+    with tqdm(total=epochs * batches, unit="step", mininterval=pause) as bar:  # fits in 80 columns
         for _ in range(epochs):
             order = generator.permutation(len(digits.train_images))
             for batch in np.array_split(order, batches):

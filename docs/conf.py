@@ -34,7 +34,16 @@ suppress_warnings = ["config.cache"]  # the pictures' functions are no values th
 default_role = "code"  # what docstrings put between single backticks is code
 autodoc_member_order = "bysource"
 # By these the modules of the package speak with each other.
-INTERNAL = ["check_params", "finalize_leaves", "in_use", "leaf_updates", "rates", "to_core", "tree"]
+INTERNAL = [
+    "check_params",
+    "complete_leaves",
+    "finalize_leaves",
+    "in_use",
+    "rates",
+    "to_core",
+    "tree",
+    "warn_of_idle_patterns",
+]
 autodoc_default_options = {"exclude-members": ", ".join(INTERNAL)}
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True

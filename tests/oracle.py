@@ -33,8 +33,7 @@ class Oracle:
     def __init__(self, params, overrides=(), **knobs):
         self.k, self.leaves, self.calls, self.iterations = SimpleNamespace(**vars(DEFAULTS) | knobs), {}, 0, 0
         for path, p in params.items():
-            own = next((own for pattern, own in overrides if re.search(pattern, path)), {})
-            k = SimpleNamespace(**vars(self.k) | own)
+            k = SimpleNamespace(**vars(self.k) | next((o for r, o in overrides if re.search(r, path)), {}))
             excluded = any(re.search(pattern, path) for pattern in k.exclude_from_weight_decay)
             k.weight_decay = 0.0 if excluded or k.weight_decay is None else k.weight_decay
             self.leaves[path] = SimpleNamespace(
@@ -64,7 +63,8 @@ class Oracle:
 
     def update(self, leaf, k, g, given_rate):
         t = self.iterations + 1 if k.count_updates == "state" else leaf.updates
-        rate = k.learning_rate if given_rate is None else lambda calls: given_rate
+        own, common = k.learning_rate, self.k.learning_rate
+        rate = own if given_rate is None else lambda _: given_rate * (1 if own is common else own / common)
         lr = rate(self.calls) if callable(rate) else 1e-6 * t if k.warmup_init else rate
         capped = k.relative_step == "always" if callable(rate) else k.relative_step
         rho = min(lr, t**-0.5) if capped else lr

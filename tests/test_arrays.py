@@ -313,7 +313,7 @@ def test_an_array_that_cannot_say_where_it_is_is_refused_by_name():
         BufferError, match=r"^params w: str, expected two whole numbers from __dlpack_device__"
     ):
         adafactor.init({"w": Somewhere(drawn((3,)))})
-    with pytest.raises(TypeError, match=r"^params w: a jaxlib\.\S+ArrayImpl .* that cannot be exported: "):
+    with pytest.raises(BufferError, match=r"^params w: a jaxlib\.\S+ArrayImpl that was deleted, or donated "):
         adafactor.init({"w": deleted})
 
 
@@ -321,7 +321,7 @@ def test_a_tensor_that_is_negated_lazily_is_refused_whatever_its_strides():
     imaginary = torch.ones(4, dtype=torch.complex64).conj().imag
     for tensor in (imaginary, imaginary.as_strided((4,), (1,))):
         assert tensor.is_neg()
-        with pytest.raises(TypeError, match=r"negated lazily, expected .* \(resolve_neg\(\) makes one\)$"):
+        with pytest.raises(TypeError, match=r"negated lazily, expected .*; resolve_neg\(\) makes a copy: "):
             adafactor.init(tensor)
         assert adafactor.init(tensor.resolve_neg()).nbytes == 16
 

@@ -20,12 +20,13 @@ RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # By these the modules of the package speak with each other; docs/conf.py leaves them out of the reference.
 INTERNAL = {
     "check_params",
+    "complete_leaves",
     "finalize_leaves",
     "in_use",
-    "leaf_updates",
     "rates",
     "to_core",
     "tree",
+    "warn_of_idle_patterns",
 }
 
 

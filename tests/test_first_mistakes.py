@@ -88,14 +88,14 @@ MISTAKES = {
     "a table for a parameter": (
         lambda: adafactor.init({"w": DataFrame()}),
         TypeError,
-        "params w: pandas.DataFrame, expected an array of NumPy, torch or another library with DLPack "
-        "that shares its memory (numpy.asarray makes one)",
+        "params w: pandas.DataFrame, expected an array of NumPy, torch or another library with DLPack; "
+        "numpy.array() makes a copy: step that, and write it back",
     ),
     "a table for a gradient": (
         lambda: step(params(), grads(w=DataFrame())),
         TypeError,
         "grads encoder/w: pandas.DataFrame, expected an array of NumPy, torch or another library with DLPack "
-        "(numpy.asarray makes one)",
+        "(numpy.array() makes one)",
     ),
     "a model for its parameters": (
         lambda: adafactor.init(Model()),

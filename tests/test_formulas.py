@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 import adafactor
@@ -14,6 +15,7 @@ TOLERANCE = 1e-12
 FOUND = ("grad_norm", "param_rms", "update_rms", "clip_factor", "step_size")
 
 
+@pytest.mark.filterwarnings("ignore:exclude_from_weight_decay. .* finds no leaf:UserWarning")
 @settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(cases())
 def test_float64_leaves_follow_the_formulas(case):

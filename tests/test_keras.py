@@ -34,6 +34,7 @@ def test_runs_draw_every_argument_that_keras_has():
         assert ours[name].default == signature.parameters[name].default, name
 
 
+@pytest.mark.filterwarnings("ignore:exclude_from_weight_decay. .* finds no leaf:UserWarning")
 @pytest.mark.parametrize("which", ["fixed", "fresh"])
 def test_follows_keras(which, capsys):
     number = FIXED_SEED

@@ -25,6 +25,7 @@ def leaves(params):
     return [params["encoder"]["w"], params["encoder"]["b"], params["gain"]]
 
 
+@pytest.mark.filterwarnings("ignore:exclude_from_weight_decay. .* finds no leaf:UserWarning")
 def test_is_the_step_bit_for_bit_in_every_shape_of_a_call():
     """On the drawn runs: `apply`, `apply_gradients` with shuffled pairs, and `stateless_apply` are `step`."""
     for number, case in enumerate(drawn_cases(FIXED_SEED)[:RUNS]):
@@ -340,7 +341,7 @@ def test_a_store_with_other_keys_is_refused():
         ({"0": store["0"]}, r"^store: 1 weights, expected 6: "),
         (
             {**store, "x": 0},
-            r"^store: keys \['0', '1', '2', '3', '4', '5', 'x'\], expected '0', '1' and so on$",
+            r"^store: keys \['0', '1', '2', '3', '4', '5', 'paths', 'x'\], expected '0', '1' and so on$",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -199,3 +199,88 @@ def test_a_copy_takes_other_variables_once():
             {name: g for name, g in tree(3).items() if name != "gain"},
             {name: p for name, p in tree(0).items() if name != "gain"},
         )
+
+
+BY_PATHS = {
+    **{way: WAYS[way] for way in ("save_own_variables", "pickle", "deepcopy", "pickle, handed")},
+    "a file": None,
+}
+
+
+@pytest.mark.parametrize("order", [sorted, reversed], ids=["sorted", "reversed"])
+@pytest.mark.parametrize("way", BY_PATHS)
+@pytest.mark.parametrize("feature", FEATURES)
+def test_a_state_finds_its_leaves_in_a_dict_in_another_order(feature, way, order, tmp_path):
+    """As jax.jit and jax.tree.map hand a dict back; moments of leaves of one shape would change places."""
+    shapes = {"wv": (3, 3), "wk": (3, 3), "b": (3,), "wq": (3, 3), "filter": (3,)}
+
+    def leaves(seed):
+        return {name: numbers(shape, [seed, i]) for i, (name, shape) in enumerate(shapes.items())}
+
+    def trained(optimizer, params, calls):
+        for call in calls:
+            optimizer.apply(
+                {name: x * 10.0**i for i, (name, x) in enumerate(leaves(50 + call).items())}, params
+            )
+
+    features = {key: value for key, value in FEATURES[feature].items() if key != "exclude_from_weight_decay"}
+    whole, params = adafactor.Adafactor(**features), leaves(0)
+    trained(whole, params, range(4))
+    first, halfway = adafactor.Adafactor(**features), leaves(0)
+    trained(first, halfway, range(2))
+    others = {name: halfway[name].copy() for name in order(list(shapes))}
+    second = in_a_file(first, others, tmp_path / "w.npz") if way == "a file" else BY_PATHS[way](first, others)
+    trained(second, others, range(2, 4))
+    assert list(second.variables[0].shape) == []
+    for name in shapes:
+        assert snapshots.same_bits([others[name]], [params[name]]), name
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["kernel", "bias", "filter"], r"^store gain: not in the state$"),
+        (["kernel", "bias", "filter", "gain", "more"], r"^store more: missing$"),
+        (["kernel", "bias", "filter", "gains"], r"^store gain: not in the state$"),
+    ],
+)
+def test_a_store_of_other_names_is_refused_with_the_first(names, message):
+    optimizer, store = adafactor.Adafactor(), {}
+    optimizer.apply(tree(10), tree(0))
+    optimizer.save_own_variables(store)
+    shapes = SHAPES | {"gains": SHAPES["gain"], "more": (2,)}
+    other = adafactor.Adafactor()
+    other.build({name: numbers(shapes[name], 0) for name in names})
+    before = snapshots.memory(other.variables)
+    with pytest.raises(ValueError, match=message):
+        other.load_own_variables(store)
+    assert snapshots.memory(other.variables) == before
+
+
+@pytest.mark.parametrize("paths", [b"", b"[1]", b'{"a": 1}', b"\xff", 7])
+def test_a_store_with_other_paths_than_are_written_is_refused(paths):
+    optimizer, store = adafactor.Adafactor(), {}
+    optimizer.build(tree(0))
+    optimizer.save_own_variables(store)
+    store["paths"] = np.frombuffer(paths, np.uint8) if isinstance(paths, bytes) else paths
+    with pytest.raises(
+        ValueError, match=r"^store paths: expected a list of paths in JSON, its bytes as uint8$"
+    ):
+        optimizer.load_own_variables(store)
+
+
+def test_a_list_goes_in_by_place_and_a_store_of_keras_too():
+    optimizer, store = adafactor.Adafactor(), {}
+    optimizer.apply(tree(10), tree(0))
+    optimizer.save_own_variables(store)
+    del store["paths"]
+    in_order = [np.array(value) for value in optimizer.variables]
+    for fill in (lambda other: other.load_own_variables(store), lambda other: other.set_weights(in_order)):
+        other = adafactor.Adafactor()
+        other.build(dict(reversed(tree(0).items())))
+        with pytest.raises(ValueError, match=r"^tensors gain full: shape \(7,\), expected \(\)$"):
+            fill(other)
+        other = adafactor.Adafactor()
+        other.build([p.copy() for p in tree(0).values()])
+        fill(other)
+        assert snapshots.same_bits(other.variables, optimizer.variables)

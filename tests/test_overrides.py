@@ -1,5 +1,8 @@
 """Knobs and learning rates that differ from leaf to leaf, and those that a call is given."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -184,10 +187,86 @@ def test_the_call_may_give_a_rate_for_the_config_and_each_override(kind):
         relative_step=False,
     )
     assert_same(found, expected)
-    one = run(overrides=overrides, step_arguments={"learning_rate": 0.5})
-    assert_same(one, run(overrides=overrides, step_arguments={"learning_rate": [0.5, 0.5, 0.5]}))
     with pytest.raises(ValueError, match=r"^learning_rate: 2 rates, expected one or 3$"):
         run(overrides=overrides, step_arguments={"learning_rate": kind([0.5, 0.5])})
+
+
+def given(way, rate, steps=2, **knobs):
+    """The parameters after some steps with a rate that is given in one of the ways."""
+    params = tree(0)
+    state = adafactor.init(nested(params), **knobs)
+    for k in range(steps):
+        if way == "set_learning_rate":
+            state.set_learning_rate(rate)
+        if way == "copied and pickled":
+            state.set_learning_rate(rate)
+            state = pickle.loads(pickle.dumps(copy.deepcopy(state.copy())))
+        arguments = {"learning_rate": rate} if way == "step" else {}
+        adafactor.step(nested(params), nested(tree(10 + k)), state, **arguments)
+    return params
+
+
+GIVEN = ["step", "set_learning_rate", "copied and pickled"]
+
+
+@pytest.mark.parametrize("way", GIVEN)
+def test_one_rate_keeps_the_ratios_of_rows_with_rates_of_their_own(way):
+    overrides = [
+        ("encoder/kernel", {"learning_rate": 0.0}),
+        ("encoder/bias", {"learning_rate": 0.03}),
+        ("head/bias", {"weight_decay": 0.5}),
+    ]
+    knobs = {"learning_rate": 0.1, "overrides": overrides, "relative_step": False}
+    found = given(way, 0.5, **knobs)
+    assert_same(found, given(way, [0.5, 0.0, 0.5 * (0.03 / 0.1), 0.5], **knobs))
+    assert snapshots.same_bits([found["encoder/kernel"]], [tree(0)["encoder/kernel"]])
+    # The config's rate is its own again, to the bit.
+    assert_same(given(way, 0.1, **knobs), run(**knobs))
+
+
+def test_a_schedule_for_all_keeps_the_ratios_too():
+    knobs = {
+        "learning_rate": 0.1,
+        "overrides": [("encoder", {"learning_rate": 0.05})],
+        "relative_step": False,
+    }
+    schedule = adafactor.schedules.PiecewiseConstantDecay([1], [0.5, 0.25])
+    params = tree(0)
+    state = adafactor.init(nested(params), **knobs)
+    state.set_learning_rate(schedule)
+    expected, twin = tree(0), adafactor.init(nested(tree(0)), **knobs)
+    for k in range(3):
+        adafactor.step(nested(params), nested(tree(10 + k)), state)
+        adafactor.step(nested(expected), nested(tree(10 + k)), twin, learning_rate=schedule(k))
+    assert_same(params, expected)
+
+
+CONSTANT = adafactor.schedules.PolynomialDecay(0.5, 10, 0.5)
+
+
+@pytest.mark.parametrize("way", GIVEN)
+@pytest.mark.parametrize(
+    ("common", "own", "words"),
+    [
+        (0.0, 0.5, r"had 0\.5 where the config had 0\.0"),
+        (0, 0, r"had 0\.0 where the config had 0\.0"),
+        (CONSTANT, 0.5, r"had 0\.5 where the config had PolynomialDecay\(.*\)"),
+        (0.5, CONSTANT, r"had PolynomialDecay\(.*\) where the config had 0\.5"),
+        (0.5, float, r"had <class 'float'> where the config had 0\.5"),
+    ],
+)
+def test_one_rate_without_a_ratio_is_refused(way, common, own, words):
+    knobs = {
+        "learning_rate": common,
+        "overrides": [("bias", {"weight_decay": 1}), ("head", {"learning_rate": own})],
+    }
+    message = (
+        rf"^learning_rate: one for all, but overrides\[1\] {words}, which is no ratio; "
+        r"give one for each, as in learning_rate=\[0\.25, 0\.25, .*\]$"
+    )
+    with pytest.raises(ValueError, match=message):
+        given(way, 0.25, **knobs)
+    given(way, [0.25, 0.25, 0.5], **knobs)
 
 
 def test_a_rate_of_zero_moves_nothing_but_the_moments():

@@ -326,15 +326,15 @@ def test_finalize_before_the_first_update_of_a_window():
 
 def test_the_core_refuses_what_the_package_never_hands_it():
     """Its methods are private, and a mistake in the package is an error all the same, not a crash."""
-    state = adafactor.init(np.ones(3), overrides=[("x", {"learning_rate": 0.1})])._core
+    state = adafactor.init([np.ones(3)], overrides=[("", {"learning_rate": 0.1})])._core
     with pytest.raises(TypeError):
         adafactor._core.State(None)
     arrays = [np.ones(3)]
     for rates in ([], [(0.1, False)] * 3):
         with pytest.raises(ValueError, match=r"^rates: one for each row of knobs$"):
-            state.step(arrays, [np.ones(3)], arrays, rates, 1.0)
+            state.step(arrays, [np.ones(3)], arrays, rates, 1.0, False)
     with pytest.raises(IndexError):
-        state.step([], [], [], [(0.1, False)] * 2, 1.0)
+        state.step([], [], [], [(0.1, False)] * 2, 1.0, False)
     assert (arrays[0] == 1).all()
 
 

@@ -253,7 +253,6 @@ WRONG = {
     "str": "weights",
     "bytes": b"",
     "bytearray": bytearray(4),
-    "None": None,
     "int": 1,
     "float": 1.0,
     "bool": True,
@@ -272,6 +271,8 @@ WRONG = {
 def test_what_cannot_be_an_array_is_refused_with_its_path(name: str) -> None:
     wrong = WRONG[name]
     hint = "; numpy.array makes one of a list of numbers" if isinstance(wrong, int | float) else ""
+    if isinstance(wrong, collections.abc.Iterator):
+        hint = "; list() has the arrays of an iterator, dict(module.named_parameters()) those of a module"
     assert message(TypeError, lambda: Tree.of(wrong)) == f"params: {name}, {EXPECTED}{hint}"
     assert message(TypeError, lambda: Tree.of({"x": [a, wrong]})) == f"params x/1: {name}, {EXPECTED}{hint}"
     tree, _ = Tree.of({"x": [a, b]})

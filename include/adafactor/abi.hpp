@@ -16,6 +16,10 @@
 #error "adafactor promises the same bits for every compiler and CPU: compile this file without -ffast-math."
 #endif
 
+#if (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__) || defined(_M_FP_FAST)
+#error "adafactor finds gradients that are not finite: compile this file without -ffinite-math-only, or /fp:fast."
+#endif
+
 // The instruction set of the loops; a build that compiles them for several gives each its name.
 #if !defined(ADAFACTOR_ISA_TAG)
 #if defined(__AVX512F__)

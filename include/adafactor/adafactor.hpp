@@ -1,6 +1,10 @@
 // Adafactor in C++20: the file that a C++ program includes, headers alone or beside loops that were compiled once.
 #pragma once
 
+#if defined(__GNUC__) && !defined(__cpp_exceptions)
+#error "adafactor throws: compile this file without -fno-exceptions."
+#endif
+
 #include "adafactor/config.hpp"
 #include "adafactor/error.hpp"
 #include "adafactor/inputs.hpp"

@@ -112,7 +112,8 @@ class GradientArray : public detail::Argument {
 // What may differ from call to call.
 struct StepOptions {
   // Instead of the configured learning rate, a finite number >= 0, relative to the scale of the parameter: how a
-  // schedule drives the step. No cap at 1/sqrt(t), unless relative_step is `always`. Default: the configured one.
+  // schedule drives the step. No cap at 1/sqrt(t), unless relative_step is `always`. An override with another rate than
+  // the config has gets it times the ratio of the two, so that 0 stays 0. Default: the configured one.
   std::optional<double> learning_rate = {};
   // The same with one number for `config` and one for each of the overrides; at most one of the two.
   std::span<const double> learning_rates = {};

@@ -51,7 +51,7 @@ class CpuBackend final : public Backend {
         }
       }
     });
-    workspace_.threads = std::max(workspace_.threads, used);
+    workspace_.threads = (std::max)(workspace_.threads, used);
   }
 
   void accumulate() override {
@@ -82,13 +82,13 @@ class CpuBackend final : public Backend {
   // and starts others.
   static int team_for(const Schedule& schedule, int threads) {
     const Wave& all = schedule.everything();
-    const std::int64_t useful = std::min(all.elements / kWorkOfThread, all.tasks.last - all.tasks.first);
+    const std::int64_t useful = (std::min)(all.elements / kWorkOfThread, all.tasks.last - all.tasks.first);
     return static_cast<int>(std::clamp<std::int64_t>(useful, 1, threads));
   }
 
   template <class Body>
   void run(std::int64_t count, const Body& body) {
-    workspace_.threads = std::max(workspace_.threads, parallel_for(0, count, team_, body));
+    workspace_.threads = (std::max)(workspace_.threads, parallel_for(0, count, team_, body));
   }
 
   template <class Body>

@@ -17,6 +17,8 @@ struct Call {
   const LearningRate* rates = nullptr;  // one for each row of knobs
   double grad_multiplier = 1;
   bool moved = true;  // false: all arrays lie where they lay in the last call on this state
+  // Whether this is the update of an open window of accumulation, from what it has; then no gradient has data.
+  bool completes = false;
 };
 
 // What one call found out about a leaf; NaN where it had no reason to compute it.

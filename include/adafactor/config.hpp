@@ -104,48 +104,50 @@ struct Choices {
 // Calls visit(name, member, range or choices, sentence) for every knob. A knob without a range takes true or false.
 template <class Visitor>
 void visit_knobs(Visitor&& visit) {
-  using C = Config;
-  visit("learning_rate", &C::learning_rate, kAtLeastZero, "size of a step, relative to the parameter's scale");
-  visit("relative_step", &C::relative_step, Choices{{"False", "True", "always"}},
+  visit("learning_rate", &Config::learning_rate, kAtLeastZero, "size of a step, relative to the parameter's scale");
+  visit("relative_step", &Config::relative_step, Choices{{"False", "True", "always"}},
         "caps the learning rate at 1/sqrt(t): when it is a number, never, or always");
-  visit("warmup_init", &C::warmup_init, "the learning rate is 1e-6 * t");
-  visit("beta_2_decay", &C::beta_2_decay, kAtMostZero, "beta2 = 1 - t^beta_2_decay");
-  visit("beta_2_cap", &C::beta_2_cap, kZeroToOne, "beta2 is at most this");
-  visit("step_offset", &C::step_offset, kCount, "in beta2, t is counted from here");
-  visit("count_updates", &C::count_updates, Choices{{"state", "leaf"}}, "whose updates t counts");
-  visit("epsilon_1", &C::epsilon_1, kAtLeastZero, "regularises the squared gradient; None: finfo(dtype).eps");
-  visit("epsilon_1_mode", &C::epsilon_1_mode, Choices{{"add", "clamp"}}, "added to g^2, or a floor of the estimate");
-  visit("epsilon_2", &C::epsilon_2, kAtLeastZero, "floor of the parameter scale");
-  visit("scale_parameter", &C::scale_parameter, "the step is multiplied by max(epsilon_2, rms(p))");
-  visit("max_parameter_scale", &C::max_parameter_scale, kAboveZero, "ceiling of the parameter scale");
-  visit("clip_threshold", &C::clip_threshold, kAboveZero, "u is divided by max(1, rms(u) / clip_threshold)");
-  visit("beta_1", &C::beta_1, kZeroToBelowOne, "momentum; needs a buffer as large as the parameter");
-  visit("momentum_dtype", &C::momentum_dtype, Choices{{"float32", "bfloat16"}}, "how the momentum is stored");
-  visit("momentum_on", &C::momentum_on, Choices{{"scaled", "update"}}, "average of alpha * u, or of u");
-  visit("momentum_use", &C::momentum_use, Choices{{"stored", "exact"}},
+  visit("warmup_init", &Config::warmup_init, "the learning rate is 1e-6 * t");
+  visit("beta_2_decay", &Config::beta_2_decay, kAtMostZero, "beta2 = 1 - t^beta_2_decay");
+  visit("beta_2_cap", &Config::beta_2_cap, kZeroToOne, "beta2 is at most this");
+  visit("step_offset", &Config::step_offset, kCount, "in beta2, t is counted from here");
+  visit("count_updates", &Config::count_updates, Choices{{"state", "leaf"}}, "whose updates t counts");
+  visit("epsilon_1", &Config::epsilon_1, kAtLeastZero, "regularises the squared gradient; None: finfo(dtype).eps");
+  visit("epsilon_1_mode", &Config::epsilon_1_mode, Choices{{"add", "clamp"}},
+        "added to g^2, or a floor of the estimate");
+  visit("epsilon_2", &Config::epsilon_2, kAtLeastZero, "floor of the parameter scale");
+  visit("scale_parameter", &Config::scale_parameter, "the step is multiplied by max(epsilon_2, rms(p))");
+  visit("max_parameter_scale", &Config::max_parameter_scale, kAboveZero, "ceiling of the parameter scale");
+  visit("clip_threshold", &Config::clip_threshold, kAboveZero, "u is divided by max(1, rms(u) / clip_threshold)");
+  visit("beta_1", &Config::beta_1, kZeroToBelowOne, "momentum; needs a buffer as large as the parameter");
+  visit("momentum_dtype", &Config::momentum_dtype, Choices{{"float32", "bfloat16"}}, "how the momentum is stored");
+  visit("momentum_on", &Config::momentum_on, Choices{{"scaled", "update"}}, "average of alpha * u, or of u");
+  visit("momentum_use", &Config::momentum_use, Choices{{"stored", "exact"}},
         "step by the momentum after or before rounding");
-  visit("factored", &C::factored, Choices{{"False", "last_two", "largest_two", "leading_two_or_last_two"}},
+  visit("factored", &Config::factored, Choices{{"False", "last_two", "largest_two", "leading_two_or_last_two"}},
         "which two axes of a leaf are factored");
-  visit("min_dim_size_to_factor", &C::min_dim_size_to_factor, kCount, "both factored axes must be at least this long");
-  visit("maximize", &C::maximize, "ascend instead of descend");
-  visit("weight_decay", &C::weight_decay, kAtLeastZero, "decoupled decay of the parameter");
-  visit("weight_decay_on", &C::weight_decay_on, Choices{{"learning_rate", "step", "none"}},
+  visit("min_dim_size_to_factor", &Config::min_dim_size_to_factor, kCount,
+        "both factored axes must be at least this long");
+  visit("maximize", &Config::maximize, "ascend instead of descend");
+  visit("weight_decay", &Config::weight_decay, kAtLeastZero, "decoupled decay of the parameter");
+  visit("weight_decay_on", &Config::weight_decay_on, Choices{{"learning_rate", "step", "none"}},
         "what multiplies the decay");
-  visit("weight_decay_first", &C::weight_decay_first, "rms(p) is that of the decayed parameter");
-  visit("clipnorm", &C::clipnorm, kAboveZero, "largest norm of the gradient of one leaf");
-  visit("global_clipnorm", &C::global_clipnorm, kAboveZero, "largest norm of all gradients together");
-  visit("clipvalue", &C::clipvalue, kAboveZero, "largest absolute value of an element of the gradient");
-  visit("use_ema", &C::use_ema, "keep a moving average of the parameters");
-  visit("ema_momentum", &C::ema_momentum, kZeroToOne, "decay of that average");
-  visit("ema_overwrite_frequency", &C::ema_overwrite_frequency, kAtLeastOne,
+  visit("weight_decay_first", &Config::weight_decay_first, "rms(p) is that of the decayed parameter");
+  visit("clipnorm", &Config::clipnorm, kAboveZero, "largest norm of the gradient of one leaf");
+  visit("global_clipnorm", &Config::global_clipnorm, kAboveZero, "largest norm of all gradients together");
+  visit("clipvalue", &Config::clipvalue, kAboveZero, "largest absolute value of an element of the gradient");
+  visit("use_ema", &Config::use_ema, "keep a moving average of the parameters");
+  visit("ema_momentum", &Config::ema_momentum, kZeroToOne, "decay of that average");
+  visit("ema_overwrite_frequency", &Config::ema_overwrite_frequency, kAtLeastOne,
         "every so many updates the average replaces the parameter");
-  visit("ema_on", &C::ema_on, Choices{{"update", "call"}}, "the average moves on updates, or on every call");
-  visit("loss_scale_factor", &C::loss_scale_factor, kAboveZero, "gradients are divided by it");
-  visit("gradient_accumulation_steps", &C::gradient_accumulation_steps, kAtLeastTwo,
+  visit("ema_on", &Config::ema_on, Choices{{"update", "call"}}, "the average moves on updates, or on every call");
+  visit("loss_scale_factor", &Config::loss_scale_factor, kAboveZero, "gradients are divided by it");
+  visit("gradient_accumulation_steps", &Config::gradient_accumulation_steps, kAtLeastTwo,
         "this many calls are averaged into one update");
-  visit("on_nonfinite", &C::on_nonfinite, Choices{{"raise", "skip", "propagate"}}, "what a NaN or Inf gradient does");
-  visit("rounding", &C::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded");
-  visit("seed", &C::seed, kCount, "of stochastic rounding");
+  visit("on_nonfinite", &Config::on_nonfinite, Choices{{"raise", "skip", "propagate"}},
+        "what a NaN or Inf gradient does");
+  visit("rounding", &Config::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded");
+  visit("seed", &Config::seed, kCount, "of stochastic rounding");
 }
 
 namespace detail {
@@ -195,7 +197,7 @@ ADAFACTOR_FUNCTION std::string words(double value) {
 struct RangeCheck {
   const Config& config;
 
-  void check(const char* name, double value, const Range& range) const {
+  void refuse_outside(const char* name, double value, const Range& range) const {
     if (range.contains(value)) return;
     // The two knobs whose sign other libraries turn round say which convention is meant.
     const bool decay = std::string_view(name) == "beta_2_decay";
@@ -205,11 +207,11 @@ struct RangeCheck {
   }
   template <class T>
   void operator()(const char* name, T Config::* knob, const Range& range, const char*) const {
-    check(name, static_cast<double>(config.*knob), range);
+    refuse_outside(name, static_cast<double>(config.*knob), range);
   }
   template <class T>
   void operator()(const char* name, std::optional<T> Config::* knob, const Range& range, const char*) const {
-    if (config.*knob) check(name, static_cast<double>(*(config.*knob)), range);
+    if (config.*knob) refuse_outside(name, static_cast<double>(*(config.*knob)), range);
   }
   template <class T>
   void operator()(const char*, T Config::*, const Choices&, const char*) const {}

@@ -85,7 +85,7 @@ class Decisions {
   // Whether a window of accumulation that holds this much could be completed by zeros: the update's sums stay in range.
   static bool fits(const Leaf& leaf) {
     return leaf.arithmetic != DType::float32 ||
-           leaf.gradient_squares <= static_cast<double>(std::numeric_limits<float>::max());
+           leaf.gradient_squares <= static_cast<double>((std::numeric_limits<float>::max)());
   }
 
   static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
@@ -121,7 +121,7 @@ class Decisions {
     constexpr double limit = 1e38;
     if (!leaf.factored || leaf.arithmetic != DType::float32) return false;
     const auto [rows, cols] = moment_ranges(leaf);
-    const double mean = leaf.clamps ? std::max(rows.largest, leaf.epsilon_1) : rows.largest;
+    const double mean = leaf.clamps ? (std::max)(rows.largest, leaf.epsilon_1) : rows.largest;
     const double scale = leaf.clip_factor * (leaf.scales_early() ? leaf.step_size : 1);
     const double gradient_scale = std::abs(leaf.gradient_scale()) * leaf.norm_factor;
     // Nearly always, and seen without a root: each of the factors below is at most 1e12.
@@ -134,15 +134,15 @@ class Decisions {
     const double norm = leaf.norm_factor * std::sqrt(leaf.gradient_squares);
     // G^2 is at most all columns' share of R.
     const double share = static_cast<double>(leaf.cols) / leaf.one_minus_beta_2;
-    const double product = std::min(row_factor * norm, std::sqrt(mean * share));
-    if (std::max(row_factor * gradient_scale, product) * scale > limit) return true;
+    const double product = (std::min)(row_factor * norm, std::sqrt(mean * share));
+    if ((std::max)(row_factor * gradient_scale, product) * scale > limit) return true;
     return !leaf.measures() && row_factor / std::sqrt(cols.smallest) * norm > limit;
   }
 
   // Whether the largest product of factors reaches the limit, or may by rounding.
   bool may_clamp(const Leaf& leaf) {
     const auto [rows, cols] = moment_ranges(leaf);
-    const double row_factor = std::sqrt(std::max(rows.largest, leaf.epsilon_1) / rows.smallest);
+    const double row_factor = std::sqrt((std::max)(rows.largest, leaf.epsilon_1) / rows.smallest);
     return !(row_factor / std::sqrt(cols.smallest) * leaf.epsilon_1 < 0.999);
   }
 
@@ -150,7 +150,7 @@ class Decisions {
     MomentRange rows{kInfinity, 0};
     MomentRange cols = rows;
     const auto widen = [](MomentRange& range, const MomentRange& more) {
-      range = {std::min(range.smallest, more.smallest), std::max(range.largest, more.largest)};
+      range = {(std::min)(range.smallest, more.smallest), (std::max)(range.largest, more.largest)};
     };
     const TileSums* sums = sums_of(leaf);
     for (std::int64_t t = 0; t < leaf.tile_count; ++t) {

@@ -77,14 +77,16 @@ template <class T, int n, class S>
 ADAFACTOR_INLINE typename Register<T, n>::type convert_register(const typename Register<S, n>::type& from) {
   using To = typename Register<T, n>::type;
 #if defined(__AVX512F__)
-  if constexpr (sizeof(T) > sizeof(S) && n == 8) return (To)_mm512_maskz_cvtps_pd(0xff, (__m256)from);
+  if constexpr (sizeof(T) > sizeof(S) && n == 8)
+    return reinterpret_cast<To>(_mm512_maskz_cvtps_pd(0xff, reinterpret_cast<__m256>(from)));
 #endif
 #if defined(__AVX__)
-  if constexpr (sizeof(T) > sizeof(S) && n == 4) return (To)_mm256_cvtps_pd((__m128)from);
+  if constexpr (sizeof(T) > sizeof(S) && n == 4)
+    return reinterpret_cast<To>(_mm256_cvtps_pd(reinterpret_cast<__m128>(from)));
 #endif
 #if defined(__SSE2__)
   if constexpr (sizeof(T) > sizeof(S) && n == 2) {
-    return (To)_mm_cvtps_pd(_mm_castpd_ps(_mm_set_sd(__builtin_bit_cast(double, from))));
+    return reinterpret_cast<To>(_mm_cvtps_pd(_mm_castpd_ps(_mm_set_sd(__builtin_bit_cast(double, from)))));
   }
 #endif
   return __builtin_convertvector(from, To);
@@ -250,26 +252,28 @@ ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
 #if defined(__AVX512F__)
     // With a mask of all: GCC's header warns of what the function without one leaves undefined.
   } else if constexpr (sizeof(T) == 4 && n == 16) {
-    result.value = (decltype(result.value))_mm512_maskz_sqrt_ps(0xffff, (__m512)a.value);
+    result.value =
+        reinterpret_cast<decltype(result.value)>(_mm512_maskz_sqrt_ps(0xffff, reinterpret_cast<__m512>(a.value)));
   } else if constexpr (sizeof(T) == 8 && n == 8) {
-    result.value = (decltype(result.value))_mm512_maskz_sqrt_pd(0xff, (__m512d)a.value);
+    result.value =
+        reinterpret_cast<decltype(result.value)>(_mm512_maskz_sqrt_pd(0xff, reinterpret_cast<__m512d>(a.value)));
 #endif
 #if defined(__AVX__)
   } else if constexpr (sizeof(T) == 4 && n == 8) {
-    result.value = (decltype(result.value))_mm256_sqrt_ps((__m256)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(_mm256_sqrt_ps(reinterpret_cast<__m256>(a.value)));
   } else if constexpr (sizeof(T) == 8 && n == 4) {
-    result.value = (decltype(result.value))_mm256_sqrt_pd((__m256d)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(_mm256_sqrt_pd(reinterpret_cast<__m256d>(a.value)));
 #endif
 #if defined(__SSE2__)
   } else if constexpr (sizeof(T) == 4 && n == 4) {
-    result.value = (decltype(result.value))_mm_sqrt_ps((__m128)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(_mm_sqrt_ps(reinterpret_cast<__m128>(a.value)));
   } else if constexpr (sizeof(T) == 8 && n == 2) {
-    result.value = (decltype(result.value))_mm_sqrt_pd((__m128d)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(_mm_sqrt_pd(reinterpret_cast<__m128d>(a.value)));
 #elif defined(__ARM_NEON) && defined(__aarch64__)
   } else if constexpr (sizeof(T) == 4 && n == 4) {
-    result.value = (decltype(result.value))vsqrtq_f32((float32x4_t)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(vsqrtq_f32(reinterpret_cast<float32x4_t>(a.value)));
   } else if constexpr (sizeof(T) == 8 && n == 2) {
-    result.value = (decltype(result.value))vsqrtq_f64((float64x2_t)a.value);
+    result.value = reinterpret_cast<decltype(result.value)>(vsqrtq_f64(reinterpret_cast<float64x2_t>(a.value)));
 #endif
   } else {
     for (int i = 0; i < n; ++i) result.value[i] = sqrt_one(a.value[i]);

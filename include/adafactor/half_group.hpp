@@ -24,10 +24,11 @@ using HalfWords = typename Register<std::uint16_t, n>::type;
 template <int n>
 ADAFACTOR_INLINE Words<n> widen_words(const HalfWords<n>& stored) {
 #if defined(__AVX512F__)
-  if constexpr (n == 16) return (Words<n>)_mm512_maskz_cvtepu16_epi32(0xffff, (__m256i)stored);
+  if constexpr (n == 16)
+    return reinterpret_cast<Words<n>>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(stored)));
 #endif
 #if defined(__AVX2__)
-  if constexpr (n == 8) return (Words<n>)_mm256_cvtepu16_epi32((__m128i)stored);
+  if constexpr (n == 8) return reinterpret_cast<Words<n>>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(stored)));
 #endif
   return __builtin_convertvector(stored, Words<n>);
 }
@@ -35,7 +36,8 @@ ADAFACTOR_INLINE Words<n> widen_words(const HalfWords<n>& stored) {
 template <int n>
 ADAFACTOR_INLINE HalfWords<n> narrow_words(const Words<n>& words) {
 #if defined(__AVX512F__)
-  if constexpr (n == 16) return (HalfWords<n>)_mm512_maskz_cvtepi32_epi16(0xffff, (__m512i)words);
+  if constexpr (n == 16)
+    return reinterpret_cast<HalfWords<n>>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(words)));
 #endif
   return __builtin_convertvector(words, HalfWords<n>);
 }
@@ -110,12 +112,13 @@ ADAFACTOR_INLINE Group<float, 16> load_half_group<Float16, 16>(const Float16* fr
   __m256i stored;
   std::memcpy(&stored, from, sizeof stored);
   Group<float, 16> group;
-  group.value = (decltype(group.value))_mm512_maskz_cvtph_ps(0xffff, stored);
+  group.value = reinterpret_cast<decltype(group.value)>(_mm512_maskz_cvtph_ps(0xffff, stored));
   return group;
 }
 template <>
 ADAFACTOR_INLINE void store_half_group<Float16, 16>(Float16* to, const Group<float, 16>& group) {
-  const __m256i stored = _mm512_maskz_cvtps_ph(0xffff, (__m512)group.value, _MM_FROUND_TO_NEAREST_INT);
+  const __m256i stored =
+      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(group.value), _MM_FROUND_TO_NEAREST_INT);
   std::memcpy(to, &stored, sizeof stored);
 }
 #elif ADAFACTOR_NATIVE_LANES && defined(__F16C__)
@@ -124,12 +127,12 @@ ADAFACTOR_INLINE Group<float, 8> load_half_group<Float16, 8>(const Float16* from
   __m128i stored;
   std::memcpy(&stored, from, sizeof stored);
   Group<float, 8> group;
-  group.value = (decltype(group.value))_mm256_cvtph_ps(stored);
+  group.value = reinterpret_cast<decltype(group.value)>(_mm256_cvtph_ps(stored));
   return group;
 }
 template <>
 ADAFACTOR_INLINE void store_half_group<Float16, 8>(Float16* to, const Group<float, 8>& group) {
-  const __m128i stored = _mm256_cvtps_ph((__m256)group.value, _MM_FROUND_TO_NEAREST_INT);
+  const __m128i stored = _mm256_cvtps_ph(reinterpret_cast<__m256>(group.value), _MM_FROUND_TO_NEAREST_INT);
   std::memcpy(to, &stored, sizeof stored);
 }
 #elif ADAFACTOR_NATIVE_LANES && defined(__ARM_NEON) && defined(__aarch64__)
@@ -138,12 +141,12 @@ ADAFACTOR_INLINE Group<float, 4> load_half_group<Float16, 4>(const Float16* from
   float16x4_t stored;
   std::memcpy(&stored, from, sizeof stored);
   Group<float, 4> group;
-  group.value = (decltype(group.value))vcvt_f32_f16(stored);
+  group.value = reinterpret_cast<decltype(group.value)>(vcvt_f32_f16(stored));
   return group;
 }
 template <>
 ADAFACTOR_INLINE void store_half_group<Float16, 4>(Float16* to, const Group<float, 4>& group) {
-  const float16x4_t stored = vcvt_f16_f32((float32x4_t)group.value);
+  const float16x4_t stored = vcvt_f16_f32(reinterpret_cast<float32x4_t>(group.value));
   std::memcpy(to, &stored, sizeof stored);
 }
 #endif

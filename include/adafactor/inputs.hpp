@@ -105,7 +105,7 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
   for (int axis = 0; axis < view.rank && plan.layout.size() > 0; ++axis) {
     const std::int64_t steps = view.shape[axis] - 1;
     const std::int64_t stride = view.strides[axis] < 0 ? -(view.strides[axis] + 1) : view.strides[axis];
-    if (steps > 0 && stride > (std::numeric_limits<std::int64_t>::max() / item - reach) / steps) {
+    if (steps > 0 && stride > ((std::numeric_limits<std::int64_t>::max)() / item - reach) / steps) {
       refuse(ErrorKind::value, "strides within 64 bits",
              "a stride of " + std::to_string(view.strides[axis]) + " elements");
     }

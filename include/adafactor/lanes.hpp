@@ -4,6 +4,7 @@
 #pragma once
 
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -74,7 +75,7 @@ ADAFACTOR_INLINE float square_root(float a) { return loop_detail::sqrt_one(a); }
 ADAFACTOR_INLINE double square_root(double a) { return loop_detail::sqrt_one(a); }
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
-  T stored[n];
+  T stored[std::size_t{n}];
   loop_detail::store_group(stored, a.group);
   return {loop_detail::load_group<double, n>(stored)};
 }
@@ -206,7 +207,7 @@ ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
 template <class T, int n>
 ADAFACTOR_INLINE double fold(const Lanes<T, n>& lanes) {
   constexpr Exactly<4> quarter;
-  T stored[n];
+  T stored[std::size_t{n}];
   store(stored, lanes, Exactly<n>{});
   Lanes<double, 4> four = load<double>(stored, quarter);
   if constexpr (n >= 8) {

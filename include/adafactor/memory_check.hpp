@@ -17,8 +17,8 @@ class MemoryCheck {
   // The views were held against the plan; one without data is absent. `written` and `read` are parameters, `read` those
   // that are not written in place. Throws Error{buffer} for an array whose own elements share memory, Error{value} for
   // two arrays that do.
-  void check(const State& state, std::span<const TensorView> written, std::span<const TensorView> gradients,
-             std::span<const TensorView> read);
+  void refuse_shared(const State& state, std::span<const TensorView> written, std::span<const TensorView> gradients,
+                     std::span<const TensorView> read);
 
  private:
   // Which array a region is.
@@ -101,8 +101,9 @@ class MemoryCheck {
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void MemoryCheck::check(const State& state, std::span<const TensorView> written,
-                                           std::span<const TensorView> gradients, std::span<const TensorView> read) {
+ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(const State& state, std::span<const TensorView> written,
+                                                   std::span<const TensorView> gradients,
+                                                   std::span<const TensorView> read) {
   regions_.clear();
   places_.clear();
   strides_.resize(room(written) + room(gradients) + room(read));

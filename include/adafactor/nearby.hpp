@@ -2,6 +2,7 @@
 // small slices, where each row or column of three serves three elements. The table of places is made once for a tile.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -33,16 +34,17 @@ ADAFACTOR_INLINE Group<T, 16> permute_group(const T* numbers, const std::int32_t
 ADAFACTOR_INLINE Group<float, 16> permute_group(const float* numbers, const std::int32_t* offset,
                                                 const std::int32_t* place) {
   Group<float, 16> group;
-  const __m512 near = _mm512_loadu_ps(numbers + offset[0]);
-  group.value = (decltype(group.value))_mm512_maskz_permutexvar_ps(0xffff, _mm512_loadu_si512(place), near);
+  const __m512 nearby = _mm512_loadu_ps(numbers + offset[0]);
+  group.value =
+      reinterpret_cast<decltype(group.value)>(_mm512_maskz_permutexvar_ps(0xffff, _mm512_loadu_si512(place), nearby));
   return group;
 }
 #elif ADAFACTOR_NATIVE_LANES && defined(__AVX2__)
-ADAFACTOR_INLINE Group<float, 8> permute_eight(const float* near, const std::int32_t* place) {
+ADAFACTOR_INLINE Group<float, 8> permute_eight(const float* nearby, const std::int32_t* place) {
   __m256i places;
   std::memcpy(&places, place, sizeof places);
   Group<float, 8> group;
-  group.value = (decltype(group.value))_mm256_permutevar8x32_ps(_mm256_loadu_ps(near), places);
+  group.value = reinterpret_cast<decltype(group.value)>(_mm256_permutevar8x32_ps(_mm256_loadu_ps(nearby), places));
   return group;
 }
 ADAFACTOR_INLINE Group<float, 16> permute_group(const float* numbers, const std::int32_t* offset,
@@ -92,7 +94,7 @@ struct Nearby {
   // Of fewer, from a lane on.
   template <class T, int n>
   ADAFACTOR_INLINE Lanes<T, n> read(const T* numbers, int lane, Exactly<n> extent) const {
-    T read[n];
+    T read[std::size_t{n}];
     for (int i = 0; i < n; ++i) read[i] = read_one(numbers, lane + i);
     return load<T>(read, extent);
   }

@@ -42,11 +42,12 @@ using WideRegister = Register<std::uint64_t, kWordWidth / 2>::type;
 // The products of the even words, each in a place of 64 bits. Compilers do not find the instruction.
 ADAFACTOR_INLINE WideRegister multiply_even(const WideRegister& words, std::uint32_t factor) {
 #if defined(__AVX512F__)
-  return (WideRegister)_mm512_maskz_mul_epu32(0xff, (__m512i)words, _mm512_set1_epi64(factor));
+  return reinterpret_cast<WideRegister>(
+      _mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(words), _mm512_set1_epi64(factor)));
 #elif defined(__AVX2__)
-  return (WideRegister)_mm256_mul_epu32((__m256i)words, _mm256_set1_epi64x(factor));
+  return reinterpret_cast<WideRegister>(_mm256_mul_epu32(reinterpret_cast<__m256i>(words), _mm256_set1_epi64x(factor)));
 #elif defined(__SSE2__) && !defined(__AVX__)
-  return (WideRegister)_mm_mul_epu32((__m128i)words, _mm_set1_epi64x(factor));
+  return reinterpret_cast<WideRegister>(_mm_mul_epu32(reinterpret_cast<__m128i>(words), _mm_set1_epi64x(factor)));
 #else
   return (words & 0xffffffffU) * std::uint64_t{factor};
 #endif

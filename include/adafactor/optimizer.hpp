@@ -92,6 +92,17 @@ class Optimizer {
   StepReport step(std::span<const TensorView> params, std::span<const TensorView> grads,
                   const StepOptions& options = {});
 
+  // Makes the update of an open window of accumulation, at the end of an epoch, from the calls that it has had: from
+  // their mean. The others count as made, so that the next call begins a window. Without an open window nothing is
+  // done, as `updated` says. Throws as `step`.
+  StepReport complete_window(std::initializer_list<ParameterArray> params, const StepOptions& options = {}) {
+    return complete_window(std::span<const ParameterArray>(params.begin(), params.size()), options);
+  }
+  StepReport complete_window(std::span<const ParameterArray> params, const StepOptions& options = {});
+
+  // Forgets these calls; without an open window nothing is done. Throws Error{busy} while another thread is in here.
+  void drop_window();
+
   // What the last call found out about a leaf: norms, scales and factors, NaN where it had no reason to compute them.
   // Throws Error where there is no such leaf, or was no call.
   LeafReport report(std::size_t leaf) const;
@@ -124,6 +135,8 @@ class Optimizer {
   const StateArray& state_array(std::size_t leaf, StateKind kind, DType asked) const;
   template <class Params, class Grads>
   StepReport run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options);
+  // What `session_` has taken.
+  StepReport make_call(const StepOptions& options, bool completes);
 
   std::unique_ptr<State> state_;
   std::unique_ptr<detail::Session> session_;
@@ -171,7 +184,11 @@ template <class Params, class Grads>
 StepReport Optimizer::run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options) {
   const detail::Held held(*state_);
   session_->take(*state_, params, grads, options);
-  StepReport report{session_->step(*state_, options.grad_multiplier)};
+  return make_call(options, false);
+}
+
+ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, bool completes) {
+  StepReport report{session_->step(*state_, options.grad_multiplier, completes)};
   stepped_ = true;
   updated_ = report.updated;
   if (report.skipped && plan().call().on_nonfinite == OnNonfinite::raise) {
@@ -192,6 +209,19 @@ ADAFACTOR_FUNCTION StepReport Optimizer::step(std::span<const ParameterArray> pa
 ADAFACTOR_FUNCTION StepReport Optimizer::step(std::span<const TensorView> params, std::span<const TensorView> grads,
                                               const StepOptions& options) {
   return run(params, grads, options);
+}
+
+ADAFACTOR_FUNCTION StepReport Optimizer::complete_window(std::span<const ParameterArray> params,
+                                                         const StepOptions& options) {
+  const detail::Held held(*state_);
+  session_->take_window(*state_, params, options);
+  if (state_->open_calls() == 0) return {};
+  return make_call(options, true);
+}
+
+ADAFACTOR_FUNCTION void Optimizer::drop_window() {
+  const detail::Held held(*state_);
+  state_->drop_window();
 }
 
 ADAFACTOR_FUNCTION LeafReport Optimizer::report(std::size_t leaf) const {

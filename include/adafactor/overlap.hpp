@@ -62,10 +62,10 @@ inline Extent measure(const StridedRegion& region, Sum& sum, std::uint64_t& star
     if (stride < 0) below += term.reach();
     sum.add(term);
   }
-  const auto address = static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(region.data));
+  const std::uint64_t address = reinterpret_cast<std::uintptr_t>(region.data);
   start = address - static_cast<std::uint64_t>(below);
   // An array that begins below address 0 has wrapped around, and so ends beyond the last one.
-  const bool wraps = static_cast<std::uint64_t>(reach) > std::numeric_limits<std::uint64_t>::max() - start;
+  const bool wraps = static_cast<std::uint64_t>(reach) > (std::numeric_limits<std::uint64_t>::max)() - start;
   return wraps ? Extent::unbounded : Extent::bounded;
 }
 
@@ -175,7 +175,7 @@ class OverlapFinder {
     for (std::size_t first = 0, last = 0; first < lines_.size(); first = last) {
       std::uint64_t end = lines_[first].end;
       for (last = first + 1; last < lines_.size() && lines_[last].start < end; ++last) {
-        end = std::max(end, lines_[last].end);
+        end = (std::max)(end, lines_[last].end);
       }
       if (last - first > 1) compare_all(std::span(lines_).subspan(first, last - first));
     }
@@ -216,7 +216,7 @@ class OverlapFinder {
         entry.term_count = sum.size;
         terms_.insert(terms_.end(), sum.terms().begin(), sum.terms().end());
       } else {
-        entry.bytes = {.end = std::numeric_limits<std::uint64_t>::max(), .bounded = false};
+        entry.bytes = {.end = (std::numeric_limits<std::uint64_t>::max)(), .bounded = false};
       }
       entries_.push_back(entry);
     }
@@ -336,10 +336,10 @@ class OverlapFinder {
 
   void compare(const Entry& a, const Entry& b) {
     if (a.index == b.index) return;  // two parts of one region on a circle
-    const std::size_t first = std::min(a.index, b.index);
-    const std::size_t second = std::max(a.index, b.index);
+    const std::size_t first = (std::min)(a.index, b.index);
+    const std::size_t second = (std::max)(a.index, b.index);
     if (found_ && (first != found_->first ? first > found_->first : second >= found_->second)) return;
-    const std::int64_t granted = std::min(overlap_detail::kPairBudget, budget_);
+    const std::int64_t granted = (std::min)(overlap_detail::kPairBudget, budget_);
     std::int64_t left = granted;
     const Overlap verdict = overlap_detail::meet(a.bytes, b.bytes, left);
     budget_ -= granted - std::max<std::int64_t>(left, 0);

@@ -102,10 +102,10 @@ class Plan {
   // there are as many, so that memory is walked in long stretches and column partials stay few.
   static std::pair<std::int64_t, std::int64_t> tile_shape(const Layout& layout) {
     const std::int64_t widest =
-        std::max(kPanel, kTileElements / std::max<std::int64_t>(layout.rows, 1) / kBlock * kBlock);
+        (std::max)(kPanel, kTileElements / std::max<std::int64_t>(layout.rows, 1) / kBlock * kBlock);
     const std::int64_t col_blocks = ceil_of(layout.cols, widest);
     const std::int64_t cols = col_blocks == 1 ? layout.cols : piece(layout.cols, col_blocks, kBlock);
-    const std::int64_t fewest = std::max(kTileRows, kTileElements / cols);
+    const std::int64_t fewest = (std::max)(kTileRows, kTileElements / cols);
     const std::int64_t row_blocks = std::max<std::int64_t>(layout.rows / fewest, 1);
     return {piece(layout.rows, row_blocks, 1), cols};
   }
@@ -144,8 +144,9 @@ class Plan {
         for (std::int64_t c = 0; c < leaf.col_blocks; ++c) {
           const std::int64_t row = r * tile.rows;
           const std::int64_t col = c * tile.cols;
-          tiles_.push_back({index, slice, std::min(tile.slices, layout.slices - slice), row,
-                            std::min(tile.rows, layout.rows - row), col, std::min(tile.cols, layout.cols - col), r, c});
+          tiles_.push_back({index, slice, (std::min)(tile.slices, layout.slices - slice), row,
+                            (std::min)(tile.rows, layout.rows - row), col, (std::min)(tile.cols, layout.cols - col), r,
+                            c});
         }
       }
     }
@@ -163,8 +164,8 @@ class Plan {
       add(StateKind::row, layout.factored, layout.slices * layout.rows, arithmetic);
       add(StateKind::col, layout.factored, layout.slices * layout.cols, arithmetic);
       add(StateKind::full, !layout.factored, layout.size(), arithmetic);
-      const bool small = config.momentum_dtype == MomentumDType::bfloat16;
-      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), small ? DType::bfloat16 : arithmetic);
+      const bool halves = config.momentum_dtype == MomentumDType::bfloat16;
+      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), halves ? DType::bfloat16 : arithmetic);
       add(StateKind::average, config.use_ema, layout.size(), arithmetic);
       add(StateKind::accumulator, config.gradient_accumulation_steps.has_value(), layout.size(), arithmetic);
     }

@@ -145,7 +145,7 @@ class Schedule {
           leaf.row_partial = next;
           leaf.col_partial = next + (leaf.col_blocks > 1 ? leaf.layout.slices * leaf.col_blocks * leaf.layout.rows : 0);
           next += leaf.partials();
-          if (leaf.partials() > 0) partial_count_ = std::max(partial_count_, next);
+          if (leaf.partials() > 0) partial_count_ = (std::max)(partial_count_, next);
         }
       }
     }
@@ -182,7 +182,7 @@ class Schedule {
           stages_[static_cast<std::size_t>(stage_of(phase, k))] = {phase, wave.leaves, tasks, awaits};
         };
         // Those that had the same part of the buffer before.
-        const Span earlier{std::max<std::int64_t>(k - 3, 0), std::max(run.first, k - 1)};
+        const Span earlier{std::max<std::int64_t>(k - 3, 0), (std::max)(run.first, k - 1)};
         set(Phase::moments, wave.tasks, {stage_of(Phase::means, earlier.first), stage_of(Phase::means, earlier.last)});
         set(Phase::means, wave.partials > 0 ? some : nothing, one(Phase::moments, k));
         set(Phase::factors, some, looks_first ? judge : one(Phase::means, k));
@@ -264,7 +264,7 @@ class Schedule {
       for (std::int64_t k = run.first; k <= run.last + 1; ++k) {
         const auto length = static_cast<double>(items_of(Phase::moments, run, k));
         const double third = length / 3;
-        const double later = third + std::max(third, static_cast<double>(items_of(Phase::means, run, k - 1)));
+        const double later = third + (std::max)(third, static_cast<double>(items_of(Phase::means, run, k - 1)));
         deal(run, {{Phase::moments, k, 0},
                    {Phase::means, k - 1, third},
                    {Phase::factors, k - 1, later},

@@ -88,11 +88,21 @@ class Session {
     take_all(state.plan(), grads, Role::grads, gradients_);
     require_some_gradient();
     take_options(state.plan(), options);
-    memory_.check(state, parameters_, gradients_, {});
+    memory_.refuse_shared(state, parameters_, gradients_, {});
   }
 
-  Outcome step(State& state, double grad_multiplier) const {
-    const Call call{parameters_.data(), gradients_.data(), parameters_.data(), rates_.data(), grad_multiplier};
+  // The same for the update of an open window of accumulation.
+  template <class Params>
+  void take_window(const State& state, std::span<const Params> params, const StepOptions& options) {
+    take_all(state.plan(), params, Role::params, parameters_);
+    gradients_.assign(parameters_.size(), {});
+    take_options(state.plan(), options);
+    memory_.refuse_shared(state, parameters_, gradients_, {});
+  }
+
+  Outcome step(State& state, double grad_multiplier, bool completes) const {
+    Call call{parameters_.data(), gradients_.data(), parameters_.data(), rates_.data(), grad_multiplier};
+    call.completes = completes;
     return adafactor::step(state, call, compiled_kernels());
   }
 
@@ -171,12 +181,25 @@ class Session {
     const bool scheduled = options.learning_rate || !own.empty();
     rates_.resize(knobs.size());
     for (std::size_t row = 0; row < knobs.size(); ++row) {
-      const double configured = options.learning_rate.value_or(knobs[row].learning_rate);
+      const double configured =
+          options.learning_rate ? following(*options.learning_rate, knobs[row].learning_rate, knobs[0].learning_rate)
+                                : knobs[row].learning_rate;
       rates_[row] = {own.empty() ? configured : own[row], scheduled};
       if (!kAtLeastZero.contains(rates_[row].value)) {
         refuse(own.empty() ? "learning_rate" : "learning_rates", words(kAtLeastZero), words(rates_[row].value));
       }
     }
+  }
+
+  // What a row of knobs makes of a rate for all rows.
+  static double following(double rate, double own, double common) {
+    if (own == common) return rate;
+    if (common == 0) {
+      throw Error({.knob = "learning_rate",
+                   .expected = "learning_rates, one for each",
+                   .found = "one for all, where the config has 0 and an override has not"});
+    }
+    return rate == common ? own : rate * (own / common);
   }
 
   std::vector<TensorView> parameters_;

@@ -2,6 +2,7 @@
 // in registers, from one number a row and from the columns' that all rows share.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -96,7 +97,7 @@ class ShortRowFactors {
   double mean_;
   double scale_;
   ShortRowUpdate<T, width> update_;
-  T factors_[kBlock / width + kLanes];
+  T factors_[std::size_t{kBlock / width + kLanes}];
 };
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS

@@ -39,6 +39,15 @@ class State {
   std::byte* memory() { return memory_.get(); }
   const std::byte* memory() const { return memory_.get(); }
 
+  // Calls of the window of accumulation that is open; 0 where none is.
+  std::int64_t open_calls() const {
+    const auto every = plan().call().gradient_accumulation_steps;
+    return every ? calls % *every : 0;
+  }
+
+  // Forgets these calls, and what they have gathered; whoever does it has acquired the state.
+  void drop_window();
+
   Workspace& workspace();
 
   // The scratch of the last step; only after one.
@@ -93,6 +102,16 @@ ADAFACTOR_FUNCTION State::State(const State& other)
 }
 
 ADAFACTOR_FUNCTION State::~State() = default;
+
+ADAFACTOR_FUNCTION void State::drop_window() {
+  if (open_calls() == 0) return;
+  for (std::size_t i = 0; i < counts.size(); ++i) {
+    const StateArray& array = plan_->leaves()[i].state[static_cast<std::size_t>(StateKind::accumulator)];
+    if (array.exists()) std::memset(memory() + array.offset, 0, static_cast<std::size_t>(array.nbytes()));
+    counts[i].accumulated = false;
+  }
+  calls -= open_calls();
+}
 
 ADAFACTOR_FUNCTION Workspace& State::workspace() {
   if (!workspace_) workspace_ = std::make_unique<Workspace>(*plan_, memory_.get());

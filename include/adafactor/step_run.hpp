@@ -24,8 +24,9 @@ class StepRun {
   StepRun(State& state, const Call& call)
       : state_(state), plan_(state.plan()), workspace_(state.workspace()), call_(call) {
     const auto every = plan_.call().gradient_accumulation_steps;
-    updates_ = !every || (state.calls + 1) % *every == 0;
-    mean_ = every ? 1 / static_cast<double>(*every) : 1;
+    updates_ = call.completes || !every || (state.calls + 1) % *every == 0;
+    counted_ = call.completes ? *every - state.open_calls() : 1;
+    mean_ = every ? 1 / static_cast<double>(call.completes ? state.open_calls() : *every) : 1;
     const auto overwrite = plan_.call().ema_overwrite_frequency;
     averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
     overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
@@ -66,7 +67,7 @@ class StepRun {
   bool goes() const { return adafactor::goes(plan_, workspace_); }
 
   void count() {
-    ++state_.calls;
+    state_.calls += counted_;
     if (!updates_) return;
     ++state_.updates;
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
@@ -174,8 +175,9 @@ class StepRun {
   const Call& call_;
   Known known_;
   Scalars known_scalars_{};
-  double mean_;        // what a sum over the window is multiplied by
-  double multiplier_;  // of the gradients, but for the sign of a leaf that is maximized
+  std::int64_t counted_;  // calls: this one, and those that its window has not had
+  double mean_;           // what a sum over the window is multiplied by
+  double multiplier_;     // of the gradients, but for the sign of a leaf that is maximized
   bool updates_;
   bool averages_;
   bool overwrites_;

@@ -120,7 +120,7 @@ class Search {
     if (left == 2 && terms_[k + 1].stride <= kMaxModulus) return from_two(terms_[k], terms_[k + 1], low, high);
     const std::int64_t stride = terms_[k].stride;
     const std::int64_t least = first_index(stride, low, reach_[k + 1]);
-    for (std::int64_t i = std::min(terms_[k].last, high / stride); i >= least; --i) {
+    for (std::int64_t i = (std::min)(terms_[k].last, high / stride); i >= least; --i) {
       if (--budget_ < 0) return Overlap::undecided;
       const Overlap found = from(k + 1, low - i * stride, high - i * stride);
       if (found != Overlap::none) return found;
@@ -137,18 +137,18 @@ class Search {
   }
 
   // Exact, whatever the extents, for 0 < low <= high < the reach of both.
-  static Overlap from_two(Term large, Term small, std::int64_t low, std::int64_t high) {
-    const std::int64_t most = std::min(large.last, high / large.stride);
-    const std::int64_t least = first_index(large.stride, low, small.reach());
+  static Overlap from_two(Term first, Term second, std::int64_t low, std::int64_t high) {
+    const std::int64_t most = (std::min)(first.last, high / first.stride);
+    const std::int64_t least = first_index(first.stride, low, second.reach());
     if (least > most) return Overlap::none;
     // At these ends the smaller term's own bounds decide: its first or its last multiple is between the bounds.
-    if (most * large.stride >= low || high - least * large.stride >= small.reach()) return Overlap::some;
+    if (most * first.stride >= low || high - least * first.stride >= second.reach()) return Overlap::some;
     // In between, the rest has to be at most `room` above a multiple of the smaller stride.
     const std::int64_t room = high - low;
-    const std::int64_t rest = (high - least * large.stride) % small.stride;
+    const std::int64_t rest = (high - least * first.stride) % second.stride;
     if (rest <= room) return Overlap::some;
-    const std::int64_t step = (small.stride - large.stride % small.stride) % small.stride;
-    const std::int64_t more = first_within(step, small.stride, small.stride - rest, small.stride - rest + room);
+    const std::int64_t step = (second.stride - first.stride % second.stride) % second.stride;
+    const std::int64_t more = first_within(step, second.stride, second.stride - rest, second.stride - rest + room);
     return more >= 0 && more <= most - least ? Overlap::some : Overlap::none;
   }
 

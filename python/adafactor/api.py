@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor import _core
-from adafactor.call import finished, new_like, require_state, run
+from adafactor.call import finished, new_like, run
 from adafactor.config import Config, whole_number
 from adafactor.errors import phrase
-from adafactor.plan import describe
+from adafactor.plan import describe, foretell
 from adafactor.report import StepReport
-from adafactor.state import State
+from adafactor.state import State, require_state
 
 __all__ = [
     "build_info",
@@ -34,9 +34,10 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
             and libraries, and no array.
         config: the knobs; None for the defaults.
         overrides: a sequence of (regular expression, dict of knobs): a leaf whose path the expression finds
-            (`re.search`) has these knobs instead; the first match wins. Knobs that concern the whole call
-            (`global_clipnorm`, accumulation, loss scale, `on_nonfinite`, `seed`, and those of the average)
-            cannot be overridden.
+            (`re.search`) has these knobs instead; the first match wins. A slash inside a key is ~1 in a path;
+            the keys joined plainly are searched too. An expression that finds no leaf is a UserWarning. Knobs
+            that concern the whole call (`global_clipnorm`, accumulation, loss scale, `on_nonfinite`, `seed`,
+            and those of the average) cannot be overridden.
         **knobs: single knobs, put over `config`.
 
     Returns:
@@ -49,10 +50,12 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
     Source: Shazeer and Stern 2018, arXiv:1804.04235, section 3, for what is remembered.
 
     >>> import numpy as np, adafactor
-    >>> adafactor.init({"w": np.zeros((4, 3), np.float32)}, overrides=[("bias", {"weight_decay": None})])
+    >>> adafactor.init({"w": np.zeros((4, 3), np.float32)}, overrides=[("w", {"weight_decay": None})])
     State(1 leaf, 28 bytes, 0 updates)
     """
-    return State(describe(params, config, overrides, knobs))
+    state = State(describe(params, config, overrides, knobs))
+    state.warn_of_idle_patterns(depth=1)
+    return state
 
 
 def step(
@@ -72,9 +75,10 @@ def step(
             of torch are `{name: p.grad for name, p in module.named_parameters()}`.
         state: from `init`.
         grad_multiplier: every gradient is multiplied by it before anything else; finite; default 1.
-        learning_rate: used for this call instead of the configured one, at least 0; a number, or a sequence
-            with one for the config and one for each override. It counts as a schedule's value: no cap at
-            1/sqrt(t) unless `relative_step="always"`. Default None: the configured one.
+        learning_rate: used for this call instead of the configured one, at least 0; a number, of which an
+            override with a rate of its own gets the same part as `State.set_learning_rate` gives it, or a
+            sequence with one for the config and one for each override. It counts as a schedule's value: no
+            cap at 1/sqrt(t) unless `relative_step="always"`. Default None: the configured one.
 
     Returns:
         A `StepReport`.
@@ -140,7 +144,8 @@ def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> 
     """Bytes that `init` would allocate for its arrays, without allocating them.
 
     Args:
-        params: as for `init`; only shapes and dtypes are looked at.
+        params: as for `init`; at the place of a leaf whatever has a shape and a dtype, such as a tensor on
+            torch's meta device or on another one, or a `jax.ShapeDtypeStruct`.
         config: as for `init`.
         **knobs: as for `init`.
 
@@ -155,15 +160,15 @@ def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> 
     >>> adafactor.state_nbytes(np.zeros((1024, 512), np.float32))
     6144
     """
-    description = describe(params, config, (), knobs)
-    return description.plan(description.rows()).state_nbytes
+    return foretell(params, config, knobs).state_nbytes
 
 
 def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:
     """Bytes that the first step allocates besides and the state keeps; independent of the number of threads.
 
     Args:
-        params: as for `init`; only shapes and dtypes are looked at.
+        params: as for `init`; at the place of a leaf whatever has a shape and a dtype, such as a tensor on
+            torch's meta device or on another one, or a `jax.ShapeDtypeStruct`.
         config: as for `init`.
         **knobs: as for `init`.
 
@@ -179,8 +184,7 @@ def scratch_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -
     >>> adafactor.scratch_nbytes(params) < 0.05 * params.nbytes
     True
     """
-    description = describe(params, config, (), knobs)
-    return description.plan(description.rows()).scratch_nbytes
+    return foretell(params, config, knobs).scratch_nbytes
 
 
 def set_num_threads(n: int) -> None:

@@ -5,29 +5,43 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays import as_numpy, library_named, library_of, name_of_library
-from adafactor.config import real_number
+from adafactor.config import Config, real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
 from adafactor.report import StepReport, empty_report, make_report
-from adafactor.state import State
 
-__all__ = ["finished", "new_like", "require_state", "run"]
-
-
-def require_state(state: Any) -> None:
-    """Raise a TypeError where the state of a call is something else."""
-    if not isinstance(state, State):
-        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")
+__all__ = ["finished", "new_like", "run"]
 
 
-def new_like(leaves: list[Any], state: State) -> list[Any]:
+class Steppable(Protocol):
+    """What a call needs of a `State`."""
+
+    _core: _core.State
+    paths: tuple[str, ...]
+
+    @property
+    def config(self) -> Config:
+        """The knobs."""
+
+    @property
+    def open_calls(self) -> int:
+        """Calls of the open window of accumulation."""
+
+    def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
+        """The learning rates of a call."""
+
+    def check_params(self, leaves: list[Any], written: bool = True) -> None:
+        """Raise where a step would not take these arrays."""
+
+
+def new_like(leaves: list[Any], state: Steppable) -> list[Any]:
     """Arrays for the new parameters; the caller holds the state.
 
     Nothing is allocated before all leaves are known to be arrays of the shapes and dtypes of the state.
@@ -49,7 +63,7 @@ def finished(outputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
 
 
 def run(
-    state: State,
+    state: Steppable,
     leaves: list[Any],
     outputs: list[Any],
     gradients: list[Any],
@@ -58,6 +72,8 @@ def run(
     *,
     handed: Collection[int] | None = None,
     raises: bool = True,
+    completes: bool = False,
+    twin: str = "adafactor.update",
     depth: int = 1,
 ) -> StepReport:
     """Make one call.
@@ -72,25 +88,28 @@ def run(
         handed: the leaves that the user handed in: only their missing gradients are warned of. None: all.
         raises: whether a gradient that is not finite is an error under `on_nonfinite="raise"`; if not, the
             call is skipped.
+        completes: whether this is the update of an open window of accumulation, of which no gradient is left.
+            Where none is open nothing is done.
+        twin: as in `phrase`.
         depth: how many functions stand between the user's line and this one; a warning names that line.
     """
     multiplier = _multiplier(grad_multiplier)
-    if not leaves:
-        return empty_report()
+    if not leaves or (completes and state.open_calls == 0):
+        return empty_report(state.paths)
     absent = _core.places_of_none(gradients)
-    if len(absent) == len(leaves):
+    if len(absent) == len(leaves) and not completes:
         raise ValueError("grads: every gradient is None, expected at least one array")
     rates = state.rates(learning_rate)
-    told = [state.paths[index] for index in absent if handed is None or index in handed]
-    if told:
+    told = absent if handed is None else sorted(set(absent).intersection(handed))
+    if told and not completes:
         # Before anything is written, since a filter may make an exception of it.
-        _warn_of_absent(told, depth)
+        _warn_of_absent([state.paths[index] for index in told], depth)
     try:
         summary, nonfinite_leaf, table, nonfinite = state._core.step(
-            leaves, gradients, outputs, rates, multiplier
+            leaves, gradients, outputs, rates, multiplier, completes
         )
     except _core.Error as error:
-        raise phrase(error, state.paths) from None
+        raise phrase(error, state.paths, twin=twin) from None
     except MemoryError:
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None

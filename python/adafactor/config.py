@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import difflib
 import inspect
 import math
 import operator
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, Self
 
 from adafactor import _core, rates, schedules
 from adafactor.errors import phrase
+from adafactor.patterns import check_pattern
 
 __all__ = ["Config"]
 
@@ -138,14 +139,16 @@ class Config:
 
     def __new__(cls, **knobs: Any) -> Self:
         """Refuse an unknown knob with the name of the nearest one."""
-        refuse_unknown(knobs, [field.name for field in dataclasses.fields(cls)], "knob")
+        refuse_unknown(knobs, list(_KINDS), "knob")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         """Bring every value to its kind, and have the core check ranges and contradictions."""
-        for field in dataclasses.fields(self):
-            value = _of_kind(field.name, str(field.type), getattr(self, field.name))
-            object.__setattr__(self, field.name, value)
+        self._set({name: getattr(self, name) for name in _KINDS})
+
+    def _set(self, knobs: Mapping[str, Any]) -> None:
+        for name, value in knobs.items():
+            object.__setattr__(self, name, _of_kind(name, _KINDS[name], value))
         try:
             _core.check_config(self.to_core())
         except _core.Error as error:
@@ -157,8 +160,10 @@ class Config:
         >>> Config().replace(learning_rate=0.5).learning_rate
         0.5
         """
-        current = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self)(**(current | knobs))
+        refuse_unknown(knobs, list(_KINDS), "knob")
+        changed = copy.copy(self)
+        changed._set(knobs)  # the others are checked already
+        return changed
 
     def to_dict(self) -> dict[str, Any]:
         """Return all knobs as values that JSON can write; `from_dict` takes them back.
@@ -172,7 +177,7 @@ class Config:
         >>> Config().to_dict()["beta_2_decay"]
         -0.8
         """
-        knobs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        knobs = {name: getattr(self, name) for name in _KINDS}
         knobs["exclude_from_weight_decay"] = list(self.exclude_from_weight_decay)
         rate = self.learning_rate
         if callable(rate):
@@ -200,12 +205,15 @@ class Config:
 
     def to_core(self) -> dict[str, Any]:
         """The knobs that the core knows; a rate that changes from call to call is handed over with each."""
-        knobs = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        knobs = {name: getattr(self, name) for name in _KINDS}
         del knobs["exclude_from_weight_decay"]
         if callable(self.learning_rate):
             knobs["learning_rate"] = 0.0
         return knobs
 
+
+# What each knob is, as its annotation says.
+_KINDS = {field.name: str(field.type) for field in dataclasses.fields(Config)}
 
 # `help` and editors would show the signature of __new__, which takes any name, so as to refuse it in words.
 _SIGNATURE = inspect.signature(Config.__init__)
@@ -332,7 +340,12 @@ def _rate(value: Any) -> float:
 
 
 def _callable_rate(value: Any) -> Any:
-    """The callable; TypeError where it plainly cannot be called without arguments."""
+    """The callable; TypeError where it plainly cannot be called without arguments.
+
+    Of a schedule of Keras' own it is the one of ours that has its name.
+    """
+    if rates.is_made_by_keras(value):
+        return rates.from_dict({"class_name": type(value).__name__, "config": value.get_config()}, {})
     if not isinstance(value, schedules.LearningRateSchedule):
         try:
             signature = inspect.signature(value)
@@ -357,16 +370,6 @@ def _patterns(name: str, value: Any) -> tuple[str, ...]:
     for pattern in patterns:
         check_pattern(name, pattern)
     return patterns
-
-
-def check_pattern(name: str, pattern: Any) -> None:
-    """Raise unless the pattern is a string that `re` can compile."""
-    if not isinstance(pattern, str):
-        raise TypeError(f"{name}: {_shown(pattern)}, expected a regular expression")
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"{name}: {pattern!r} is not a regular expression: {error}") from None
 
 
 def rate_of_call(rate: Any, calls: int) -> float:

@@ -15,9 +15,27 @@ import numbers
 from collections.abc import Callable
 from typing import Any, cast
 
-__all__ = ["LEAF", "PLAIN", "WRONG", "Contents", "advice", "kind_of", "name_of", "read", "rebuild"]
+from adafactor import pytrees
+
+__all__ = [
+    "LEAF",
+    "NONE",
+    "PLAIN",
+    "WRONG",
+    "Contents",
+    "advice",
+    "kind_of",
+    "kind_of_class",
+    "name_of",
+    "read",
+    "rebuild",
+]
 
 LEAF = "leaf"
+NONE = "None"
+"""What holds nothing: a place without a leaf, as JAX' libraries leave it."""
+NODE = "node"
+"""A container of a class that JAX alone can open."""
 WRONG = "wrong"
 PLAIN: dict[str, type] = {"dict": dict, "list": list, "tuple": tuple}
 
@@ -32,7 +50,6 @@ _NEVER_A_LEAF = (
     str,
     bytes,
     bytearray,
-    type(None),
     range,
     collections.deque,
     numbers.Number,
@@ -42,12 +59,18 @@ _NEVER_A_LEAF = (
 )
 
 
-def _kind_of(cls: type) -> str:
+def _is_array_class(cls: type) -> bool:
+    # The class is asked, not the instance: a dict with a `__getattr__` that answers to all names is no array.
+    return any(hasattr(cls, name) for name in _ARRAY_ATTRIBUTES)
+
+
+def _kind_of_class(cls: type) -> str:
     if cls in (dict, list, tuple):
         return cls.__name__
-    # What is an array and a sequence too is an array. The class is asked, not the instance: a dict with a
-    # `__getattr__` that answers to every name is no array.
-    if any(hasattr(cls, name) for name in _ARRAY_ATTRIBUTES):
+    if cls is type(None):
+        return NONE
+    # What is an array and a sequence too is an array.
+    if _is_array_class(cls):
         return LEAF
     if issubclass(cls, dict):
         return "dict"
@@ -62,8 +85,16 @@ def _kind_of(cls: type) -> str:
     return WRONG if issubclass(cls, _NEVER_A_LEAF) else LEAF
 
 
-kind_of = cast(Callable[[type], str], functools.lru_cache(maxsize=512)(_kind_of))
+kind_of_class = cast(Callable[[type], str], functools.lru_cache(maxsize=512)(_kind_of_class))
 """What a value of a class is in a tree: the name of a kind of container, `LEAF`, or neither (`WRONG`)."""
+
+
+def kind_of(value: Any) -> str:
+    """What a value is in a tree: as its class says, or a `NODE` where only JAX can tell."""
+    kind = kind_of_class(type(value))
+    if kind == LEAF and not _is_array_class(type(value)) and pytrees.is_registered(value):
+        return NODE
+    return kind
 
 
 @functools.lru_cache(maxsize=512)
@@ -78,21 +109,28 @@ def read(value: Any, kind: str) -> Contents:
     if kind == "namedtuple":
         return dict(zip(type(value)._fields, value, strict=True))
     if kind == "dataclass":
-        return {name: getattr(value, name) for name in _field_names(cast(Any, type(value)))}
-    return tuple(value)
+        # Of one that JAX knows, the fields that it says are data, in their own order.
+        names = _field_names(cast(Any, type(value)))
+        data = pytrees.children(value) if pytrees.is_registered(value) else names
+        return {name: getattr(value, name) for name in names if name in data}
+    if kind == NODE:
+        return pytrees.children(value)
+    return () if kind == NONE else tuple(value)
 
 
 def name_of(value: Any) -> str:
     """What a message calls a value: its class alone, since the value may be huge and its repr may raise."""
     if value is None:
         return "None"
-    kind = kind_of(type(value))
+    kind = kind_of_class(type(value))
     name = type(value).__name__
     return f"{kind} {name}" if kind in ("namedtuple", "dataclass") else name
 
 
 def advice(value: Any) -> str:
-    """What the message about a value that is no array adds: how numbers become one."""
+    """What the message about a value that is no array adds: how numbers, or an iterator, become some."""
+    if isinstance(value, collections.abc.Iterator):
+        return "; list() has the arrays of an iterator, dict(module.named_parameters()) those of a module"
     first = value
     for _ in range(MAX_DIMENSIONS):
         if type(first) in (list, tuple) and first:
@@ -105,8 +143,12 @@ def rebuild(value: Any, kind: str, parts: dict[Any, Any] | list[Any]) -> Any:
 
     A mapping or sequence of a class that cannot be made anew becomes a plain dict, list or tuple.
     """
+    if kind == NONE:
+        return None
     if type(value) in (dict, list):
         return parts
+    if kind == NODE or (kind == "dataclass" and pytrees.is_registered(value)):
+        return pytrees.with_children(value, cast(dict[Any, Any], parts))
     if kind == "dataclass":
         return _new_dataclass(value, cast(dict[str, Any], parts))
     if isinstance(value, tuple):

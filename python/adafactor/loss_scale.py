@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Self
 
-from adafactor.call import require_state, run
+from adafactor.call import run
 from adafactor.config import exact_whole_number, real_number
 from adafactor.report import StepReport
+from adafactor.state import require_state
 
 __all__ = ["DynamicLossScale"]
 

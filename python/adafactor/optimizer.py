@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -12,7 +11,10 @@ from numpy.typing import NDArray
 from adafactor import presets
 from adafactor.call import finished, new_like, run
 from adafactor.config import rate_of_call
+from adafactor.patterns import pattern_of_path
 from adafactor.plan import describe_leaves
+from adafactor.rates import AssignableRate
+from adafactor.report import StepReport
 from adafactor.saving import Saving
 from adafactor.state import State
 from adafactor.tree import Tree
@@ -121,14 +123,14 @@ class Adafactor(Saving):
     def learning_rate(self) -> float:
         """The learning rate of the next call, which is the number or what the schedule or the callable gives.
 
-        A number can be set, and so can a schedule or a callable; in their place no number can be set any
-        more (TypeError), as in Keras.
+        A number can be set, or assigned as to Keras' variable (`optimizer.learning_rate.assign(0.01)`), and
+        so can a schedule or a callable; in their place no number can be set any more (TypeError), as in
+        Keras.
         """
         rate = self._current.learning_rate
-        if not callable(rate):
-            return rate
-        calls = self._state.calls if self._state else 0
-        return rate_of_call(rate, calls)
+        if callable(rate):
+            rate = rate_of_call(rate, self._state.calls if self._state else 0)
+        return AssignableRate.of(rate, lambda value: setattr(self, "learning_rate", value))
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: Any) -> None:
@@ -163,20 +165,7 @@ class Adafactor(Saving):
         >>> optimizer, optimizer.built
         (Adafactor(2 leaves, 40 bytes, 0 updates), True)
         """
-        variables = as_list(variables)
-        if self._state is None:
-            tree, leaves = Tree.of(variables, "variables")
-            found = Variables(leaves)
-            patterns = (*self._config.exclude_from_weight_decay, *self._excluded_paths(tree, found))
-            config = self._config.replace(exclude_from_weight_decay=patterns)
-            self._state = State(describe_leaves(tree, leaves, config))
-            self._excluded = []  # from now on they are paths
-        else:
-            with self._state.in_use():
-                leaves = self._state.tree.leaves(variables, "variables")
-                self._state.check_params(leaves)
-            found = Variables(leaves)
-        self._variables, self._is_copy = found, False
+        self._build(variables, depth=2)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> int:
         """Update the variables in place with these gradients.
@@ -267,6 +256,37 @@ class Adafactor(Saving):
             run(state, leaves, outputs, gradients)
         return state.tree.build(variables, finished(outputs, leaves)), weights(state)
 
+    def complete_window(self) -> StepReport:
+        """Make the update of an open window of accumulation from what it has: `State.complete_window`.
+
+        Raises:
+            ValueError: the optimizer was not built.
+
+        >>> import numpy as np, adafactor
+        >>> b = np.zeros(2)
+        >>> optimizer = adafactor.Adafactor(gradient_accumulation_steps=4)
+        >>> optimizer.apply([np.ones(2)], [b]), optimizer.complete_window().updated, b.tolist()
+        (1, True, [-1e-06, -1e-06])
+        """
+        state, leaves = self._built("complete_window"), self._variables.leaves
+        with state.in_use():
+            return state.complete_leaves(leaves, leaves, "stateless_apply")
+
+    def drop_window(self) -> None:
+        """Forget the calls of an open window of accumulation: `State.drop_window`.
+
+        Raises:
+            ValueError: the optimizer was not built.
+
+        >>> import numpy as np, adafactor
+        >>> optimizer = adafactor.Adafactor(gradient_accumulation_steps=4)
+        >>> optimizer.apply([np.ones(2)], [np.zeros(2)])
+        1
+        >>> optimizer.drop_window(); optimizer.complete_window().updated
+        False
+        """
+        self._built("drop_window").drop_window()
+
     def scale_loss(self, loss: Any) -> Any:
         """Return the loss times `loss_scale_factor`, by which the gradients are divided again.
 
@@ -333,7 +353,8 @@ class Adafactor(Saving):
         places = self._variables.places(*Tree.of(as_list(var_list), "var_list"), "var_list")
         if len(places) != len(leaves):
             raise ValueError(f"var_list: {len(places)} variables, expected all {len(leaves)}")
-        state.finalize_leaves(leaves)
+        with state.in_use():
+            state.finalize_leaves(leaves)
 
     def _apply(self, grads: Any, variables: Any) -> int:
         grads = as_list(grads)
@@ -349,7 +370,7 @@ class Adafactor(Saving):
                 gradients[place] = gradient
         state, leaves = self._built("apply"), self._variables.leaves
         with state.in_use():
-            run(state, leaves, leaves, gradients, handed=handed, depth=2)
+            run(state, leaves, leaves, gradients, handed=handed, twin="stateless_apply", depth=2)
         return state.calls
 
     def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:
@@ -363,8 +384,26 @@ class Adafactor(Saving):
         given = tree.leaves(grads, "grads", allow_none=True)
         # A copy takes the arrays that it is handed first, unless it was copied with them.
         if not self.built or (self._is_copy and None in map(self._variables.find, wanted)):
-            self.build(variables)
+            self._build(variables, depth=4)
         return self._variables.places(tree, wanted, "trainable_variables"), given
+
+    def _build(self, variables: Any, depth: int) -> None:
+        variables = as_list(variables)
+        if self._state is None:
+            tree, leaves = Tree.of(variables, "variables")
+            found = Variables(leaves)
+            patterns = (*self._config.exclude_from_weight_decay, *self._excluded_paths(tree, found))
+            config = self._config.replace(exclude_from_weight_decay=patterns)
+            state = State(describe_leaves(tree, leaves, config))
+            state.warn_of_idle_patterns(depth)
+            self._state = state
+            self._excluded = []  # from now on they are paths
+        else:
+            with self._state.in_use():
+                leaves = self._state.tree.leaves(variables, "variables")
+                self._state.check_params(leaves, twin="stateless_apply")
+            found = Variables(leaves)
+        self._variables, self._is_copy = found, False
 
     def _excluded_paths(self, tree: Tree, variables: Variables) -> Iterator[str]:
         """A regular expression for each variable that was excluded from weight decay as an array."""
@@ -375,7 +414,7 @@ class Adafactor(Saving):
                     f"exclude_from_weight_decay: var_list has an array of shape {np.shape(array)} that is "
                     "not among the variables; they are matched by memory, so that a copy is another"
                 )
-            yield rf"\A{re.escape(tree.paths[place])}\Z"
+            yield pattern_of_path(tree.paths[place])
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Become a copy, with copies of the arrays."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["at", "child_paths", "refuse_equal_paths"]
+__all__ = ["at", "child_paths", "joined_plainly", "refuse_equal_paths"]
 
 
 def at(role: str, path: str) -> str:
@@ -26,6 +26,11 @@ def _key_text(key: Any, where: str) -> str:
                 f"expected a str, an int or another key with a lasting str()"
             )
     return text.replace("~", "~0").replace("/", "~1")
+
+
+def joined_plainly(path: str) -> str:
+    """A path as its keys joined by slashes; it may be that of another leaf, too."""
+    return path.replace("~1", "/").replace("~0", "~")
 
 
 def child_paths(path: str, is_root: bool, keys: Sequence[Any], role: str) -> list[str]:

@@ -115,9 +115,8 @@ def make_report(
     return report
 
 
-def empty_report() -> StepReport:
-    """The report of a call on a tree without leaves."""
-    nan = math.nan
-    return make_report(
-        (False, False, nan, nan, nan, nan), (), np.empty((len(PER_LEAF) - 1, 0)), np.empty(0, bool)
-    )
+def empty_report(paths: tuple[str, ...]) -> StepReport:
+    """The report of a call that did nothing, on leaves of these paths."""
+    nan, count = math.nan, len(paths)
+    table = np.full((len(PER_LEAF) - 1, count), nan)
+    return make_report((False, False, nan, nan, nan, nan), paths, table, np.zeros(count, bool))

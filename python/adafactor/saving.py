@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, Self
 
@@ -33,6 +35,7 @@ _KERAS = (
     "clip_threshold",
     "relative_step",
 )
+_PATHS = "paths"  # in a store
 _KNOBS = tuple(field.name for field in dataclasses.fields(Config))
 
 
@@ -64,7 +67,8 @@ class Saving:
         """Set the whole state; all is checked before anything is written.
 
         Args:
-            weights: values for what `variables` lists.
+            weights: values for what `variables` lists. As in Keras they carry no names: they go in by their
+                place, so that of variables of one shape nobody can tell which is which.
 
         Raises:
             ValueError: the optimizer was not built, a length or a shape does not match, a negative counter.
@@ -81,28 +85,33 @@ class Saving:
         restore(self._built("set_weights"), weights, "weights")
 
     def save_own_variables(self, store: MutableMapping[str, Any]) -> None:
-        """Put a copy of what `variables` lists into a store, under "0", "1" and so on.
+        """Put a copy of what `variables` lists into a store, under "0", "1" and so on, and the paths.
 
         Together with `get_config` this is all that training goes on from, bit for bit.
 
         Args:
             store: anything with `store[key] = array`: a dict, a group of an HDF5 file. Momentum in bfloat16
-                is stored as its bits, in uint16.
+                is stored as its bits, in uint16. Under "paths" are the paths of the variables in their order:
+                a list in JSON, its bytes as uint8.
 
         >>> import numpy as np, adafactor
         >>> optimizer = adafactor.Adafactor()
         >>> optimizer.build([np.zeros((4, 3))])
         >>> store = {}
         >>> optimizer.save_own_variables(store); {key: array.shape for key, array in store.items()}
-        {'0': (), '1': (), '2': (4,), '3': (3,)}
+        {'0': (), '1': (), '2': (4,), '3': (3,), 'paths': (5,)}
         """
         for index, array in enumerate(self.variables):
             store[str(index)] = np.array(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+        if self._state:
+            store[_PATHS] = np.frombuffer(json.dumps(self._state.paths).encode(), np.uint8)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Set the state from what `save_own_variables` stored; raises as `set_weights`.
 
-        Keras warns of a store that does not match and goes on without it; here it is a ValueError.
+        It goes in by the paths, in whatever order the variables are now. A store without paths, as Keras
+        writes it, goes in by place, as in `set_weights`. Keras warns of a store that does not match and goes
+        on without it; here it is a ValueError.
 
         >>> import numpy as np, adafactor
         >>> optimizer = adafactor.Adafactor()
@@ -112,10 +121,12 @@ class Saving:
         (7, 0.1)
         """
         state = self._built("load_own_variables")
-        keys = [str(index) for index in range(len(store.keys()))]
-        if set(keys) != set(store.keys()):
-            raise ValueError(f"store: keys {sorted(store.keys())}, expected '0', '1' and so on")
-        restore(state, [store[key] for key in keys], "store")
+        found = set(store.keys())
+        paths = _paths_in(store[_PATHS]) if _PATHS in found else None
+        keys = [str(index) for index in range(len(found - {_PATHS}))]
+        if set(keys) != found - {_PATHS}:
+            raise ValueError(f"store: keys {sorted(found)}, expected '0', '1' and so on")
+        restore(state, [store[key] for key in keys], "store", paths)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments in values that JSON can write, under Keras' keys.
@@ -191,3 +202,12 @@ class Saving:
         if name in _KNOBS and name != "learning_rate":
             raise AttributeError(f"{name}: cannot be set; construct a new optimizer with it")
         super().__setattr__(name, value)
+
+
+def _paths_in(written: Any) -> list[str]:
+    """The paths as `save_own_variables` wrote them."""
+    with contextlib.suppress(ValueError):
+        paths = json.loads(np.asarray(written).tobytes())
+        if isinstance(paths, list) and all(isinstance(path, str) for path in paths):
+            return paths
+    raise ValueError(f"store {_PATHS}: expected a list of paths in JSON, its bytes as uint8")

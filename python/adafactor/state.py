@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
-from adafactor.arrays import as_numpy, library_named, library_of
-from adafactor.config import Config, checked_rate, exact_whole_number, rate_of_call, real_number
+from adafactor.arrays import library_named, library_of
+from adafactor.call import finished, new_like, run
+from adafactor.config import Config
 from adafactor.errors import phrase
-from adafactor.paths import at
-from adafactor.plan import Description
-from adafactor.schedules import LearningRateSchedule
+from adafactor.plan import Description, Rows, warn_of_idle
+from adafactor.report import StepReport
+from adafactor.restoring import as_stored, count, refuse_other_keys
+from adafactor.row_rates import RowRates
 from adafactor.tree import Tree
 
-__all__ = ["State"]
+__all__ = ["State", "require_state"]
 
 
 class State:
@@ -40,31 +41,28 @@ class State:
     (6144, 0.01, 0, 0)
     """
 
-    __slots__ = ("__weakref__", "_core", "_description", "_rows", "paths")
+    __slots__ = ("__weakref__", "_config", "_core", "_description", "_rates", "_rows", "paths")
 
     def __init__(self, description: Description) -> None:
         """Make a fresh state of what `describe` found; users call `adafactor.init`."""
-        self._build(description, None)
+        rows = description.rows()
+        self._assign(description, rows, rows.rates, _fresh_core(description, rows))
 
-    def _build(self, description: Description, core: _core.State | None) -> None:
-        self._description = description
-        self._rows = description.rows()
-        self._core = core or self._fresh_core()
+    def _assign(self, description: Description, rows: Rows, rates: RowRates, core: _core.State) -> None:
+        self._description, self._rows, self._core = description, rows, core
         self.paths: tuple[str, ...] = description.tree.paths
+        self._set_rates(rates)
 
-    def _fresh_core(self) -> _core.State:
-        plan = self._description.plan(self._rows)
-        try:
-            return _core.State(plan)
-        except _core.Error as error:
-            raise phrase(error) from None
-        except MemoryError:
-            raise MemoryError(f"init: no memory for a state of {plan.state_nbytes:,} bytes") from None
+    def _set_rates(self, rates: RowRates) -> None:
+        self._rates = rates
+        self._config = self._description.config
+        if rates.rates[0] is not self._config.learning_rate:
+            self._config = self._config.replace(learning_rate=rates.rates[0])
 
     @property
     def config(self) -> Config:
-        """The knobs that `init` was given, a `Config`."""
-        return self._description.config
+        """The knobs that `init` was given, a `Config`; its learning rate may have been set since."""
+        return self._config
 
     @property
     def tree(self) -> Tree:
@@ -85,8 +83,13 @@ class State:
         return self._core.calls
 
     @property
+    def open_calls(self) -> int:
+        """Calls that wait in an open window of accumulation for the others; 0 where none is open."""
+        return self._core.open_calls
+
+    @property
     def leaf_updates(self) -> list[int]:
-        """Updates of each leaf, which differ where gradients were missing."""
+        """Updates of each leaf, in the order of `paths`; they differ where gradients were missing."""
         return [updates for updates, _ in self._core.counts]
 
     @property
@@ -140,14 +143,89 @@ class State:
         >>> adafactor.step(params, np.ones(3), state).updated, state.iterations, before.iterations
         (True, 1, 0)
         """
+        made = State.__new__(State)
         with self.in_use():
-            return self._wrap(self._core.copy())
+            made._assign(self._description, self._rows, self._rates, self._core.copy())
+        return made
+
+    def complete_window(self, params: Any) -> StepReport:
+        """Make the update of an open window of accumulation, at the end of an epoch, from what it has.
+
+        The mean is that over the calls which the window had; the others count as made, so that the next call
+        begins a window. Without an open window nothing is done, as `updated` says.
+
+        Args:
+            params: as for `step`; written in place.
+
+        Returns:
+            A `StepReport`. Raises what `step` raises.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(3)
+        >>> state = adafactor.init(params, learning_rate=0.1, gradient_accumulation_steps=4)
+        >>> for _ in range(6):
+        ...     report = adafactor.step(params, np.ones(3), state)
+        >>> state.open_calls, state.complete_window(params).updated, state.open_calls
+        (2, True, 0)
+        >>> state.iterations, state.calls, params.round(3).tolist()
+        (2, 8, [0.81, 0.81, 0.81])
+        """
+        with self.in_use():
+            leaves = self.tree.leaves(params, "params")
+            return self.complete_leaves(leaves, leaves, "state.completed_window")
+
+    def completed_window(self, params: Any) -> tuple[Any, State, StepReport]:
+        """Do the same as `complete_window`, but return new parameters and a new state and write to neither.
+
+        Args:
+            params: as for `update`.
+
+        Returns:
+            (new parameters in a tree like `params`, new state, `StepReport`).
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(3)
+        >>> state = adafactor.init(params, learning_rate=0.1, gradient_accumulation_steps=4)
+        >>> params, state, report = adafactor.update(params, np.ones(3), state)
+        >>> params, state, report = state.completed_window(params)
+        >>> params.tolist(), state.calls
+        ([0.9, 0.9, 0.9], 4)
+        """
+        after = self.copy()
+        with after.in_use():
+            leaves = self.tree.leaves(params, "params")
+            outputs = new_like(leaves, after)
+            report = after.complete_leaves(leaves, outputs)
+        return self.tree.build(params, finished(outputs, leaves)), after, report
+
+    def complete_leaves(self, leaves: list[Any], outputs: list[Any], twin: str = "") -> StepReport:
+        """The same for arrays in the order of `paths`; the caller holds the state."""
+        return run(self, leaves, outputs, [None] * len(leaves), completes=True, twin=twin)
+
+    def drop_window(self) -> None:
+        """Forget the calls of an open window of accumulation; without one do nothing.
+
+        `calls` goes back to what it was when the window began.
+
+        Raises:
+            RuntimeError: a call uses the state.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(3)
+        >>> state = adafactor.init(params, gradient_accumulation_steps=4)
+        >>> for _ in range(6):
+        ...     report = adafactor.step(params, np.ones(3), state)
+        >>> state.drop_window(); state.iterations, state.calls
+        (1, 4)
+        """
+        with self.in_use():
+            self._core.drop_window()
 
     def finalize(self, params: Any) -> None:
         """Copy the averages into the parameters: what Keras calls `finalize_variable_values`.
 
         Args:
-            params: the tree of parameters; written in place.
+            params: the tree of parameters; written in place. `finalized` returns new ones.
 
         Raises:
             ValueError: the config has no `use_ema`, no update was made yet, or the tree is another.
@@ -163,31 +241,54 @@ class State:
         >>> before, params.tolist()
         ([0.25, 0.25], [0.375, 0.375])
         """
-        self.finalize_leaves(self.tree.leaves(params, "params"))
+        with self.in_use():
+            self.finalize_leaves(self.tree.leaves(params, "params"))
 
-    def finalize_leaves(self, leaves: list[Any]) -> None:
-        """The same for arrays in the order of `paths`."""
+    def finalized(self, params: Any) -> Any:
+        """Return new parameters that hold the averages, and write to none.
+
+        Args:
+            params: as for `finalize`; may be read-only, and arrays of JAX.
+
+        Returns:
+            A tree like `params`, of arrays as `update` returns them. Raises what `finalize` raises.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(2)
+        >>> state = adafactor.init(params, learning_rate=0.5, use_ema=True, ema_momentum=0.5)
+        >>> params, state, report = adafactor.update(params, np.ones(2), state)
+        >>> state.finalized(params).tolist()
+        [0.5, 0.5]
+        """
+        leaves = self.tree.leaves(params, "params")
+        with self.in_use():
+            outputs = new_like(leaves, self)
+            self.finalize_leaves(outputs)
+        return self.tree.build(params, finished(outputs, leaves))
+
+    def finalize_leaves(self, leaves: list[Any], twin: str = "state.finalized") -> None:
+        """The same as `finalize` for arrays in the order of `paths`; the caller holds the state."""
         if not self.config.use_ema:
             raise ValueError("finalize: there are no averages without use_ema=True")
         if self.iterations == 0:
             raise ValueError("finalize: the averages are empty before the first update")
-        with self.in_use():
-            self.check_params(leaves)
-            averages = [array for (_, kind), array in self._arrays().items() if kind == "average"]
-            for index, leaf in enumerate(leaves):
-                library_of(leaf).assign(leaf, averages[index])
+        self.check_params(leaves, twin=twin)
+        averages = [array for (_, kind), array in self._arrays().items() if kind == "average"]
+        for index, leaf in enumerate(leaves):
+            library_of(leaf).assign(leaf, averages[index])
 
-    def check_params(self, leaves: list[Any], written: bool = True) -> None:
+    def check_params(self, leaves: list[Any], written: bool = True, twin: str = "adafactor.update") -> None:
         """Raise where a step would not take these arrays as parameters; the caller holds the state.
 
         Args:
             leaves: arrays in the order of `paths`.
             written: whether they are to be written.
+            twin: as in `phrase`.
         """
         try:
             self._core.check_params(leaves, written)
         except _core.Error as error:
-            raise phrase(error, self.paths) from None
+            raise phrase(error, self.paths, twin=twin) from None
 
     def restore(self, calls: int, tensors: Mapping[tuple[str, str], Any], updates: Any = None) -> None:
         """Become a state of the same parameters and knobs that was taken apart: its counter and its arrays.
@@ -199,8 +300,8 @@ class State:
             calls: its `calls`, at least 0.
             tensors: what its `tensors()` returned, or copies of these arrays; other real numbers are
                 converted, except those of a momentum in bfloat16, of which the bits are taken.
-            updates: how many each leaf has had, a whole number for each, for `count_updates="leaf"`. None:
-                as many as the state.
+            updates: how many each leaf has had, for `count_updates="leaf"`: a whole number by path, or one
+                for each in the order of `paths`. None: as many as the state.
 
         Raises:
             TypeError: an array does not hold real numbers.
@@ -212,22 +313,24 @@ class State:
         >>> state, other = adafactor.init(params), adafactor.init(params)
         >>> adafactor.step(params, {"w": np.ones((2, 3), np.float32)}, state).updated
         True
-        >>> other.restore(state.calls, state.tensors()); other
+        >>> updates = dict(zip(state.paths, state.leaf_updates))
+        >>> other.restore(state.calls, state.tensors(), updates); other
         State(1 leaf, 20 bytes, 1 update)
         """
         window = self.config.gradient_accumulation_steps or 1
-        calls = _count("calls", calls)
+        calls = count("calls", calls)
         counts = [calls // window] * len(self.paths)
+        if isinstance(updates, Mapping):
+            refuse_other_keys("updates", updates, self.paths)
+            updates = [updates[path] for path in self.paths]
         if updates is not None:
-            counts = [_count("updates", count) for count in updates]
+            counts = [count("updates", value) for value in updates]
             if len(counts) != len(self.paths):
                 raise ValueError(f"updates: {len(counts)} numbers, expected {len(self.paths)}")
         with self.in_use():
             own = self.arrays()
-            for path, kind in sorted(tensors.keys() ^ own.keys()):
-                problem = "missing" if (path, kind) in own else "not in the state"
-                raise ValueError(f"{at('tensors', path)} {kind}: {problem}")
-            arrays = {key: _as_stored(tensors[key], array, key) for key, array in own.items()}
+            refuse_other_keys("tensors", tensors, own)
+            arrays = {key: as_stored(tensors[key], array, key) for key, array in own.items()}
             for key, array in arrays.items():
                 own[key][...] = array
             gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
@@ -238,10 +341,13 @@ class State:
         """Go on with another learning rate than the config has; everything else stays.
 
         Args:
-            learning_rate: as in `Config`.
+            learning_rate: as in `Config`, for the config and all overrides: one with a rate of its own gets
+                this times the ratio of its rate to the config's at `init`, so that 0 stays 0. Or a sequence
+                with one for the config and one for each override.
 
         Raises:
-            TypeError, ValueError: as `Config`.
+            TypeError, ValueError: as `Config`; a ValueError for one rate where an override has one of its own
+                and there is no ratio, since the config's was 0 or one of the two a schedule or a callable.
             RuntimeError: a call uses the state.
 
         >>> import numpy as np, adafactor
@@ -250,51 +356,21 @@ class State:
         0.01
         """
         with self.in_use():
-            config = self.config.replace(learning_rate=learning_rate)
-            # The core takes the rate with each call, so that its plan stays the same.
-            self._description = dataclasses.replace(self._description, config=config)
-            self._rows = self._description.rows()
+            # The core takes the rates with each call, so that its plan stays the same.
+            self._set_rates(self._rates.replace(learning_rate))
+
+    def warn_of_idle_patterns(self, depth: int) -> None:
+        """Warn of patterns that find no leaf; `depth` functions stand between the user's line and this."""
+        warn_of_idle(self._rows, self.paths, depth + 1)
 
     def in_use(self) -> contextlib.AbstractContextManager[None]:
         """What holds the state in a `with`, for one call; RuntimeError there if another call holds it."""
         return self._core
 
     def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
-        """The learning rate of this call and whether it was scheduled, for each of the core's rows.
-
-        Each schedule and each callable is evaluated once, however many rows share it.
-        """
-        if learning_rate is None:
-            evaluated: dict[int, tuple[float, bool]] = {}
-            by_row = [self._evaluate(config.learning_rate, evaluated) for config in self._rows.configs]
-        else:
-            by_row = [(rate, True) for rate in self._given_rates(learning_rate)]
+        """The learning rate of this call and whether it was scheduled, for each of the core's rows."""
+        by_row = self._rates.at_call(self.calls, learning_rate)
         return [by_row[row] for row in self._rows.of_core]
-
-    def _evaluate(
-        self,
-        rate: float | LearningRateSchedule | Callable[[], float],
-        evaluated: dict[int, tuple[float, bool]],
-    ) -> tuple[float, bool]:
-        if not callable(rate):
-            return rate, False
-        if id(rate) not in evaluated:
-            evaluated[id(rate)] = rate_of_call(rate, self.calls), True
-        return evaluated[id(rate)]
-
-    def _given_rates(self, learning_rate: Any) -> list[float]:
-        count = len(self._rows.configs)
-        if isinstance(learning_rate, list | tuple) or getattr(learning_rate, "ndim", 0) == 1:
-            if len(learning_rate) != count:
-                expected = "one" if count == 1 else f"one or {count}"
-                raise ValueError(f"learning_rate: {len(learning_rate)} rates, expected {expected}")
-            return [_given_rate(rate) for rate in learning_rate]
-        return [_given_rate(learning_rate)] * count
-
-    def _wrap(self, core: _core.State) -> State:
-        state = State.__new__(State)
-        state._build(self._description, core)
-        return state
 
     def __copy__(self) -> State:
         """The same as `copy`."""
@@ -302,17 +378,16 @@ class State:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> State:
         """The same as `copy`, and a schedule of your own is copied too."""
-        with self.in_use():
-            core = self._core.copy()
-        state = State.__new__(State)
-        state._build(copy.deepcopy(self._description, memo), core)
-        return state
+        made = self.copy()
+        made._assign(*copy.deepcopy((self._description, self._rows, self._rates), memo), made._core)
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
-        """What pickle keeps: the description, the bytes of the arrays and the counters."""
+        """What pickle keeps: the description, the rates, the bytes of the arrays and the counters."""
         with self.in_use():
             return {
                 "description": self._description,
+                "rates": self._rates,
                 "memory": self._core.memory().tobytes(),
                 "updates": self._core.updates,
                 "calls": self._core.calls,
@@ -321,7 +396,9 @@ class State:
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
         """Build the plan again and fill it."""
-        self._build(kept["description"], None)
+        description = kept["description"]
+        rows = description.rows()
+        self._assign(description, rows, kept["rates"], _fresh_core(description, rows))
         self._core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
         self._core.updates = kept["updates"]
         self._core.calls = kept["calls"]
@@ -344,39 +421,17 @@ class State:
         return f"State({leaves}, {self.nbytes:,} bytes, {updates})"
 
 
-def _count(name: str, value: Any) -> int:
-    count = exact_whole_number(name, value)
-    if count < 0:
-        raise ValueError(f"{name}: {count}, expected a whole number >= 0")
-    return count
-
-
-def _as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[Any]:
-    """A value as an array that can be written over `like`; raises where it cannot.
-
-    Bits of bfloat16 count as such whether they come as uint16, as `ml_dtypes.bfloat16` or as raw bytes.
-    """
-    path, kind = key
-    where = f"{at('tensors', path)} {kind}"
-    array = _numbers(value)
-    if array.shape != like.shape:
-        raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
-    if like.dtype.itemsize == 2:
-        if array.dtype.itemsize != 2 or array.dtype == np.float16:
-            raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
-        return np.ascontiguousarray(array).view(like.dtype).reshape(like.shape)
-    if array.dtype.kind not in "fiu":
-        raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
-    return array.astype(like.dtype)
-
-
-def _numbers(value: Any) -> NDArray[Any]:
-    """Any array as one of NumPy, of bfloat16 in another library the bits."""
+def _fresh_core(description: Description, rows: Rows) -> _core.State:
+    plan = description.plan(rows)
     try:
-        return as_numpy(value)
-    except _core.Error:
-        return np.asarray(value)
+        return _core.State(plan)
+    except _core.Error as error:
+        raise phrase(error) from None
+    except MemoryError:
+        raise MemoryError(f"init: no memory for a state of {plan.state_nbytes:,} bytes") from None
 
 
-def _given_rate(value: Any) -> float:
-    return checked_rate("learning_rate:", real_number("learning_rate", value))
+def require_state(state: Any) -> None:
+    """Raise a TypeError where the state of a call is something else."""
+    if not isinstance(state, State):
+        raise TypeError(f"state: {type(state).__name__}, expected what adafactor.init(params) returned")

@@ -12,7 +12,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, final
 
 from adafactor import _core
-from adafactor.containers import LEAF, PLAIN, WRONG, advice, kind_of, name_of, read, rebuild
+from adafactor.containers import (
+    LEAF,
+    NONE,
+    PLAIN,
+    WRONG,
+    advice,
+    kind_of,
+    kind_of_class,
+    name_of,
+    read,
+    rebuild,
+)
 from adafactor.paths import at, child_paths, refuse_equal_paths
 
 __all__ = ["MAX_DEPTH", "Tree"]
@@ -164,11 +175,11 @@ class Tree:
             if slot < 0:
                 del open_containers[id(value)]
                 continue
-            kind = kind_of(type(value))
+            kind = kind_of(value)
             if kind == LEAF:
                 leaves.append(value)
                 continue
-            if kind == WRONG:
+            if kind == WRONG or (kind == NONE and slot == 0):
                 raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}{advice(value)}")
             _refuse_cycle_and_depth(value, path, open_containers, role)
             contents = read(value, kind)
@@ -212,7 +223,7 @@ class Tree:
         """
         leaves = self._values_of_dict(tree) or list(self._pick_leaves(self._open(tree, role, allow_none)))
         for cls in _core.classes_of(leaves):
-            if kind_of(cls) != LEAF and not (allow_none and cls is type(None)):
+            if kind_of_class(cls) != LEAF and not (allow_none and cls is type(None)):
                 for path, leaf in zip(self._paths, leaves, strict=True):
                     _refuse_leaf(leaf, path, role, allow_none)
         return leaves
@@ -313,7 +324,7 @@ class Tree:
                 contents = plain(value)
             else:
                 kind = self._nodes[index].kind
-                if kind_of(type(value)) != kind:
+                if kind_of(value) != kind:
                     raise self._mismatch(pool, index, (), role, allow_none)
                 contents = read(value, kind)
             if isinstance(contents, dict):
@@ -338,7 +349,7 @@ class Tree:
             elif node is self._nodes[index]:
                 value = pool[slot]
                 words = _describe_difference(
-                    node, kind_of(type(value)), name_of(value), _keys_and_values(contents)[0], path, role
+                    node, kind_of(value), name_of(value), _keys_and_values(contents)[0], path, role
                 )
                 return ValueError(words)
         raise AssertionError("a node is always met by the walk")
@@ -407,10 +418,11 @@ def _refuse_cycle_and_depth(
 
 
 def _refuse_leaf(value: Any, path: str, role: str, allow_none: bool) -> None:
-    kind = kind_of(type(value))
+    kind = kind_of(value)
     if kind == LEAF or (allow_none and value is None):
         return
     # A container is a difference between two trees; anything else would be wrong in every tree.
-    error = TypeError if kind == WRONG else ValueError
-    like = _LIKE_WHAT.get(role, "") if kind != WRONG else ""
+    is_wrong = kind in (WRONG, NONE)
+    error = TypeError if is_wrong else ValueError
+    like = "" if is_wrong else _LIKE_WHAT.get(role, "")
     raise error(f"{at(role, path)}: {name_of(value)}, expected an array{like}{advice(value)}")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor.config import checked_rate, exact_whole_number
+from adafactor.restoring import refuse_other_keys
 from adafactor.state import State
 
 __all__ = ["head", "restore", "weights"]
@@ -27,16 +28,29 @@ def weights(state: State) -> list[NDArray[Any]]:
     return [*values, np.array(state.leaf_updates, np.int64)] if _counts_leaves(state) else values
 
 
-def restore(state: State, values: Sequence[Any], role: str) -> None:
+def restore(state: State, values: Sequence[Any], role: str, paths: Sequence[str] | None = None) -> None:
     """Fill the state from such a list; all is checked before anything is written.
+
+    Args:
+        state: what is filled.
+        values: the list.
+        role: what it is called in messages.
+        paths: the leaves that it is of, in its order, by which it goes in. None: that order is the state's.
 
     Raises:
         TypeError: something that is no number, or no array of numbers.
-        ValueError: the list has another length, or something in it another shape or an impossible value.
+        ValueError: the list has another length, or something in it another shape or an impossible value; or
+            the paths are not those of the state.
     """
-    values = list(values)
+    values, tensors = list(values), state.arrays()
+    if paths is None:
+        paths = state.paths
+    else:
+        refuse_other_keys(role, dict.fromkeys(paths), state.paths)
+        places = {path: place for place, path in enumerate(paths)}
+        tensors = dict(sorted(tensors.items(), key=lambda item: places[item[0][0]]))
     rate = state.config.learning_rate
-    keys = _order(state.arrays())
+    keys = _order(tensors)
     front = 1 if callable(rate) else 2
     expected = front + len(keys) + _counts_leaves(state)
     if len(values) != expected:
@@ -46,7 +60,10 @@ def restore(state: State, values: Sequence[Any], role: str) -> None:
         rate = checked_rate(f"{role}[1] (learning_rate):", _number(values[1]))
     updates = None
     if _counts_leaves(state):
-        updates = list(np.asarray(values.pop()).ravel())
+        counts = np.asarray(values.pop()).ravel()
+        if len(counts) != len(paths):
+            raise ValueError(f"{role}: updates of {len(counts)} leaves, expected {len(paths)}")
+        updates = dict(zip(paths, counts, strict=True))
     state.restore(calls, dict(zip(keys, values[front:], strict=True)), updates)
     if not callable(rate):
         state.set_learning_rate(rate)

@@ -65,7 +65,7 @@ struct Arrays {
   }
 
   void check_memory(const State& state) {
-    if (!apart) memory.check(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
+    if (!apart) memory.refuse_shared(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
     apart = true;
   }
 };

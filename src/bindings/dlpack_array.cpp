@@ -42,7 +42,7 @@ RawArray read_tensor(const dlpack::Tensor& tensor, Permission permission, const 
                    std::to_string(tensor.rank) + " axes");
   }
   const std::optional<DType> dtype = known_dtype(tensor.dtype);
-  if (!dtype) request.refuse(ErrorKind::type, request.dtypes, "dtype " + dtype_text(tensor.dtype));
+  if (!dtype) request.refuse_dtype(dtype_text(tensor.dtype));
   if (tensor.rank > 0 && !tensor.shape) request.refuse(ErrorKind::buffer, "a tensor with a shape", "one without");
   array.dtype = *dtype;
   array.permission = permission;
@@ -77,13 +77,26 @@ std::string nature_of(py::handle object) {
   return nature.empty() ? nature : nature + ")";
 }
 
+// Whether an array of JAX is gone, of which its methods say odd things.
+bool is_deleted(py::handle object) {
+  const py::object method = py::getattr(object, "is_deleted", py::none());
+  return PyCallable_Check(method.ptr()) && method().ptr() == Py_True;
+}
+
 // Turns the exception that is on its way into a refusal, unless it is no error.
 [[noreturn]] void refuse_unexported(py::handle object, ErrorKind kind, const Request& request) {
   const py::error_already_set error;
   if (!error.matches(PyExc_Exception)) throw error;
+  const std::string what = "a " + type_name(object);
+  if (is_deleted(object)) {
+    request.refuse(ErrorKind::buffer, "one that is there still",
+                   what + " that was deleted, or donated to a function of jax.jit");
+  }
   if (error.matches(PyExc_TypeError)) kind = ErrorKind::type;
-  request.refuse(kind, "a dense array in memory",
-                 "a " + type_name(object) + nature_of(object) + " that cannot be exported: " + words_of(error));
+  const std::string nature = nature_of(object);
+  const bool sparse = nature.find("sparse") != nature.npos;
+  request.refuse(kind, "a dense array in memory" + (sparse ? request.made_by("to_dense()") : ""),
+                 what + nature + " that cannot be exported: " + words_of(error));
 }
 
 Permission permission_of(std::uint64_t flags) {

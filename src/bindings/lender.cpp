@@ -61,13 +61,13 @@ const char* obstacle(Permission permission) {
 void refuse_unwritable(const RawArray& array, const Request& request) {
   const char* found = request.access == Access::write ? obstacle(array.permission) : nullptr;
   if (found) {
-    request.refuse(ErrorKind::buffer, "an array that can be written (adafactor.update returns new ones)", found);
+    request.refuse(ErrorKind::buffer, "an array that can be written", found);
   }
 }
 
 void refuse_negated(py::handle object, const Route& route, const Request& request) {
   if (!says_yes(route.is_negated, object)) return;
-  request.refuse(ErrorKind::type, "a tensor whose memory holds its values (resolve_neg() makes one)",
+  request.refuse(ErrorKind::type, "a tensor whose memory holds its values" + request.made_by("resolve_neg()"),
                  "a " + type_name(object) + " that is negated lazily");
 }
 

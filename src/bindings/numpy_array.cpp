@@ -42,7 +42,7 @@ std::optional<DType> known_dtype(const py::dtype& dtype) {
 DType dtype_of(const py::array& array, const Request& request) {
   const py::dtype dtype = array.dtype();
   const std::optional<DType> known = known_dtype(dtype);
-  if (!known) request.refuse(ErrorKind::type, request.dtypes, "dtype " + py::str(dtype).cast<std::string>());
+  if (!known) request.refuse_dtype(py::str(dtype).cast<std::string>());
   // '=' mostly stands for this machine's; what comes from a buffer may name it.
   constexpr char foreign = std::endian::native == std::endian::little ? '>' : '<';
   if (dtype.byteorder() == foreign) {

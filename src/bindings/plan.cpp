@@ -8,11 +8,14 @@ namespace adafactor::bindings {
 
 namespace {
 
-DType dtype_named(const std::string& text) {
+DType dtype_of(std::size_t leaf, const std::string& text) {
   for (const DType dtype : kDTypes) {
     if (text == name(dtype)) return dtype;
   }
-  throw Error({.kind = ErrorKind::type, .expected = kParameterTypes, .found = "dtype " + text});
+  throw Error({.kind = ErrorKind::type,
+               .leaf = static_cast<std::int64_t>(leaf),
+               .expected = kParameterTypes,
+               .found = "dtype " + text});
 }
 
 std::shared_ptr<Plan> make_plan(const std::vector<std::vector<std::int64_t>>& shapes,
@@ -20,7 +23,7 @@ std::shared_ptr<Plan> make_plan(const std::vector<std::vector<std::int64_t>>& sh
                                 const std::vector<py::dict>& knobs, const std::vector<std::string>& paths) {
   std::vector<LeafSpec> leaves;
   for (std::size_t i = 0; i < shapes.size(); ++i) {
-    leaves.push_back({shapes[i], dtype_named(dtypes.at(i)), rows.at(i), paths.at(i)});
+    leaves.push_back({shapes[i], dtype_of(i, dtypes.at(i)), rows.at(i), paths.at(i)});
   }
   std::vector<Config> configs;
   for (const py::dict& row : knobs) configs.push_back(config_from(row));

@@ -12,6 +12,19 @@ void Request::refuse(ErrorKind kind, std::string expected, std::string found) co
       {.kind = kind, .role = name(role), .leaf = leaf, .expected = std::move(expected), .found = std::move(found)});
 }
 
+void Request::refuse_dtype(const std::string& dtype) const {
+  std::string expected = dtypes;
+  if (dtype.find("complex") == 0) {
+    expected += "; torch.view_as_real, or a view in NumPy, has both parts as real numbers";
+  }
+  refuse(ErrorKind::type, expected, "dtype " + dtype);
+}
+
+std::string Request::made_by(const char* call) const {
+  if (role == Role::grads) return std::string(" (") + call + " makes one)";
+  return std::string("; ") + call + " makes a copy: step that, and write it back";
+}
+
 std::int64_t RawArray::size() const {
   const bool empty = std::any_of(shape, shape + rank, [](std::int64_t extent) { return extent == 0; });
   std::int64_t size = empty ? 0 : 1;

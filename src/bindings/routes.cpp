@@ -37,13 +37,24 @@ bool is_plain_tensor(py::handle type) {
                                    attribute_text(type, "__name__") == "Parameter");
 }
 
-// What is no array may have some, or be had as one; of a parameter the step would write into a copy then.
-[[noreturn]] void refuse_class(py::handle object, const char* expected, const Request& request) {
-  std::string text = expected;
+bool is_tracer(py::handle type) {
+  const py::object mro = py::getattr(type, "__mro__", py::tuple());
+  return std::ranges::any_of(py::reinterpret_borrow<py::tuple>(mro), [](py::handle base) {
+    return package_of(base) == "jax" && attribute_text(base, "__name__") == "Tracer";
+  });
+}
+
+// What is no array may have some, hold one, or be had as one.
+[[noreturn]] void refuse_class(py::handle object, const Request& request) {
+  std::string text = "an array of NumPy, torch or another library with DLPack";
   if (py::hasattr(object, "named_parameters")) {
     text = "arrays (dict(module.named_parameters()) has those of a module)";
+  } else if (py::hasattr(reinterpret_cast<PyObject*>(Py_TYPE(object.ptr())), "value")) {
+    text += "; its `value` may be one";
   } else if (py::hasattr(object, "__array__")) {
-    text += std::string(request.role == Role::params ? " that shares its memory" : "") + " (numpy.asarray makes one)";
+    text += request.made_by("numpy.array()");
+  } else if (py::hasattr(object, "toarray")) {
+    text += request.made_by("toarray()");
   }
   request.refuse(ErrorKind::type, text, type_name(object));
 }
@@ -52,8 +63,9 @@ Route torch_route(py::handle object, py::handle type, const Request& request) {
   if (!is_plain_tensor(type)) {
     const bool has_parts = py::hasattr(type, "to_local");
     request.refuse(ErrorKind::type,
-                   std::string("a torch.Tensor or torch.nn.Parameter") +
-                       (has_parts ? "; to_local() gives the part that is here" : ""),
+                   std::string("a torch.Tensor or torch.nn.Parameter; ") +
+                       (has_parts ? "to_local() gives the part that is here"
+                                  : "as_subclass(torch.Tensor) gives that of a class which keeps nothing besides"),
                    type_name(object));
   }
   Route route;
@@ -66,7 +78,9 @@ Route torch_route(py::handle object, py::handle type, const Request& request) {
 
 Route find_route(py::handle object, py::handle type, const Request& request) {
   const NumPyClass numpy = numpy_class(type);
-  if (numpy == NumPyClass::subclass) refuse_class(object, "a numpy.ndarray", request);
+  if (numpy == NumPyClass::subclass) {
+    request.refuse(ErrorKind::type, "a numpy.ndarray (numpy.asarray makes one in the same memory)", type_name(object));
+  }
   if (numpy == NumPyClass::none && derives_from_torch_tensor(type)) return torch_route(object, type, request);
   Route route;
   if (numpy == NumPyClass::plain) {
@@ -75,6 +89,12 @@ Route find_route(py::handle object, py::handle type, const Request& request) {
   }
   const std::string package = package_of(type);
   route.immutable = package == "jax" || package == "jaxlib";
+  if (package == "jax" && is_tracer(type)) {
+    request.refuse(ErrorKind::type,
+                   "an array that is there; inside jax.jit and jax.grad there is none yet: make the gradients there, "
+                   "and call adafactor.update outside",
+                   type_name(object));
+  }
   if (package == "cupy") route.legacy = Permission::granted;
   route.api = exchange_api_of(type);
   if (route.api) {
@@ -84,7 +104,7 @@ Route find_route(py::handle object, py::handle type, const Request& request) {
   } else if (PyObject_CheckBuffer(object.ptr())) {
     route.way = Way::buffer;
   } else {
-    refuse_class(object, "an array of NumPy, torch or another library with DLPack", request);
+    refuse_class(object, request);
   }
   return route;
 }

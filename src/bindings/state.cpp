@@ -79,6 +79,12 @@ void bind_state(py::module_& m) {
              return std::make_shared<StateObject>(plan);
            }),
            py::arg("plan").none(false))
+      .def_property_readonly(
+          "open_calls", [](const StateObject& object) { return object.state.open_calls(); },
+          "Calls of the window of accumulation that is open.")
+      .def(
+          "drop_window", [](StateObject& object) { object.state.drop_window(); },
+          "Forgets these calls; by whoever acquired the state.")
       .def("copy", [](const StateObject& object) { return std::make_shared<StateObject>(object.state); })
       .def("__enter__", &enter,
            "The state is the caller's until the end of the `with`; RuntimeError if it is another's.")

@@ -116,7 +116,7 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
 }
 
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
-                   const Rates& rates, double grad_multiplier) {
+                   const Rates& rates, double grad_multiplier, bool completes) {
   Arrays& arrays = object.arrays;
   const Borrowed borrowed{params, grads, outputs, outputs.is(params) ? Access::write : Access::read};
   const GiveBack give_back{arrays.lender};
@@ -125,8 +125,13 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   arrays.rates.clear();
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
-  const Call call{arrays.parameters.data(), arrays.gradients.data(), arrays.outputs.data(),
-                  arrays.rates.data(),      grad_multiplier,         arrays.moved};
+  const Call call{arrays.parameters.data(),
+                  arrays.gradients.data(),
+                  arrays.outputs.data(),
+                  arrays.rates.data(),
+                  grad_multiplier,
+                  arrays.moved,
+                  completes};
   const Outcome outcome = without_gil([&] { return step(object.state, call, compiled_kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;
@@ -149,7 +154,7 @@ void check_params(StateObject& object, const py::list& params, bool written) {
 void bind_step(py::module_& m) {
   auto type = py::reinterpret_borrow<py::classh<StateObject>>(m.attr("State"));
   type.def("step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
-           py::arg("grad_multiplier"),
+           py::arg("grad_multiplier"), py::arg("completes"),
            "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of five rows, which "
            "leaves are not finite).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,

@@ -182,6 +182,56 @@ void overrides_are_knobs_of_single_leaves() {
   CHECK_EQ(rated.report(1).step_size, 0.125 * std::max(1e-3, rated.report(1).param_rms));
 }
 
+// A frozen leaf stays frozen, and one that is slower stays so much slower.
+void one_rate_keeps_the_ratios_of_the_rows() {
+  std::vector<LeafSpec> leaves = kLeaves;
+  leaves[0].knobs = 1;
+  leaves[1].knobs = 2;
+  Optimizer optimizer{config_of(0.5), leaves, {config_of(0), config_of(0.125)}};
+  Model before;
+  Model model;
+  model.step(optimizer, {.learning_rate = 2});
+  CHECK(model.w == before.w);
+  CHECK_EQ(optimizer.report(1).step_size, 0.5 * std::max(1e-3, optimizer.report(1).param_rms));
+  model.step(optimizer, {.learning_rate = 0.5});
+  CHECK_EQ(optimizer.report(1).step_size, 0.125 * std::max(1e-3, optimizer.report(1).param_rms));
+  Optimizer without{config_of(0), leaves, {config_of(0), config_of(0.125)}};
+  CHECK_EQ(CHECK_THROWS(model.step(without, {.learning_rate = 2}), adafactor::Error),
+           std::string("learning_rate: one for all, where the config has 0 and an override has not, expected "
+                       "learning_rates, one for each"));
+}
+
+// Two calls of a window of four are a window of two; or they have never been.
+void an_open_window_is_completed_or_dropped() {
+  const auto windows_of = [](std::int64_t steps) {
+    Config config = config_of(0.05);
+    config.gradient_accumulation_steps = steps;
+    return config;
+  };
+  Model model;
+  Model expected;
+  Optimizer optimizer{windows_of(4), kLeaves};
+  Optimizer twin{windows_of(2), kLeaves};
+  for (int call = 0; call < 2; ++call) {
+    CHECK(!model.step(optimizer).updated);
+    expected.step(twin);
+  }
+  const adafactor::StepReport report = optimizer.complete_window({model.w.data(), model.b.data()});
+  CHECK(report.updated);
+  CHECK_EQ(report.rho, 0.05);
+  CHECK(model.w == expected.w && model.b == expected.b);
+  CHECK(memory_of(optimizer) == memory_of(twin));
+  CHECK_EQ(optimizer.calls(), 4);
+  CHECK_EQ(optimizer.iterations(), 1);
+  CHECK(!optimizer.complete_window({model.w.data(), model.b.data()}).updated);
+  const std::vector<std::byte> before = memory_of(optimizer);
+  model.step(optimizer);
+  optimizer.drop_window();
+  optimizer.drop_window();
+  CHECK(memory_of(optimizer) == before);
+  CHECK_EQ(optimizer.calls(), 4);
+}
+
 // Calls that are refused, and the words of each.
 class Refusals {
  public:
@@ -453,6 +503,8 @@ int main() {
   arrays_may_be_named_in_any_way();
   options_hold_for_one_call();
   overrides_are_knobs_of_single_leaves();
+  one_rate_keeps_the_ratios_of_the_rows();
+  an_open_window_is_completed_or_dropped();
   what_arrays_are_refused();
   what_options_and_knobs_are_refused();
   a_gradient_that_is_not_finite_is_refused();

@@ -1,6 +1,7 @@
 """What only a tensor of torch can be: D17, D18 and layouts that its own operators make."""
 
 import contextlib
+import re
 import warnings
 
 import ml_dtypes
@@ -11,12 +12,14 @@ import adafactor
 import peers
 import snapshots
 from registry.case import AT_INIT, IN_PLACE, Case, Event, Model, leaf, model, same, with_grads, with_params
+from registry.dtypes import PARTS
 from registry.libraries import Torch, memory_of
 from registry.shapes import OWN
 
 ONLY = ("torch",)
 DENSE = "expected a dense array in memory"
-PLAIN = r"expected a torch\.Tensor or torch\.nn\.Parameter"
+PLAIN = r"expected a torch\.Tensor or torch\.nn\.Parameter; "
+OF_A_CLASS = r"as_subclass\(torch\.Tensor\) gives that of a class which keeps nothing besides"
 
 
 def torch_of(build):
@@ -34,18 +37,26 @@ def unexported(attributes, why):
 
 
 def of_layout(layout):
-    return unexported(
-        f"dtype torch.float32, layout torch.{layout}, device cpu", "Cannot access data pointer .*"
-    )
+    attributes = f"dtype torch.float32, layout torch.{layout}, device cpu"
+    advice = made_by(r"to_dense\(\)") if "sparse" in layout else ""
+    return unexported(attributes, "Cannot access data pointer .*") + advice
+
+
+def made_by(call):
+    """How a message says that a call makes what was expected: for a gradient, and for a parameter."""
+    return rf"( \({call} makes one\)|; {call} makes a copy: step that, and write it back)"
 
 
 WRAPPED = unexported("dtype torch.float32, layout torch.strided, device cpu", ".*")
-NEGATED = r"a torch\.Tensor that is negated lazily, expected a tensor whose memory holds its values .*"
+NEGATED = (
+    r"a torch\.Tensor that is negated lazily, expected a tensor whose memory holds its values"
+    + made_by(r"resolve_neg\(\)")
+)
 NO_MEMORY = "one without memory of its own, expected a tensor whose elements lie in memory"
 
 
 def class_of(name):
-    return f"{name}, {PLAIN}"
+    return f"{name}, {PLAIN}{OF_A_CLASS}"
 
 
 def fake(torch):
@@ -120,7 +131,7 @@ NO_PLAIN_MEMORY = {
     "distributed": (
         distributed,
         TypeError,
-        class_of(r"torch\.distributed\.tensor\.DTensor") + r"; to_local\(\) gives the part that is here",
+        rf"torch\.distributed\.tensor\.DTensor, {PLAIN}to_local\(\) gives the part that is here",
     ),
     "negated": (lambda t: complex_ones(t, 21).conj().imag, TypeError, NEGATED),
     "negated, with other strides": (
@@ -129,7 +140,11 @@ NO_PLAIN_MEMORY = {
         NEGATED,
     ),
     "negated, of one element": (lambda t: complex_ones(t).conj().imag, TypeError, NEGATED),
-    "conjugated": (lambda t: complex_ones(t, 21).conj(), TypeError, "dtype complex64, expected .*"),
+    "conjugated": (
+        lambda t: complex_ones(t, 21).conj(),
+        TypeError,
+        "dtype complex64, expected .*" + re.escape(PARTS),
+    ),
     "that escaped from vmap": (escaped, TypeError, WRAPPED),
     "functional": (lambda t: t._to_functional_tensor(t.ones(21)), BufferError, NO_MEMORY),
     "freed": (freed, BufferError, NO_MEMORY),

@@ -215,7 +215,7 @@ STRUCTURE = [
         TypeError,
         "params b: None, expected an array",
     ),
-    Case("T3 None at init", leaf(lambda m: None), TypeError, f"params w: None, expected {ARRAY}", AT_INIT),
+    Case("T3 None at init", lambda m: (None, {}), TypeError, f"params: None, expected {ARRAY}", AT_INIT),
     Case("T3 a gradient is None", without_b, expect=left_alone),
     Case(
         "T4 an empty dict",

@@ -32,7 +32,7 @@ inline int default_threads() {
   if (known.load() == 0) {
     const char* asked = std::getenv("OMP_NUM_THREADS");
     const int number = asked ? std::atoi(asked) : 0;
-    known = number > 0 ? number : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+    known = number > 0 ? number : (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
   }
   return known;
 }
@@ -125,7 +125,7 @@ class Pool {
       job.call(job.share, 0);
       return 1;
     }
-    const auto count = std::min(static_cast<std::size_t>(threads - 1), grow(static_cast<std::size_t>(threads - 1)));
+    const auto count = (std::min)(static_cast<std::size_t>(threads - 1), grow(static_cast<std::size_t>(threads - 1)));
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->call(job);
     job.call(job.share, 0);
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->dismiss();

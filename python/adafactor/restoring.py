@@ -1,0 +1,58 @@
+"""What a state is filled with, each piece checked: counters, names, arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adafactor import _core
+from adafactor.arrays import as_numpy
+from adafactor.config import exact_whole_number
+from adafactor.paths import at
+
+__all__ = ["as_stored", "count", "refuse_other_keys"]
+
+
+def count(name: str, value: Any) -> int:
+    count = exact_whole_number(name, value)
+    if count < 0:
+        raise ValueError(f"{name}: {count}, expected a whole number >= 0")
+    return count
+
+
+def refuse_other_keys(role: str, found: Mapping[Any, Any], expected: Collection[Any]) -> None:
+    """Raise a ValueError with the first key, a path or a path and a kind, that only one of the two has."""
+    for key in sorted(found.keys() ^ set(expected), key=repr):
+        path, kind = key if isinstance(key, tuple) else (key, "")
+        problem = "missing" if key in expected else "not in the state"
+        raise ValueError(f"{' '.join(filter(None, (at(role, path), kind)))}: {problem}")
+
+
+def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[Any]:
+    """A value as an array that can be written over `like`; raises where it cannot.
+
+    Bits of bfloat16 count as such whether they come as uint16, as `ml_dtypes.bfloat16` or as raw bytes.
+    """
+    path, kind = key
+    where = f"{at('tensors', path)} {kind}"
+    array = _numbers(value)
+    if array.shape != like.shape:
+        raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
+    if like.dtype.itemsize == 2:
+        if array.dtype.itemsize != 2 or array.dtype == np.float16:
+            raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
+        return np.ascontiguousarray(array).view(like.dtype).reshape(like.shape)
+    if array.dtype.kind not in "fiu":
+        raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
+    return array.astype(like.dtype)
+
+
+def _numbers(value: Any) -> NDArray[Any]:
+    """Any array as one of NumPy, of bfloat16 in another library the bits."""
+    try:
+        return as_numpy(value)
+    except _core.Error:
+        return np.asarray(value)

@@ -87,9 +87,24 @@ def test_stays_between_floor_and_ceiling():
         loss_scale.advance(finite)
         seen.append(loss_scale.scale)
     assert seen == [6.0, 10.0, 10.0, 5.0, 2.5, 1.25, 1.0, 2.0]
-    for _ in range(20):
-        loss_scale.advance(False)
+    loss_scale.advance(False)
     assert loss_scale.scale == 1.0
+
+
+def test_at_its_floor_it_says_that_nothing_more_can_be_done():
+    params = {"w": np.ones(3, np.float32)}
+    state = adafactor.init(params)
+    loss_scale = adafactor.DynamicLossScale(2.0)
+    grads = {"w": np.full(3, np.inf, np.float32)}
+    assert loss_scale.step(params, grads, state).skipped  # 2 has become 1, without a word
+    for call in (lambda: loss_scale.step(params, grads, state), lambda: loss_scale.advance(False)):
+        with pytest.warns(
+            UserWarning, match=r"^loss scale: at its floor, 1, and a gradient is not"
+        ) as caught:
+            call()
+        assert [each.filename for each in caught] == [__file__]
+    assert loss_scale.get_state() == {"scale": 1.0, "counter": 0}
+    assert state.calls == 0
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

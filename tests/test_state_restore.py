@@ -95,6 +95,8 @@ def test_everything_is_checked_before_anything_is_written():
             r"^tensors b full: dtype bool, expected",
         ),
         ((2, tensors, [1]), ValueError, r"^updates: 1 numbers, expected 2$"),
+        ((2, tensors, {"w": 1}), ValueError, r"^updates b: missing$"),
+        ((2, tensors, {"w": 1, "b": 1, "c": 1}), ValueError, r"^updates c: not in the state$"),
         ((2, tensors, [1, -1]), ValueError, r"^updates: -1, expected a whole number >= 0$"),
     ):
         with pytest.raises(error, match=message):
@@ -117,3 +119,29 @@ def test_a_learning_rate_that_is_set_counts_from_the_next_call():
     with pytest.raises(ValueError, match=r"^learning_rate: -1"):
         state.set_learning_rate(-1)
     assert adafactor.step(params, tree(1), state).learning_rate < 0.25
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, -1.0, 1e39])
+@pytest.mark.parametrize("kind", ["row", "col", "full", "momentum", "average", "accumulator"])
+@pytest.mark.parametrize("small", [False, True])
+def test_numbers_that_would_spoil_the_parameters_are_refused(kind, bad, small):
+    """A store that was cut, or of a run that had diverged: the next step would make NaN of a leaf."""
+    import ml_dtypes
+
+    knobs = KNOBS | {"momentum_dtype": "bfloat16" if small else "float32"}
+    _, source = trained(3, **knobs)
+    _, state = trained(1, **knobs)
+    key = ("b" if kind == "full" else "w", kind)
+    array = source.tensors()[key]
+    wrong = array.astype(np.float64 if array.dtype.itemsize == 4 else ml_dtypes.bfloat16, copy=True)
+    with np.errstate(over="ignore"):
+        wrong.flat[2] = bad
+    before, tensors = snapshots.of_state(state), source.tensors() | {key: wrong}
+    if bad == -1 and kind not in ("row", "col", "full"):
+        return state.restore(3, tensors)  # may well be
+    with pytest.raises(
+        ValueError, match=rf"^tensors {' '.join(key)}: 1 of \d+ values are not finite numbers"
+    ):
+        state.restore(3, tensors)
+    assert snapshots.of_state(state) == before
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -127,21 +128,33 @@ class DynamicLossScale:
             leaves = state.tree.leaves(params, "params")
             gradients = state.tree.leaves(grads, "grads", allow_none=True)
             report = run(state, leaves, leaves, gradients, multiplier, learning_rate, raises=False)
-        self.advance(not report.skipped)
+        self._advance(not report.skipped, depth=1)
         return report
 
     def advance(self, finite: bool) -> None:
         """Adapt the scale after a call that something else made, such as `update` or another optimizer.
 
         Args:
-            finite: whether all gradients were finite; if not, the call should have changed nothing.
+            finite: whether all gradients were finite; if not, the call should have changed nothing. At the
+                floor, where the scale cannot fall, that is a UserWarning.
 
         >>> loss_scale = DynamicLossScale(dynamic_growth_steps=2)
         >>> loss_scale.advance(True); loss_scale.advance(True); loss_scale.scale
         65536.0
         """
+        self._advance(finite, depth=1)
+
+    def _advance(self, finite: bool, depth: int) -> None:
         if not finite:
+            at_floor = self._scale == self._floor
             self._scale, self._counter = max(self._scale / 2, self._floor), 0
+            if at_floor:
+                warnings.warn(
+                    f"loss scale: at its floor, {self._floor:g}, and a gradient is not finite all the same; "
+                    "every call may be skipped from now on, which no scale can change",
+                    UserWarning,
+                    stacklevel=2 + depth,
+                )
         elif self._counter == self._growth - 1:
             self._scale, self._counter = min(self._scale * 2, self._ceiling), 0
         else:

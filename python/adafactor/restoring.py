@@ -16,6 +16,9 @@ from adafactor.paths import at
 __all__ = ["as_stored", "count", "refuse_other_keys"]
 
 
+_SQUARES = ("row", "col", "full")  # kinds of which no element is below 0
+
+
 def count(name: str, value: Any) -> int:
     count = exact_whole_number(name, value)
     if count < 0:
@@ -44,10 +47,27 @@ def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[A
     if like.dtype.itemsize == 2:
         if array.dtype.itemsize != 2 or array.dtype == np.float16:
             raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
-        return np.ascontiguousarray(array).view(like.dtype).reshape(like.shape)
+        bits = np.ascontiguousarray(array).view(np.uint16).reshape(like.shape)
+        _refuse_numbers(bits & 0x7F80 == 0x7F80, where, "finite numbers")
+        return bits.view(like.dtype)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
-    return array.astype(like.dtype)
+    with np.errstate(over="ignore"):
+        stored = array.astype(like.dtype)
+    if kind in _SQUARES:
+        _refuse_numbers(~(stored >= 0) | np.isinf(stored), where, "finite numbers >= 0")
+    else:
+        _refuse_numbers(~np.isfinite(stored), where, "finite numbers")
+    return stored
+
+
+def _refuse_numbers(wrong: NDArray[np.bool_], where: str, expected: str) -> None:
+    """Raise a ValueError where something is wrong: a step would make NaN of the parameter."""
+    count = np.count_nonzero(wrong)
+    if count:
+        first = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        place = f", the first at {tuple(map(int, first))}" if wrong.ndim else ""
+        raise ValueError(f"{where}: {count} of {wrong.size} values are not {expected}{place}")
 
 
 def _numbers(value: Any) -> NDArray[Any]:

@@ -305,7 +305,8 @@ class State:
 
         Raises:
             TypeError: an array does not hold real numbers.
-            ValueError: a counter below 0, an array that is missing, unknown, or of another shape.
+            ValueError: a counter below 0, an array that is missing, unknown, or of another shape; a NaN, an
+                Inf, or a moment below 0.
             RuntimeError: a call uses the state.
 
         >>> import numpy as np, adafactor

@@ -37,7 +37,7 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
 
     def core_step() -> tuple[Any, ...]:
         with state.in_use():
-            return core.step(leaves, gradients, leaves, rates, 1.0)
+            return core.step(leaves, gradients, leaves, rates, 1.0, False)
 
     reading = adafactor.init(named)
 

@@ -1,11 +1,13 @@
 """What the public docstrings show is true: each public name has an example, and every example is run."""
 
+import ast
 import dataclasses
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -17,17 +19,13 @@ MODULES = sorted(
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 PARSER = doctest.DocTestParser()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# By these the modules of the package speak with each other; docs/conf.py leaves them out of the reference.
-INTERNAL = {
-    "check_params",
-    "complete_leaves",
-    "finalize_leaves",
-    "in_use",
-    "rates",
-    "to_core",
-    "tree",
-    "warn_of_idle_patterns",
-}
+# By these the modules of the package speak with each other; the reference leaves them out.
+SETTINGS = ast.parse((Path(__file__).parents[1] / "docs/conf.py").read_text(encoding="utf-8"))
+(INTERNAL,) = (
+    ast.literal_eval(each.value)
+    for each in SETTINGS.body
+    if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "INTERNAL"
+)
 
 
 def public_places():

@@ -145,3 +145,19 @@ def test_numbers_that_would_spoil_the_parameters_are_refused(kind, bad, small):
         state.restore(3, tensors)
     assert snapshots.of_state(state) == before
     return None
+
+
+def test_what_was_let_into_a_state_goes_back_into_it():
+    """With `propagate` a NaN goes through; then `stateless_apply`, too, goes on as `apply` does."""
+    optimizer, twin = (adafactor.Adafactor(beta_1=0.9, on_nonfinite="propagate") for _ in range(2))
+    params, others = tree(0), tree(0)
+    bad = tree(1) | {"b": np.full(3, np.nan, np.float32)}
+    optimizer.build(params)
+    twin.build(others)
+    values = twin.variables
+    for grads in (tree(2), bad, tree(3)):
+        optimizer.apply(grads)
+        others, values = twin.stateless_apply(values, grads, others)
+    assert np.isnan(params["b"]).all()
+    assert snapshots.same_bits(others.values(), params.values())
+    assert snapshots.same_bits(values, optimizer.variables)

@@ -87,8 +87,7 @@ class Session {
     take_all(state.plan(), params, Role::params, parameters_);
     take_all(state.plan(), grads, Role::grads, gradients_);
     require_some_gradient();
-    take_options(state.plan(), options);
-    memory_.refuse_shared(state, parameters_, gradients_, {});
+    take_rest(state, options);
   }
 
   // The same for the update of an open window of accumulation.
@@ -96,8 +95,7 @@ class Session {
   void take_window(const State& state, std::span<const Params> params, const StepOptions& options) {
     take_all(state.plan(), params, Role::params, parameters_);
     gradients_.assign(parameters_.size(), {});
-    take_options(state.plan(), options);
-    memory_.refuse_shared(state, parameters_, gradients_, {});
+    take_rest(state, options);
   }
 
   Outcome step(State& state, double grad_multiplier, bool completes) const {
@@ -123,6 +121,12 @@ class Session {
   }
 
  private:
+  // The options, once the arrays are there, and whether those share memory.
+  void take_rest(const State& state, const StepOptions& options) {
+    take_options(state.plan(), options);
+    memory_.refuse_shared(state, parameters_, gradients_, {});
+  }
+
   template <class Array>
   void take_all(const Plan& plan, std::span<const Array> arrays, Role role, std::vector<TensorView>& views) {
     const std::vector<LeafPlan>& leaves = plan.leaves();

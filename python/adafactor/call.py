@@ -100,10 +100,11 @@ def run(
     if len(absent) == len(leaves) and not completes:
         raise ValueError("grads: every gradient is None, expected at least one array")
     rates = state.rates(learning_rate)
-    told = absent if handed is None else sorted(set(absent).intersection(handed))
-    if told and not completes:
-        # Before anything is written, since a filter may make an exception of it.
-        _warn_of_absent([state.paths[index] for index in told], depth)
+    if absent and not completes:
+        told = absent if handed is None else sorted(set(absent).intersection(handed))
+        if told:
+            # Before anything is written, since a filter may make an exception of it.
+            _warn_of_absent([state.paths[index] for index in told], depth)
     try:
         summary, nonfinite_leaf, table, nonfinite = state._core.step(
             leaves, gradients, outputs, rates, multiplier, completes

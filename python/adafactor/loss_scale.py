@@ -128,7 +128,7 @@ class DynamicLossScale:
             leaves = state.tree.leaves(params, "params")
             gradients = state.tree.leaves(grads, "grads", allow_none=True)
             report = run(state, leaves, leaves, gradients, multiplier, learning_rate, raises=False)
-        self._advance(not report.skipped, depth=1)
+        self._advance(not report.skipped)
         return report
 
     def advance(self, finite: bool) -> None:
@@ -142,9 +142,9 @@ class DynamicLossScale:
         >>> loss_scale.advance(True); loss_scale.advance(True); loss_scale.scale
         65536.0
         """
-        self._advance(finite, depth=1)
+        self._advance(finite)
 
-    def _advance(self, finite: bool, depth: int) -> None:
+    def _advance(self, finite: bool) -> None:
         if not finite:
             at_floor = self._scale == self._floor
             self._scale, self._counter = max(self._scale / 2, self._floor), 0
@@ -153,7 +153,7 @@ class DynamicLossScale:
                     f"loss scale: at its floor, {self._floor:g}, and a gradient is not finite all the same; "
                     "every call may be skipped from now on, which no scale can change",
                     UserWarning,
-                    stacklevel=2 + depth,
+                    stacklevel=3,
                 )
         elif self._counter == self._growth - 1:
             self._scale, self._counter = min(self._scale * 2, self._ceiling), 0

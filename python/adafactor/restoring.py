@@ -15,15 +15,15 @@ from adafactor.paths import at
 
 __all__ = ["as_stored", "count", "refuse_other_keys"]
 
-
 _SQUARES = ("row", "col", "full")  # kinds of which no element is below 0
 
 
 def count(name: str, value: Any) -> int:
-    count = exact_whole_number(name, value)
-    if count < 0:
-        raise ValueError(f"{name}: {count}, expected a whole number >= 0")
-    return count
+    """A counter of that name: a whole number of at least 0; raises where the value is something else."""
+    number = exact_whole_number(name, value)
+    if number < 0:
+        raise ValueError(f"{name}: {number}, expected a whole number >= 0")
+    return number
 
 
 def refuse_other_keys(role: str, found: Mapping[Any, Any], expected: Collection[Any]) -> None:
@@ -34,10 +34,11 @@ def refuse_other_keys(role: str, found: Mapping[Any, Any], expected: Collection[
         raise ValueError(f"{' '.join(filter(None, (at(role, path), kind)))}: {problem}")
 
 
-def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[Any]:
+def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str], finite: bool) -> NDArray[Any]:
     """A value as an array that can be written over `like`; raises where it cannot.
 
     Bits of bfloat16 count as such whether they come as uint16, as `ml_dtypes.bfloat16` or as raw bytes.
+    `finite` refuses numbers that no step leaves in a state: NaN, Inf, and moments below 0.
     """
     path, kind = key
     where = f"{at('tensors', path)} {kind}"
@@ -48,12 +49,15 @@ def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str]) -> NDArray[A
         if array.dtype.itemsize != 2 or array.dtype == np.float16:
             raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
         bits = np.ascontiguousarray(array).view(np.uint16).reshape(like.shape)
-        _refuse_numbers(bits & 0x7F80 == 0x7F80, where, "finite numbers")
+        if finite:
+            _refuse_numbers(bits & 0x7F80 == 0x7F80, where, "finite numbers")
         return bits.view(like.dtype)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
     with np.errstate(over="ignore"):
         stored = array.astype(like.dtype)
+    if not finite:
+        return stored
     if kind in _SQUARES:
         _refuse_numbers(~(stored >= 0) | np.isinf(stored), where, "finite numbers >= 0")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -59,11 +60,20 @@ class RowRates:
         if learning_rate is not None:
             given = [_number(rate) for rate in self._given(learning_rate)]
             return [(rate, True) for rate in self._for_rows(given)]
+        if self._constant is not None:
+            return self._constant
         givers = {id(rate): rate for rate in self.rates if callable(rate)}
         known = {key: rate_of_call(rate, calls) for key, rate in givers.items()}
         scheduled = [callable(rate) for rate in self.rates] * (len(self.own) // len(self.rates))
         rates = self._for_rows([known[id(rate)] if callable(rate) else rate for rate in self.rates])
         return list(zip(rates, scheduled, strict=True))
+
+    @functools.cached_property
+    def _constant(self) -> list[tuple[float, bool]] | None:
+        """What every call gets where no rate is a schedule or a callable."""
+        if any(map(callable, self.rates)):
+            return None
+        return [(rate, False) for rate in self._for_rows(cast(Sequence[float], self.rates))]
 
     def _given(self, learning_rate: Any) -> Sequence[Any]:
         """What was given, as a sequence: of one for all rows, or of one for each."""

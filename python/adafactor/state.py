@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -41,7 +42,7 @@ class State:
     (6144, 0.01, 0, 0)
     """
 
-    __slots__ = ("__weakref__", "_config", "_core", "_description", "_rates", "_rows", "paths")
+    __slots__ = ("__weakref__", "_core", "_description", "_rates", "_rows", "paths")
 
     def __init__(self, description: Description) -> None:
         """Make a fresh state of what `describe` found; users call `adafactor.init`."""
@@ -49,20 +50,13 @@ class State:
         self._assign(description, rows, rows.rates, _fresh_core(description, rows))
 
     def _assign(self, description: Description, rows: Rows, rates: RowRates, core: _core.State) -> None:
-        self._description, self._rows, self._core = description, rows, core
+        self._description, self._rows, self._rates, self._core = description, rows, rates, core
         self.paths: tuple[str, ...] = description.tree.paths
-        self._set_rates(rates)
-
-    def _set_rates(self, rates: RowRates) -> None:
-        self._rates = rates
-        self._config = self._description.config
-        if rates.rates[0] is not self._config.learning_rate:
-            self._config = self._config.replace(learning_rate=rates.rates[0])
 
     @property
     def config(self) -> Config:
         """The knobs that `init` was given, a `Config`; its learning rate may have been set since."""
-        return self._config
+        return self._description.config
 
     @property
     def tree(self) -> Tree:
@@ -306,7 +300,7 @@ class State:
         Raises:
             TypeError: an array does not hold real numbers.
             ValueError: a counter below 0, an array that is missing, unknown, or of another shape; a NaN, an
-                Inf, or a moment below 0.
+                Inf, or a moment below 0, unless `on_nonfinite="propagate"` let it in.
             RuntimeError: a call uses the state.
 
         >>> import numpy as np, adafactor
@@ -331,7 +325,8 @@ class State:
         with self.in_use():
             own = self.arrays()
             refuse_other_keys("tensors", tensors, own)
-            arrays = {key: as_stored(tensors[key], array, key) for key, array in own.items()}
+            finite = self.config.on_nonfinite != "propagate"
+            arrays = {key: as_stored(tensors[key], array, key, finite) for key, array in own.items()}
             for key, array in arrays.items():
                 own[key][...] = array
             gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
@@ -357,8 +352,10 @@ class State:
         0.01
         """
         with self.in_use():
+            rates = self._rates.replace(learning_rate)
             # The core takes the rates with each call, so that its plan stays the same.
-            self._set_rates(self._rates.replace(learning_rate))
+            config = self.config.replace(learning_rate=rates.rates[0])
+            self._description, self._rates = dataclasses.replace(self._description, config=config), rates
 
     def warn_of_idle_patterns(self, depth: int) -> None:
         """Warn of patterns that find no leaf; `depth` functions stand between the user's line and this."""

@@ -139,6 +139,9 @@ def steps(count):
 def look():
     with watched():
         gc.collect()
+    # Until Python 3.12, in which it is immortal, each free place in the cache of methods refers to None.
+    if sys.version_info < (3, 12):
+        sys._clear_type_cache()
     shared = [sys.getrefcount(each) for each in (None, np.dtype(np.float32), type(params["w"]))]
     return [references(), shared, len(gc.get_objects()), pages()]
 

@@ -32,6 +32,14 @@ def required(name):
     pytest.skip(f"{name} is not installed")
 
 
+def required_cpu(*flags):
+    """What the machine's CPU must have; without it the test is skipped."""
+    file = Path("/proc/cpuinfo")
+    found = set(file.read_text().split()) if file.exists() else set()
+    if missing := set(flags) - found:
+        pytest.skip(f"this CPU has no {', '.join(sorted(missing))}")
+
+
 def run(*command, **options):
     """Run a command to its end; its output and its errors are one text."""
     return subprocess.run(

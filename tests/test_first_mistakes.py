@@ -1,9 +1,13 @@
 """The likeliest mistakes of a new user, each with the whole text of its error, which says what to do."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import adafactor
+from adafactor import config
+from peers import require
 
 ARRAY = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
 
@@ -130,7 +134,7 @@ MISTAKES = {
     "a knob of torch alone": (
         lambda: adafactor.init(params(), foreach=True),
         TypeError,
-        "unknown knob 'foreach'; help(adafactor.Config) lists the knobs",
+        "unknown knob 'foreach'; every step is fused, there is nothing to choose",
     ),
     "a config by name": (
         lambda: adafactor.init(params(), config=adafactor.Config()),
@@ -216,14 +220,35 @@ MISTAKES = {
 # What other libraries call a knob of ours.
 NAMES = {
     "lr": "learning_rate",
-    "decay_rate": "beta_2_decay",
-    "beta2": "beta_2_decay",
-    "eps": "epsilon_1",
+    "beta1": "beta_1",
+    "momentum": "beta_1",
+    "dtype_momentum": "momentum_dtype",
+    "beta2_cap": "beta_2_cap",
+    "decay_offset": "step_offset",
+    "eps1": "epsilon_1",
+    "eps2": "epsilon_2",
+    "eps_scale": "epsilon_2",
     "d": "clip_threshold",
+    "clipping_threshold": "clip_threshold",
     "max_grad_norm": "global_clipnorm",
     "multiply_by_parameter_scale": "scale_parameter",
     "wd": "weight_decay",
+    "weight_decay_mask": "exclude_from_weight_decay",
     "ema": "use_ema",
+    "ema_decay": "ema_momentum",
+}
+
+# What is not one of ours by another name, and what the error has to say.
+NOT_THE_SAME = {
+    "decay_rate": "did you mean 'beta_2_decay'? it is the exponent itself, and so negative",
+    "beta2": "it is not constant here: beta2 = 1 - t**beta_2_decay",
+    "betas": "the first is beta_1",
+    "eps": "did you mean 'epsilon_1', added to the squared gradient, or 'epsilon_2'",
+    "weight_decay_rate": 'weight_decay_on="none"',
+    "stochastic_rounding": 'it is rounding="stochastic"',
+    "fused": "every step is fused",
+    "amsgrad": "no knob does the same",
+    "nesterov": "no knob does the same",
 }
 
 
@@ -232,6 +257,24 @@ def test_a_knob_is_recognised_by_the_name_that_others_have(name):
     with pytest.raises(TypeError) as caught:
         adafactor.Config(**{name: 1})
     assert str(caught.value) == f"unknown knob {name!r}; did you mean {NAMES[name]!r}?"
+
+
+@pytest.mark.parametrize("name", NOT_THE_SAME)
+def test_a_name_that_is_no_knob_by_another_name_is_answered_in_words(name):
+    with pytest.raises(TypeError) as caught:
+        adafactor.Config(**{name: 1})
+    assert str(caught.value).startswith(f"unknown knob {name!r}; ")
+    assert NOT_THE_SAME[name] in str(caught.value)
+
+
+@pytest.mark.parametrize("peer", ["torch.optim.Adafactor", "torch.optim.AdamW"])
+def test_every_argument_of_a_peer_is_a_knob_or_has_an_answer(peer):
+    """One that was thought of, and not what is spelt nearest."""
+    package, _, name = peer.rpartition(".")
+    arguments = set(inspect.signature(getattr(require(package), name)).parameters)
+    assert len(arguments) > 5
+    unanswered = arguments - set(config._KINDS) - set(config._ELSEWHERE) - set(config._IN_WORDS)
+    assert unanswered == {"params"} & arguments
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cpp_build import required
+from cpp_build import required, required_cpu
 
 ROOT = Path(__file__).parents[1]
 INSTRUCTION_SETS = {"sse2": [], "avx2": ["-mavx2", "-mf16c", "-mbmi2"], "avx512": ["-march=x86-64-v4"]}
@@ -59,10 +59,17 @@ def test_nobody_is_warned(compiler, isa):
     assert (said.returncode, said.stderr) == (0, "")
 
 
+IEEE = "compile this file without -funsafe-math-optimizations and what it is made of"
 REFUSED = {
     "-ffast-math": "compile this file without -ffast-math",
     "-Ofast": "compile this file without -ffast-math",
     "-ffinite-math-only": "compile this file without -ffinite-math-only",
+    "-funsafe-math-optimizations": IEEE,
+    "-freciprocal-math": IEEE,
+    "-fno-signed-zeros": IEEE,
+    "-fassociative-math -fno-signed-zeros -fno-trapping-math": IEEE,
+    "-fsingle-precision-constant": IEEE,
+    "-mfpmath=387": "compile this file with -mfpmath=sse",
     "-fno-exceptions": "compile this file without -fno-exceptions",
     "-std=c++17": "compile this file with -std=c++20",
 }
@@ -72,6 +79,53 @@ REFUSED = {
     ("compiler", "flag"), [*(("g++", flag) for flag in REFUSED), ("clang++", "-ffinite-math-only")]
 )
 def test_a_flag_that_breaks_a_promise_is_refused_by_name(compiler, flag):
-    said = compiled(compiler, [flag])
+    said = compiled(compiler, flag.split())
     assert said.returncode != 0
     assert REFUSED[flag] in said.stderr
+
+
+# As by a compiler that does not tell of them: the macros that give them away are taken back. What Clang is
+# told to fuse it fuses, whatever a pragma says.
+UNTOLD = [
+    ("g++", "-funsafe-math-optimizations -U__GCC_IEC_559"),
+    ("g++", "-freciprocal-math -U__GCC_IEC_559"),
+    ("g++", "-fno-signed-zeros -U__GCC_IEC_559"),
+    ("g++", "-ffinite-math-only -U__GCC_IEC_559 -U__FINITE_MATH_ONLY__"),
+    ("clang++", "-ffp-contract=fast"),
+]
+ALLOWED = [
+    ("g++", ""),
+    ("g++", "-ffp-contract=fast"),
+    ("clang++", ""),
+    ("clang++", "-funsafe-math-optimizations"),
+]
+CHECK = """
+#include <adafactor/exactness.hpp>
+int main() { return adafactor::loops_compute_as_written() ? 0 : 1; }
+"""
+
+
+@pytest.mark.parametrize(("compiler", "flags"), [*ALLOWED, *UNTOLD])
+def test_what_no_macro_tells_is_found_out_before_the_first_step(compiler, flags, tmp_path):
+    required_cpu("fma")
+    for level in ("-O1", "-O3"):
+        program = tmp_path / "check"
+        command = [required(compiler), "-std=c++20", level, "-mfma", *flags.split(), f"-I{ROOT / 'include'}"]
+        subprocess.run([*command, "-x", "c++", "-", "-o", program], input=CHECK, text=True, check=True)
+        found = subprocess.run([program], check=False).returncode
+        assert found == ((compiler, flags) in UNTOLD), level
+
+
+def test_loops_that_are_not_computed_as_written_are_an_error(tmp_path):
+    program = tmp_path / "program"
+    source = PROGRAM.replace("adafactor::Optimizer opt", "try { adafactor::Optimizer opt").replace(
+        "optimizer.step({w}, {g});",
+        "optimizer.step({w}, {g}); } catch (const adafactor::Error& e) { puts(e.what()); }",
+    )
+    command = ["g++", "-std=c++20", "-O1", "-freciprocal-math", "-U__GCC_IEC_559", f"-I{ROOT / 'include'}"]
+    required(command[0])
+    subprocess.run(
+        [*command, "-x", "c++", "-", "-o", program], input=f"#include <cstdio>{source}", text=True, check=True
+    )
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert "expected a compiler that keeps to IEEE 754" in said

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import adafactor
-from adafactor.report import PER_LEAF
+from adafactor.report import MARKS, NUMBERS, PER_LEAF
 
 SHAPES = {"vector": (37,), "matrix": (7, 37), "slices": (3, 2, 21), "number": ()}
 
@@ -76,7 +76,7 @@ def test_the_arrays_are_numpy_s_in_double():
     for name in PER_LEAF:
         array = getattr(report, name)
         assert array.shape == (len(SHAPES),)
-        assert array.dtype == (bool if name == "nonfinite" else np.float64)
+        assert array.dtype == (bool if name in MARKS else np.float64)
     assert type(report.updated) is type(report.skipped) is bool
 
 
@@ -178,7 +178,7 @@ def test_a_leaf_without_a_gradient_has_no_numbers():
     params, grads = tree(0), tree(10)
     with pytest.warns(UserWarning, match="no gradient for matrix"):
         report = adafactor.step(params, grads | {"matrix": None}, adafactor.init(params))
-    for name in PER_LEAF[:-1]:
+    for name in NUMBERS:
         assert np.isnan(getattr(report, name)).tolist() == [False, True, False, False]
     others = (norm(g) for path, g in grads.items() if path != "matrix")
     assert report.global_grad_norm == pytest.approx(math.hypot(*others), rel=1e-6)
@@ -191,7 +191,7 @@ def test_a_skipped_call():
     grads["slices"][...] = np.inf
     report = adafactor.step(params, grads, adafactor.init(params, on_nonfinite="skip"))
     assert (report.updated, report.skipped, report.learning_rate) == (False, True, 0.001)
-    assert is_nan(report, "beta_2", "rho", *PER_LEAF[1:-1]) == [True] * 6
+    assert is_nan(report, "beta_2", "rho", *NUMBERS[1:]) == [True] * 6
     assert per_leaf(report, "nonfinite") == {"vector": True, "matrix": False, "slices": True, "number": False}
     assert np.isfinite(report.grad_norm).tolist() == [False, True, False, True]
     assert report.grad_norm[1] == pytest.approx(norm(grads["matrix"]), rel=1e-6)
@@ -213,7 +213,7 @@ def test_a_window_of_accumulation(learning_rate):
         assert report.global_grad_norm == pytest.approx(math.hypot(*expected), rel=1e-5)
         assert report.learning_rate == 0.01
         assert (report.updated, report.skipped) == (k == 2, False)
-        assert is_nan(report, "beta_2", "rho", *PER_LEAF[1:-1]) == [k < 2] * 6
+        assert is_nan(report, "beta_2", "rho", *NUMBERS[1:]) == [k < 2] * 6
     assert report.update_rms == pytest.approx([rms(first_update(g)) for g in total.values()], rel=1e-5)
 
 
@@ -243,7 +243,7 @@ def test_as_dict_has_plain_numbers_by_path():
         assert list(row) == list(PER_LEAF)
         for name, value in row.items():
             assert value == getattr(report, name)[index]
-            assert type(value) is (bool if name == "nonfinite" else float)
+            assert type(value) is (bool if name in MARKS else float)
 
 
 def test_the_repr_is_a_line_for_the_call_and_one_for_each_of_the_first_leaves():
@@ -253,10 +253,10 @@ def test_the_repr_is_a_line_for_the_call_and_one_for_each_of_the_first_leaves():
     assert lines[0].startswith(
         "StepReport(updated, learning_rate=0.01, rho=0.01, beta_2=0, global_grad_norm="
     )
-    assert lines[1].split() == ["leaf", *PER_LEAF[:-1]]
+    assert lines[1].split() == ["leaf", *NUMBERS]
     assert [line.split()[0] for line in lines[2:]] == list(SHAPES)
     assert [float(cell) for cell in lines[3].split()[1:]] == pytest.approx(
-        [getattr(report, name)[1] for name in PER_LEAF[:-1]], rel=1e-3
+        [getattr(report, name)[1] for name in NUMBERS], rel=1e-3
     )
     assert len({len(line) for line in lines[1:]}) == 1
 
@@ -286,3 +286,39 @@ def test_a_report_is_frozen():
     report = adafactor.step({}, {}, adafactor.init({}))
     with pytest.raises(dataclasses.FrozenInstanceError):
         report.updated = True
+
+
+def test_a_leaf_at_the_floor_of_its_scale_is_marked():
+    """Below epsilon_2, decay counted in; without a scale of the parameter there is no floor."""
+    params = {
+        "zero": np.zeros(4),
+        "small": np.full((2, 3), 5e-4),
+        "at": np.full(4, 1e-3),
+        "large": np.ones(3),
+    }
+    grads = {path: np.ones_like(p) for path, p in params.items()}
+
+    def marked(**knobs):
+        _new, _, report = adafactor.update(params, grads, adafactor.init(params, **knobs))
+        return report
+
+    report = marked()
+    assert report.at_floor.tolist() == [True, True, False, False]
+    lines = repr(report).splitlines()
+    assert [line.endswith("  at its floor") for line in lines[2:6]] == [True, True, False, False]
+    assert lines[6].startswith("at its floor: 2 of 4 leaves; rms(p) is below epsilon_2")
+    assert marked(weight_decay=0.5, weight_decay_on="none").at_floor.tolist() == [True, True, True, False]
+    assert marked(epsilon_2=1e-4).at_floor.tolist() == [True, False, False, False]
+    for unscaled in ({"scale_parameter": False}, {"epsilon_2": 0.0}):
+        report = marked(**unscaled)
+        assert not report.at_floor.any()
+        assert "floor" not in repr(report)
+
+
+def test_a_leaf_that_was_not_updated_is_not_at_its_floor():
+    params = {"zero": np.zeros(4), "rests": np.zeros(4)}
+    with pytest.warns(UserWarning, match="no gradient for rests"):
+        report = adafactor.step(params, {"zero": np.ones(4), "rests": None}, adafactor.init(params))
+    assert report.at_floor.tolist() == [True, False]
+    state = adafactor.init(params, gradient_accumulation_steps=2)
+    assert not adafactor.step(params, {"zero": np.ones(4), "rests": np.ones(4)}, state).at_floor.any()

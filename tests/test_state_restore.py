@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import adafactor
+import documents
+import peers
 import snapshots
+import sources
 
 KNOBS = {
     "beta_1": 0.9,
@@ -161,3 +164,58 @@ def test_what_was_let_into_a_state_goes_back_into_it():
     assert np.isnan(params["b"]).all()
     assert snapshots.same_bits(others.values(), params.values())
     assert snapshots.same_bits(values, optimizer.variables)
+
+
+def documented(*names):
+    """The functions that docs/start.md defines."""
+    (block,) = (
+        body
+        for program in documents.programs(sources.ROOT / "docs/start.md", "python")
+        for _, body, _ in program.blocks
+        if "def taken_apart" in body
+    )
+    namespace = {"np": np, "adafactor": adafactor}
+    exec(block[: block.index("np.savez")], namespace)
+    return [namespace[name] for name in names]
+
+
+def through_numpy(flat, folder):
+    np.savez(folder / "state.npz", **flat)
+    return np.load(folder / "state.npz")
+
+
+def through_torch(flat, folder):
+    torch = peers.require("torch")
+    torch.save({key: torch.as_tensor(array) for key, array in flat.items()}, folder / "state.pt")
+    return torch.load(folder / "state.pt")
+
+
+def through_safetensors(flat, folder):
+    numpy = peers.require("safetensors.numpy")
+    numpy.save_file(flat, folder / "state.safetensors")
+    return numpy.load_file(folder / "state.safetensors")
+
+
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
+@pytest.mark.parametrize("carry", [through_numpy, through_torch, through_safetensors])
+def test_the_dict_of_the_guide_goes_through_every_format(carry, library, tmp_path):
+    """In an open window of accumulation, with a momentum in bfloat16 and counts of each leaf."""
+    taken_apart, put_together = documented("taken_apart", "put_together")
+    made = {"numpy": np.asarray, "torch": lambda a: peers.require("torch").tensor(a)}.get(
+        library, lambda a: peers.require("jax.numpy").asarray(a)
+    )
+    shapes = {"deep": {"w": (3, 4, 5)}, "a/b": (6,), "number": ()}
+    params = shapes_to(shapes, made, 1.0)
+    state = adafactor.init(params, **KNOBS)
+    for _ in range(5):
+        params, state, _ = adafactor.update(params, shapes_to(shapes, made, 0.5), state)
+    other = adafactor.init(params, **KNOBS)
+    put_together(carry(taken_apart(state), tmp_path), other)
+    assert snapshots.of_state(other) == snapshots.of_state(state)
+
+
+def shapes_to(shapes, made, value):
+    """The tree of arrays of such shapes."""
+    if isinstance(shapes, dict):
+        return {key: shapes_to(each, made, value) for key, each in shapes.items()}
+    return made(np.full(shapes, value, np.float32))

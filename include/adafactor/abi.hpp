@@ -20,6 +20,17 @@
 #error "adafactor finds gradients that are not finite: compile this file without -ffinite-math-only, or /fp:fast."
 #endif
 
+// GCC lowers this for each of them; what other compilers make of such a flag is switched off where the loops are.
+#if defined(__GCC_IEC_559) && __GCC_IEC_559 < 2 && !defined(__clang__)
+#error \
+    "adafactor computes as IEEE 754 says: compile this file without -funsafe-math-optimizations and what it is made \
+of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsingle-precision-constant."
+#endif
+
+#if defined(__FLT_EVAL_METHOD__) && (__FLT_EVAL_METHOD__ == 1 || __FLT_EVAL_METHOD__ == 2)
+#error "adafactor rounds every number to its own type: compile this file with -mfpmath=sse and not for the x87."
+#endif
+
 // The instruction set of the loops; a build that compiles them for several gives each its name.
 #if !defined(ADAFACTOR_ISA_TAG)
 #if defined(__AVX512F__)

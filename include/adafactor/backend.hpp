@@ -22,6 +22,8 @@ class Backend {
   // All phases. Nothing of the caller's is written before `apply`, and where the plan looks first, nothing before all
   // gradients were judged.
   virtual void update() = 0;
+  // All phases of an update but `apply`: nothing is written, and every leaf that could not be stepped is known.
+  virtual void measure() = 0;
   // The end of a call that only adds its gradients up: judges the sums so far, and stores them.
   virtual void accumulate() = 0;
   // `apply` for the leaves that keep their parameters: their averages, and outputs that are other arrays.
@@ -39,20 +41,9 @@ class CpuBackend final : public Backend {
         decisions_(plan, workspace, kernels),
         team_(team_for(schedule_, threads)) {}
 
-  // Each thread goes through the schedule and does its own tasks; after them those that nobody has taken.
-  void update() override {
-    workspace_.progress.begin(schedule_.stages());
-    const int used = on_team(team_, [&](int number) {
-      for (const bool takes_all : {false, true}) {
-        for (const Item& item : schedule_.items()) {
-          const Stage& stage = stage_at(item.stage);
-          if (takes_all || stage.belongs_to_all() || stage.home(item.task, team_) == number)
-            try_task(item.stage, item.task);
-        }
-      }
-    });
-    workspace_.threads = (std::max)(workspace_.threads, used);
-  }
+  void update() override { go_through(true); }
+
+  void measure() override { go_through(false); }
 
   void accumulate() override {
     const Wave& all = schedule_.everything();
@@ -70,6 +61,22 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  // Each thread goes through the schedule and does its own tasks; after them those that nobody has taken.
+  void go_through(bool writes) {
+    writes_ = writes;
+    workspace_.progress.begin(schedule_.stages());
+    const int used = on_team(team_, [&](int number) {
+      for (const bool takes_all : {false, true}) {
+        for (const Item& item : schedule_.items()) {
+          const Stage& stage = stage_at(item.stage);
+          if (takes_all || stage.belongs_to_all() || stage.home(item.task, team_) == number)
+            try_task(item.stage, item.task);
+        }
+      }
+    });
+    workspace_.threads = (std::max)(workspace_.threads, used);
+  }
+
   Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
 
   // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
@@ -162,6 +169,7 @@ class CpuBackend final : public Backend {
           if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums_of(leaf), sums);
         });
       case Phase::apply:
+        if (!writes_) return;
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
           if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile, sums_of(leaf));
         });
@@ -187,6 +195,7 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   Decisions decisions_;
   int team_;
+  bool writes_ = true;
 };
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -28,7 +28,8 @@ struct LeafReport {
   double update_rms;   // of U before clipping
   double clip_factor;  // what U was multiplied by
   double step_size;    // alpha
-  bool nonfinite;      // G, or the sum of its squares, is not finite
+  bool nonfinite;      // G or the sum of its squares is not finite, or P or the state, so that the leaf was left alone
+  bool at_floor;       // RMS(P) lies below epsilon_2, which stands in for it
 };
 
 // What one call did. The numbers of each leaf are in the state's workspace until the next call.

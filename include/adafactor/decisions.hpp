@@ -63,6 +63,7 @@ class Decisions {
         leaf.wide = true;
         measure_wide(leaf);
       }
+      if (!can_step(leaf)) return leaf.stop();
     }
     const double size = static_cast<double>(leaf.size());
     const double update_rms = std::sqrt(leaf.update_squares / size);
@@ -71,7 +72,8 @@ class Decisions {
     double scale = 1;
     if (leaf.scales_parameter) {
       scale = leaf.decays_first ? std::abs(1 - leaf.weight_decay) * parameter_rms : parameter_rms;
-      if (scale < leaf.epsilon_2) scale = leaf.epsilon_2;
+      leaf.at_floor = scale < leaf.epsilon_2;
+      if (leaf.at_floor) scale = leaf.epsilon_2;
       if (scale > leaf.max_parameter_scale) scale = leaf.max_parameter_scale;
     }
     leaf.step_size = leaf.rho * scale;
@@ -98,6 +100,13 @@ class Decisions {
       leaf.update_squares += sums[t].update_squares;
       leaf.parameter_squares += sums[t].parameter_squares;
     }
+  }
+
+  // Whether clipping and scale are numbers: if not, an element that is none, of the parameter or of the state, would
+  // make NaN of the whole leaf.
+  bool can_step(const Leaf& leaf) const {
+    return plan_.call().on_nonfinite == OnNonfinite::propagate ||
+           std::isfinite(leaf.update_squares + leaf.parameter_squares);
   }
 
   // The squares left float although the gradient is finite.

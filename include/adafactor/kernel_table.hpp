@@ -27,6 +27,7 @@ struct KernelTable {
   const char* isa;
   Kernels float32;
   Kernels float64;
+  bool (*computes_as_written)();
 
   ADAFACTOR_ALWAYS_INLINE const Kernels& of(DType arithmetic) const {
     return arithmetic == DType::float64 ? float64 : float32;
@@ -38,7 +39,7 @@ struct KernelTable {
 namespace adafactor::inline ADAFACTOR_ABI {
 
 // The kernels that this file steps with: as its own flags compile them; with ADAFACTOR_COMPILED those of the program,
-// of the best instruction set that the machine has.
+// of the best instruction set that the machine has. Throws Error where they do not compute as they are written.
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels();
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -124,6 +124,7 @@ struct Leaf {
 
   // Found by the phases.
   bool judged = false;           // there is a gradient, or what is left of one, in this call
+  bool stopped = false;          // something else than the gradient is not finite: the leaf is left alone
   double gradient_squares = 0;   // sum of G^2
   double norm_factor = 1;        // what clipping by norm multiplies G by
   double update_squares = 0;     // sum of U^2
@@ -132,8 +133,15 @@ struct Leaf {
   bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
+  bool at_floor = false;         // epsilon_2 is the parameter's scale
 
   ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
+  // Leaves the leaf alone in this call, its average too.
+  ADAFACTOR_ALWAYS_INLINE void stop() {
+    stopped = true;
+    action = Action::keep;
+    averages = false;
+  }
   // Whether the parameter's scale or the clipping of U asks for `rms`.
   ADAFACTOR_ALWAYS_INLINE bool measures() const {
     return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf());

@@ -1,6 +1,7 @@
 // The loops of every phase, as this file's flags compile them: what a table of kernels is made of.
 #pragma once
 
+#include "adafactor/exactness.hpp"
 #include "adafactor/kernel_table.hpp"
 #include "adafactor/phases/apply.hpp"
 #include "adafactor/phases/factors.hpp"
@@ -18,12 +19,15 @@ constexpr Kernels make_kernels() {
 
 // The same of both arithmetics, under the name of an instruction set.
 constexpr KernelTable make_kernel_table(const char* isa) {
-  return {isa, make_kernels<float>(), make_kernels<double>()};
+  return {isa, make_kernels<float>(), make_kernels<double>(), loops_compute_as_written};
 }
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS
 
 #if ADAFACTOR_DEFINES_LOOPS
+
+#include "adafactor/kernel_check.hpp"
+
 #define ADAFACTOR_STRING(text) #text
 #define ADAFACTOR_EXPAND_STRING(text) ADAFACTOR_STRING(text)
 
@@ -31,7 +35,8 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
   static constexpr KernelTable table = make_kernel_table(ADAFACTOR_EXPAND_STRING(ADAFACTOR_ISA_TAG));
-  return table;
+  static const KernelTable& checked = checked_kernels(table);
+  return checked;
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -148,6 +148,8 @@ class Optimizer {
 
 #if ADAFACTOR_DEFINES_STEP
 
+#include <cmath>
+
 #include "adafactor/session.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -192,7 +194,9 @@ ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, b
   stepped_ = true;
   updated_ = report.updated;
   if (report.skipped && plan().call().on_nonfinite == OnNonfinite::raise) {
-    session_->refuse_nonfinite(report.nonfinite_leaf);
+    const auto leaf = static_cast<std::size_t>(report.nonfinite_leaf);
+    const bool of_gradient = !std::isfinite(adafactor::report(*state_, leaf, false).grad_norm);
+    session_->refuse_nonfinite(report.nonfinite_leaf, of_gradient);
   }
   const Scalars scalars = call_scalars(*state_, report, session_->first_rate());
   report.learning_rate = scalars.learning_rate;

@@ -54,7 +54,7 @@ inline double number_at(const std::byte* element, DType dtype) {
   return number;
 }
 
-// "1 NaN and 0 Inf of 32 values"; element by element, for a message alone.
+// "1 NaN and 0 Inf of 32 values", or nothing where all are finite; element by element, for a message alone.
 inline std::string nonfinite_text(const TensorView& view) {
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = strides_of(view, buffer);
@@ -73,7 +73,7 @@ inline std::string nonfinite_text(const TensorView& view) {
     nan += std::isnan(value);
     infinite += std::isinf(value);
   }
-  if (nan == 0 && infinite == 0) return "finite, but the sum of the squares of what the step uses overflows";
+  if (nan == 0 && infinite == 0) return "";
   return std::to_string(nan) + " NaN and " + std::to_string(infinite) + " Inf of " + std::to_string(size) + " values";
 }
 
@@ -107,14 +107,16 @@ class Session {
   // The learning rate of the first row of knobs.
   LearningRate first_rate() const { return rates_.front(); }
 
-  [[noreturn]] void refuse_nonfinite(std::int64_t leaf) const {
-    const TensorView& gradient = gradients_[static_cast<std::size_t>(leaf)];
-    std::string found = "not finite";
-    if (gradient.data) {
-      found = nonfinite_text(gradient);
+  // `of_gradient`: not of the parameter or the state.
+  [[noreturn]] void refuse_nonfinite(std::int64_t leaf, bool of_gradient) const {
+    const TensorView& array = (of_gradient ? gradients_ : parameters_)[static_cast<std::size_t>(leaf)];
+    std::string found = array.data ? nonfinite_text(array) : "not finite";
+    if (found.empty()) {
+      found = of_gradient ? "finite, but the sum of the squares of what the step uses overflows"
+                          : "finite, but the sum of its squares overflows, or a moment in the state is not finite";
     }
     throw Error({.kind = ErrorKind::nonfinite,
-                 .role = "grads",
+                 .role = of_gradient ? "grads" : "params",
                  .leaf = leaf,
                  .expected = "finite values (nothing was changed; on_nonfinite can skip such a call or let it through)",
                  .found = found});

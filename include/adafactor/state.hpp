@@ -70,6 +70,8 @@ class State {
   std::int64_t updates = 0;       // made
   std::int64_t calls = 0;         // that counted
   std::vector<LeafCount> counts;  // of each leaf
+  std::int64_t skips = 0;         // calls in a row, the last among them, that were skipped
+  bool stopped = false;           // the last update left a leaf alone that could not be stepped
 
  private:
   std::shared_ptr<const Plan> plan_;
@@ -96,6 +98,8 @@ ADAFACTOR_FUNCTION State::State(const State& other)
     : updates(other.updates),
       calls(other.calls),
       counts(other.counts),
+      skips(other.skips),
+      stopped(other.stopped),
       plan_(other.plan_),
       memory_(detail::allocate_zeros(plan_->state_nbytes())) {
   if (memory_) std::memcpy(memory_.get(), other.memory_.get(), static_cast<std::size_t>(plan_->state_nbytes()));

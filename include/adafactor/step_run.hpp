@@ -52,6 +52,18 @@ class StepRun {
     }
   }
 
+  // At first, and after a call that had to leave a leaf alone, nothing is written before every leaf was measured: that
+  // takes the arrays through the cache once more, but a number that is none is nearly always there from the beginning.
+  void update(Backend& backend) {
+    if (plan_.call().on_nonfinite != OnNonfinite::propagate && (state_.updates == 0 || state_.stopped)) {
+      backend.measure();
+      if (any_stopped()) workspace_.finite = false;
+      if (!goes()) return;
+      prepare_leaves();
+    }
+    backend.update();
+  }
+
   void accumulate(Backend& backend) {
     backend.accumulate();
     // The parameters stay, but their average may move, and the caller may want them in another place.
@@ -67,17 +79,20 @@ class StepRun {
   bool goes() const { return adafactor::goes(plan_, workspace_); }
 
   void count() {
+    state_.skips = 0;
     state_.calls += counted_;
     if (!updates_) return;
     ++state_.updates;
+    state_.stopped = any_stopped();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       if (workspace_.leaves[i].action == Action::update) ++state_.counts[i].updates;
       state_.counts[i].accumulated = false;
     }
   }
 
-  // The parameters as they were, where the caller wants them in another place.
+  // A call that is skipped: the parameters as they were, where the caller wants them in another place.
   void pass_through(Backend& backend) {
+    ++state_.skips;
     for (Leaf& leaf : workspace_.leaves) {
       leaf.action = Action::keep;
       leaf.averages = false;
@@ -88,12 +103,20 @@ class StepRun {
   std::int64_t first_nonfinite() const {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const Leaf& leaf = workspace_.leaves[i];
-      if (leaf.judged && !std::isfinite(leaf.gradient_squares)) return static_cast<std::int64_t>(i);
+      if (leaf.judged && is_nonfinite(leaf)) return static_cast<std::int64_t>(i);
     }
     return -1;
   }
 
+  // Of a leaf that was judged.
+  static bool is_nonfinite(const Leaf& leaf) { return leaf.stopped || !std::isfinite(leaf.gradient_squares); }
+
  private:
+  bool any_stopped() const {
+    return std::any_of(workspace_.leaves.begin(), workspace_.leaves.end(),
+                       [](const Leaf& leaf) { return leaf.stopped; });
+  }
+
   // Walks are costly beside the step of a small leaf, so that none is made twice or in vain. Returns the next leaf's
   // axes.
   Axis* place_arrays(Leaf& leaf, const LeafPlan& plan, std::size_t index, Axis* axes) const {
@@ -122,6 +145,7 @@ class StepRun {
       leaf.action = Action::update;
     }
     leaf.judged = leaf.action != Action::keep;
+    leaf.stopped = false;
     leaf.gradient_squares = 0;
     const Config& config = plan_.knobs_of(plan);
     leaf.multiplier = config.maximize ? -multiplier_ : multiplier_;
@@ -188,10 +212,10 @@ class StepRun {
 ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
   const Leaf& leaf = state.last_workspace().leaves[index];
-  LeafReport report{nothing, nothing, nothing, nothing, nothing, false};
+  LeafReport report{nothing, nothing, nothing, nothing, nothing, false, false};
   if (leaf.judged) {
     report.grad_norm = leaf.rest_of_mean * std::sqrt(leaf.gradient_squares);
-    report.nonfinite = !std::isfinite(leaf.gradient_squares);
+    report.nonfinite = detail::StepRun::is_nonfinite(leaf);
   }
   if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
   const double size = static_cast<double>(leaf.size());
@@ -199,6 +223,7 @@ ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool
     report.param_rms = std::sqrt(leaf.parameter_squares / size);
     report.update_rms = std::sqrt(leaf.update_squares / size);
   }
+  report.at_floor = leaf.scales_parameter && leaf.at_floor;
   report.clip_factor = leaf.clip_factor;
   report.step_size = leaf.step_size;
   return report;
@@ -217,7 +242,7 @@ ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTabl
   run.prepare_leaves();
   CpuBackend backend(state.plan(), state.workspace(), kernels, get_num_threads());
   if (run.updates()) {
-    backend.update();
+    run.update(backend);
   } else {
     run.accumulate(backend);
   }

@@ -64,13 +64,13 @@ class Update {
   // (R / M)^-1/2 of a row.
   double row_factor(std::int64_t row) const {
     const double moment = static_cast<double>(row_moments_[row]);
-    return moment > 0 ? square_root(mean_ / moment) : 0;
+    return moment == 0 ? 0 : square_root(mean_ / moment);
   }
 
   // scale U of one element of a wide leaf, in double.
   double wide(T g, double factor_of_row, std::int64_t col) const {
     const double moment = static_cast<double>(col_moments_[col]);
-    double factor = moment > 0 ? factor_of_row / square_root(moment) : 0;
+    double factor = moment == 0 ? 0 : factor_of_row / square_root(moment);
     if (leaf_.clamps && factor > 1 / leaf_.epsilon_1) factor = 1 / leaf_.epsilon_1;
     return static_cast<double>(g) * scale_ * factor;
   }

@@ -106,7 +106,7 @@ def run(
             # Before anything is written, since a filter may make an exception of it.
             _warn_of_absent([state.paths[index] for index in told], depth)
     try:
-        summary, nonfinite_leaf, table, nonfinite = state._core.step(
+        summary, nonfinite_leaf, table, marks = state._core.step(
             leaves, gradients, outputs, rates, multiplier, completes
         )
     except _core.Error as error:
@@ -114,16 +114,14 @@ def run(
     except MemoryError:
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
-    report = make_report(summary, state.paths, table, nonfinite)
+    report = make_report(summary, state.paths, table, marks)
     if outputs is leaves and report.updated:
         # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
         knobs = state.config
         may_be_written = knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps
         _mark_written(leaves, frozenset(() if may_be_written else absent))
-    if report.skipped and raises and state.config.on_nonfinite == "raise":
-        raise FloatingPointError(
-            _nonfinite_message(state.paths[nonfinite_leaf], gradients[nonfinite_leaf], report)
-        )
+    if report.skipped and raises:
+        _tell_of_nonfinite(state, report, nonfinite_leaf, leaves, gradients, depth)
     return report
 
 
@@ -152,16 +150,48 @@ def _warn_of_absent(absent: list[str], depth: int) -> None:
     warnings.warn(f"grads: no gradient for {named}; left alone", UserWarning, stacklevel=3 + depth)
 
 
-def _nonfinite_message(path: str, gradient: Any, report: StepReport) -> str:
-    where = at("grads", path)
+def _tell_of_nonfinite(
+    state: Steppable, report: StepReport, leaf: int, leaves: list[Any], gradients: list[Any], depth: int
+) -> None:
+    """What a call that did nothing says of the first leaf that is to blame."""
+    # It is the gradient, or else something that was there before it.
+    role = "params" if math.isfinite(report.grad_norm[leaf]) else "grads"
+    where = at(role, state.paths[leaf])
+    if state.config.on_nonfinite == "skip":
+        _warn_of_skips(state._core.skips, where, 1 + depth)
+        return
+    array = (leaves if role == "params" else gradients)[leaf]
     more = int(report.nonfinite.sum()) - 1
     also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
-    advice = 'nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through'
-    values = np.empty(0) if gradient is None else _numbers(as_numpy(gradient))
+    raise FloatingPointError(
+        f"{where}: {_nonfinite(role, array)}{also}; nothing was changed; "
+        'on_nonfinite="skip" skips such a call, "propagate" lets it through'
+    )
+
+
+def _warn_of_skips(count: int, where: str, depth: int) -> None:
+    """At 10 in a row, 100 and so on: a training that stands still looks like one that goes on."""
+    if count >= 10 and count == 10 ** (len(str(count)) - 1):
+        warnings.warn(
+            f"{where}: not finite, and so {count} calls in a row were skipped; "
+            "nothing is learned until one goes through",
+            UserWarning,
+            stacklevel=3 + depth,
+        )
+
+
+def _nonfinite(role: str, array: Any) -> str:
+    values = np.empty(0) if array is None else _numbers(as_numpy(array))
     nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     if nan or infinite:
-        return f"{where}: {nan} NaN and {infinite} Inf of {values.size} values{also}; {advice}"
-    return f"{where}: finite, but the sum of the squares of what the step uses overflows{also}; {advice}"
+        return f"{nan} NaN and {infinite} Inf of {values.size} values"
+    return f"finite, but {_OVERFLOWS[role]}"
+
+
+_OVERFLOWS = {
+    "grads": "the sum of the squares of what the step uses overflows",
+    "params": "the sum of its squares overflows, or a moment in the state is not finite",
+}
 
 
 def _numbers(array: NDArray[Any]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from adafactor import presets
 from adafactor.call import finished, new_like, run
 from adafactor.config import rate_of_call
+from adafactor.paths import at
 from adafactor.patterns import pattern_of_path
 from adafactor.plan import describe_leaves
 from adafactor.rates import AssignableRate
@@ -363,6 +365,7 @@ class Adafactor(Saving):
         if variables is None:
             gradients = self._built("apply").tree.leaves(grads, "grads", allow_none=True)
             handed = None
+            self._warn_of_unseen(depth=2)
         else:
             handed, given = self._match(grads, as_list(variables))
             gradients = [None] * len(self._variables.leaves)
@@ -372,6 +375,20 @@ class Adafactor(Saving):
         with state.in_use():
             run(state, leaves, leaves, gradients, handed=handed, twin="stateless_apply", depth=2)
         return state.calls
+
+    def _warn_of_unseen(self, depth: int) -> None:
+        """A model whose arrays were replaced would not learn."""
+        unseen = self._variables.unseen()
+        if unseen:
+            assert self._state
+            named = ", ".join(at("variables", self._state.paths[index]) for index in unseen[:3])
+            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+            warnings.warn(
+                f"{named}{more}: nobody but the optimizer has these arrays any more, so that nobody sees the "
+                "update; if the model has others in their place, build(variables) takes those",
+                UserWarning,
+                stacklevel=2 + depth,
+            )
 
     def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:
         """Which variables these are, and their gradients; builds the optimizer if that has not been done."""
@@ -383,7 +400,7 @@ class Adafactor(Saving):
         tree, wanted = Tree.of(variables, "trainable_variables")
         given = tree.leaves(grads, "grads", allow_none=True)
         # A copy takes the arrays that it is handed first, unless it was copied with them.
-        if not self.built or (self._is_copy and None in map(self._variables.find, wanted)):
+        if not self.built or (self._is_copy and None in self._variables.find(wanted)):
             self._build(variables, depth=4)
         return self._variables.places(tree, wanted, "trainable_variables"), given
 
@@ -407,8 +424,7 @@ class Adafactor(Saving):
 
     def _excluded_paths(self, tree: Tree, variables: Variables) -> Iterator[str]:
         """A regular expression for each variable that was excluded from weight decay as an array."""
-        for array in self._excluded:
-            place = variables.find(array)
+        for array, place in zip(self._excluded, variables.find(self._excluded), strict=True):
             if place is None:
                 raise ValueError(
                     f"exclude_from_weight_decay: var_list has an array of shape {np.shape(array)} that is "

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 __all__ = ["StepReport"]
 
-# The arrays of a report, in the order of the core.
-PER_LEAF = ("grad_norm", "param_rms", "update_rms", "clip_factor", "step_size", "nonfinite")
+# The arrays of a report, in the order of the core: numbers, then truth values.
+NUMBERS = ("grad_norm", "param_rms", "update_rms", "clip_factor", "step_size")
+MARKS = ("nonfinite", "at_floor")
+PER_LEAF = (*NUMBERS, *MARKS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -23,12 +25,12 @@ class StepReport:
     `update_rms` where neither the parameter's scale nor the clipping of the update asks for them, everything
     but `grad_norm` on a call that made no update.
 
-    The arrays have shape (leaves,), float64 (bool for `nonfinite`); norms and root mean squares are over all
-    elements of a leaf.
+    The arrays have shape (leaves,), float64 (bool for `nonfinite` and `at_floor`); norms and root mean
+    squares are over all elements of a leaf.
 
     Attributes:
         updated: whether parameters were updated; False on an accumulating or a skipped call.
-        skipped: whether a non-finite gradient made the call do nothing (`on_nonfinite="skip"`).
+        skipped: whether a number that is not finite made the call do nothing (`on_nonfinite="skip"`).
         learning_rate: the learning rate of the call (of the config's own row of knobs).
         beta_2: decay of the moments in this update, in [0, 1).
         rho: the relative step size, a share of the parameter's scale: the learning rate, capped at 1/sqrt(t)
@@ -41,7 +43,10 @@ class StepReport:
             healthy run.
         clip_factor: what U was multiplied by, in (0, 1].
         step_size: alpha, what U times `clip_factor` is multiplied by, in the parameter's unit.
-        nonfinite: whether a gradient (or the sum of its squares) was not finite.
+        nonfinite: whether a gradient (or the sum of its squares) was not finite; or the parameter, or what
+            the state has of it, so that this leaf was left alone.
+        at_floor: whether rms(p) lies below `epsilon_2`, which then is the parameter's scale: the steps are as
+            small as if the leaf were that small. A leaf that begins at zero has to grow out of it.
 
     Source: Shazeer and Stern 2018, arXiv:1804.04235, for the quantities.
 
@@ -65,6 +70,7 @@ class StepReport:
     clip_factor: NDArray[np.float64]
     step_size: NDArray[np.float64]
     nonfinite: NDArray[np.bool_]
+    at_floor: NDArray[np.bool_]
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return the numbers of each leaf by its path, as Python numbers.
@@ -89,13 +95,18 @@ class StepReport:
         shown = min(len(self.paths), 20)
         width = max((len(path) for path in self.paths[:shown]), default=0)
         width = max(width, len("leaf"))
-        lines = [head, "  ".join(["leaf".ljust(width), *(name.rjust(11) for name in PER_LEAF[:-1])])]
+        lines = [head, "  ".join(["leaf".ljust(width), *(name.rjust(11) for name in NUMBERS)])]
         for i in range(shown):
-            cells = [f"{getattr(self, name)[i]:11.4g}" for name in PER_LEAF[:-1]]
-            mark = "  non-finite" if self.nonfinite[i] else ""
+            cells = [f"{getattr(self, name)[i]:11.4g}" for name in NUMBERS]
+            mark = "  non-finite" if self.nonfinite[i] else "  at its floor" if self.at_floor[i] else ""
             lines.append("  ".join([self.paths[i].ljust(width), *cells]) + mark)
         if shown < len(self.paths):
             lines.append(f"... and {len(self.paths) - shown} more leaves")
+        if self.at_floor.any():
+            lines.append(
+                f"at its floor: {int(self.at_floor.sum())} of {len(self.paths)} leaves; rms(p) is below "
+                'epsilon_2, which scales the step: see "Choosing a rate"'
+            )
         return "\n".join(lines)
 
 
@@ -106,17 +117,17 @@ def make_report(
     summary: tuple[Any, ...],
     paths: tuple[str, ...],
     table: NDArray[np.float64],
-    nonfinite: NDArray[np.bool_],
+    marks: NDArray[np.bool_],
 ) -> StepReport:
-    """The report of one call of the core: `summary` has the first six fields, `table` five of the arrays."""
+    """The report of one call of the core: `summary` has the first six fields, the two others the arrays."""
     report = object.__new__(StepReport)
     # As the dataclass would; that takes a call for each field, which is much of a step of a few small leaves.
-    report.__dict__.update(zip(_FIELDS, (*summary, paths, *table, nonfinite), strict=True))
+    report.__dict__.update(zip(_FIELDS, (*summary, paths, *table, *marks), strict=True))
     return report
 
 
 def empty_report(paths: tuple[str, ...]) -> StepReport:
     """The report of a call that did nothing, on leaves of these paths."""
     nan, count = math.nan, len(paths)
-    table = np.full((len(PER_LEAF) - 1, count), nan)
-    return make_report((False, False, nan, nan, nan, nan), paths, table, np.zeros(count, bool))
+    table, marks = np.full((len(NUMBERS), count), nan), np.zeros((len(MARKS), count), bool)
+    return make_report((False, False, nan, nan, nan, nan), paths, table, marks)

@@ -29,9 +29,14 @@ __all__ = ["State", "require_state"]
 class State:
     """What Adafactor remembers of a tree of parameters; made by `adafactor.init`.
 
-    A state can be pickled and copied (`copy`, `copy.copy` and `copy.deepcopy` are all independent). One call
-    at a time may use it: a second one, from another thread or from inside a schedule, gets a RuntimeError.
-    So does every call in a forked process on a state that another thread was using at that moment.
+    A state can be pickled and copied (`copy`, `copy.copy` and `copy.deepcopy` are all independent). Formats
+    that hold no classes, such as what `torch.load` reads by default, npz and safetensors, take it apart, and
+    `restore` puts it together: `arrays()` (or `tensors()`), `calls`, and `leaf_updates` by path, as arrays in
+    one flat dict. The example below shows how; docs/start.md does it for each of these formats.
+
+    One call at a time may use a state: a second one, from another thread or from inside a schedule, gets a
+    RuntimeError. So does every call in a forked process on a state that another thread was using at that
+    moment.
 
     Attributes:
         paths: the paths of the leaves, in the order of `params` at `init`: a tuple of str.
@@ -40,6 +45,12 @@ class State:
     >>> state = adafactor.init({"w": np.zeros((1024, 512), np.float32)}, learning_rate=0.01)
     >>> state.nbytes, state.config.learning_rate, state.iterations, state.calls
     (6144, 0.01, 0, 0)
+    >>> flat = {f"{kind}/{path}": array for (path, kind), array in state.arrays().items()}
+    >>> flat |= {f"updates/{path}": np.array(n) for path, n in zip(state.paths, state.leaf_updates)}
+    >>> sorted(flat)
+    ['col/w', 'row/w', 'updates/w']
+    >>> again = adafactor.init({"w": np.zeros((1024, 512), np.float32)}, state.config)
+    >>> again.restore(state.calls, {("w", kind): flat[f"{kind}/w"] for kind in ("row", "col")}, {"w": 0})
     """
 
     __slots__ = ("__weakref__", "_core", "_description", "_rates", "_rows", "paths")

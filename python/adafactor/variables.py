@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adafactor import _core
-from adafactor.arrays import as_numpy
+from adafactor.arrays import as_numpy, library_of
 from adafactor.paths import at
 from adafactor.tree import Tree
 
@@ -24,14 +24,19 @@ class Variables:
     def __init__(self, leaves: Sequence[Any]) -> None:
         """Keep the arrays; two that are the same memory are refused by the call that would write them."""
         self.leaves = list(leaves)
-        self._index = {_memory(leaf): index for index, leaf in enumerate(self.leaves)}
-        # An object that is at hand is found without a look at its memory.
-        self._index |= {id(leaf): index for index, leaf in enumerate(self.leaves)}
+        self._index = {id(leaf): index for index, leaf in enumerate(self.leaves)}
 
-    def find(self, leaf: Any) -> int | None:
-        """The index of this array, or of the one whose view with the same elements it is."""
-        index = self._index.get(id(leaf))
-        return self._index.get(_memory(leaf)) if index is None else index
+    def find(self, arrays: Sequence[Any]) -> list[int | None]:
+        """The index of each of these arrays, or of the one whose view with the same elements it is."""
+        places = [self._index.get(id(array)) for array in arrays]
+        if None in places:
+            # As it lies now: meanwhile an array may have got other memory, and another one its own.
+            lying = {_memory(leaf): index for index, leaf in enumerate(self.leaves)}
+            places = [
+                lying.get(_memory(array)) if place is None else place
+                for place, array in zip(places, arrays, strict=True)
+            ]
+        return places
 
     def known(self, leaves: list[Any]) -> list[int] | None:
         """The index of each, where all are the very objects that the optimizer has and different ones."""
@@ -42,8 +47,7 @@ class Variables:
     def places(self, tree: Tree, leaves: Sequence[Any], role: str) -> list[int]:
         """The index of each leaf of a tree; ValueError where one is unknown or comes twice."""
         places: dict[int, str] = {}
-        for path, leaf in zip(tree.paths, leaves, strict=True):
-            index = self.find(leaf)
+        for path, index in zip(tree.paths, self.find(leaves), strict=True):
             if index is None:
                 raise ValueError(
                     f"{at(role, path)}: unknown to the optimizer, which was built with other arrays; "
@@ -53,6 +57,11 @@ class Variables:
                 raise ValueError(f"{at(role, path)}: the same variable as {at(role, places[index])}")
             places[index] = path
         return list(places)
+
+    def unseen(self) -> list[int]:
+        """The index of each array that nobody but this object can reach."""
+        alone = _core.places_held_alone(self.leaves)
+        return [index for index in alone if library_of(self.leaves[index]).is_sole(self.leaves[index])]
 
     def __getstate__(self) -> dict[str, Any]:
         """The arrays alone: copies lie elsewhere."""
@@ -64,9 +73,12 @@ class Variables:
 
 
 def _memory(leaf: Any) -> Any:
-    """What tells the elements of an array from all others; of something else, the object."""
+    """What tells the elements of an array from all others; where there are none, the object."""
     try:
-        interface = as_numpy(leaf).__array_interface__
+        array = as_numpy(leaf)
     except _core.Error:
         return id(leaf)
+    if array.size == 0:
+        return id(leaf)
+    interface = array.__array_interface__
     return interface["data"][0], interface["shape"], interface["strides"], interface["typestr"]

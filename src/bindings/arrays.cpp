@@ -54,6 +54,15 @@ py::list places_of_none(const py::list& objects) {
   return places;
 }
 
+// What nothing but the list refers to.
+py::list places_held_alone(const py::list& objects) {
+  py::list places;
+  for (std::size_t i = 0; i < objects.size(); ++i) {
+    if (Py_REFCNT(PyList_GET_ITEM(objects.ptr(), static_cast<Py_ssize_t>(i))) == 1) places.append(i);
+  }
+  return places;
+}
+
 // Nearly always the dict has its keys in this order, and they are the same objects: then nothing is looked up.
 py::object values_in_order(const py::dict& found, const py::tuple& keys) {
   const Py_ssize_t count = PyTuple_GET_SIZE(keys.ptr());
@@ -96,6 +105,8 @@ void bind_arrays(py::module_& m) {
       py::arg("function"), py::arg("argument"),
       "Call a function of one argument where nobody who traces Python looks.");
   m.def("classes_of", &classes_of, py::arg("objects"), "The different classes of the objects in a list.");
+  m.def("places_held_alone", &places_held_alone, py::arg("objects"),
+        "Where objects stand in a list that nothing else refers to.");
   m.def("places_of_none", &places_of_none, py::arg("objects"), "Where None stands in a list.");
   m.def(
       "values_in_order", &values_in_order, py::arg("found"), py::arg("keys"),

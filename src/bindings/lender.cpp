@@ -12,6 +12,27 @@ namespace adafactor::bindings {
 
 namespace {
 
+// Of an array that JAX keeps as copies on several devices, and so exports as a whole only with an error, the first; of
+// any other nothing.
+py::object first_copy(py::handle object) {
+  try {
+    if (py::getattr(object, "is_fully_replicated", py::none()).is(py::bool_(true)))
+      return object.attr("addressable_data")(0);
+  } catch (const py::error_already_set&) {  // as of an array that was deleted
+  }
+  return {};
+}
+
+RawArray read_immutable(py::handle object, const Route& route, Loans& loans, const Request& request) {
+  try {
+    return read_capsule(object, route.legacy, loans, request);
+  } catch (const Error&) {
+    const py::object copy = first_copy(object);
+    if (!copy) throw;
+    return read_capsule(copy, route.legacy, loans, request);
+  }
+}
+
 RawArray read_by_route(py::handle object, const Route& route, Loans& loans, const Request& request) {
   switch (route.way) {
     case Way::numpy:
@@ -23,6 +44,7 @@ RawArray read_by_route(py::handle object, const Route& route, Loans& loans, cons
     case Way::capsule: {
       // A tensor that requires a gradient exports none of its own; without the interface it goes through a view.
       if (route.is_negated) return read_capsule(object.attr("detach")(), route.legacy, loans, request);
+      if (route.immutable) return read_immutable(object, route, loans, request);
       return read_capsule(object, route.legacy, loans, request);
     }
     case Way::buffer:

@@ -97,6 +97,9 @@ void bind_state(py::module_& m) {
       .def_property_readonly(
           "threads", [](const StateObject& object) { return object.threads; },
           "The most threads that a region of the last step had.")
+      .def_property_readonly(
+          "skips", [](const StateObject& object) { return object.state.skips; },
+          "How many calls in a row, the last among them, were skipped.")
       .def("array", &array_of, py::arg("leaf"), py::arg("kind"), "One array of the state, without a copy, or None.")
       .def("memory", &memory_of, "All arrays of the state as bytes, without a copy.")
       .def_property(

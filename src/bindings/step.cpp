@@ -89,13 +89,13 @@ struct GiveBack {
   ~GiveBack() { lender.give_back(); }
 };
 
-// Of each leaf a column of five numbers, and whether it is not finite.
+// Of each leaf a column of five numbers, and one of two marks: whether it is not finite, and at its floor.
 std::pair<py::array_t<double>, py::array_t<bool>> reports_of(const State& state, const Outcome& outcome) {
   const auto count = static_cast<py::ssize_t>(state.plan().leaves().size());
   py::array_t<double> table({py::ssize_t{5}, count});
-  py::array_t<bool> nonfinite(count);
+  py::array_t<bool> marks({py::ssize_t{2}, count});
   auto cells = table.mutable_unchecked<2>();
-  auto marks = nonfinite.mutable_unchecked<1>();
+  auto marked = marks.mutable_unchecked<2>();
   for (py::ssize_t i = 0; i < count; ++i) {
     const LeafReport found = report(state, static_cast<std::size_t>(i), outcome.updated);
     cells(0, i) = found.grad_norm;
@@ -103,9 +103,10 @@ std::pair<py::array_t<double>, py::array_t<bool>> reports_of(const State& state,
     cells(2, i) = found.update_rms;
     cells(3, i) = found.clip_factor;
     cells(4, i) = found.step_size;
-    marks(i) = found.nonfinite;
+    marked(0, i) = found.nonfinite;
+    marked(1, i) = found.at_floor;
   }
-  return {std::move(table), std::move(nonfinite)};
+  return {std::move(table), std::move(marks)};
 }
 
 // (updated, skipped, learning rate, beta_2, rho, global norm)
@@ -135,9 +136,8 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   const Outcome outcome = without_gil([&] { return step(object.state, call, compiled_kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;
-  const auto [table, nonfinite] = reports_of(object.state, outcome);
-  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf, table,
-                        nonfinite);
+  const auto [table, marks] = reports_of(object.state, outcome);
+  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf, table, marks);
 }
 
 // The checks of a step for parameters alone, which somebody else is going to write or, if not `written`, to read.
@@ -153,10 +153,11 @@ void check_params(StateObject& object, const py::list& params, bool written) {
 
 void bind_step(py::module_& m) {
   auto type = py::reinterpret_borrow<py::classh<StateObject>>(m.attr("State"));
-  type.def("step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
-           py::arg("grad_multiplier"), py::arg("completes"),
-           "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of five rows, which "
-           "leaves are not finite).");
+  type.def(
+      "step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
+      py::arg("grad_multiplier"), py::arg("completes"),
+      "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of five rows, marks in "
+      "two rows: which leaves are not finite, and at their floor).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
            "The checks of a step, for parameters alone.");
 }

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "adafactor/error.hpp"
+#include "adafactor/kernel_check.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
@@ -75,7 +76,7 @@ const KernelTable& choose(const char* wanted) {
 // Those of the instruction set that the environment variable ADAFACTOR_ISA named when this was first called, else the
 // fastest. Throws Error where the variable names none that this machine can run, at every call.
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
-  static const KernelTable& chosen = cpu::choose(std::getenv("ADAFACTOR_ISA"));
+  static const KernelTable& chosen = checked_kernels(cpu::choose(std::getenv("ADAFACTOR_ISA")));
   return chosen;
 }
 

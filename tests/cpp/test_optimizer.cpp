@@ -384,6 +384,43 @@ void a_gradient_that_is_not_finite_is_skipped_where_asked() {
   CHECK_EQ(optimizer.calls(), 0);
 }
 
+void a_parameter_that_is_not_finite_is_refused_at_first_and_left_alone_later() {
+  const std::string advice =
+      ", expected finite values (nothing was changed; on_nonfinite can skip such a call or let it through)";
+  Optimizer optimizer{config_of(0.05), kLeaves};
+  Model model;
+  const float good = std::exchange(model.b[5], kNan);
+  const std::vector<float> before = model.w;
+  CHECK_EQ(CHECK_THROWS(model.step(optimizer), adafactor::Error),
+           "params leaf 1: 1 NaN and 0 Inf of 33 values" + advice);
+  CHECK(model.w == before && optimizer.calls() == 0);
+
+  model.b[5] = good;
+  model.step(optimizer);
+  const float moved = std::exchange(model.b[5], kNan);
+  std::vector<float> left = model.b;
+  CHECK(model.step(optimizer).updated);
+  CHECK(std::memcmp(model.b.data(), left.data(), sizeof(float) * left.size()) == 0);
+  CHECK(optimizer.report(1).nonfinite && !optimizer.report(0).nonfinite);
+  CHECK_EQ(optimizer.state().counts[0].updates, 2);
+  CHECK_EQ(optimizer.state().counts[1].updates, 1);
+  CHECK_EQ(CHECK_THROWS(model.step(optimizer), adafactor::Error),
+           "params leaf 1: 1 NaN and 0 Inf of 33 values" + advice);
+  Optimizer copy = optimizer;
+  CHECK_THROWS(model.step(copy), adafactor::Error);
+
+  model.b[5] = moved;
+  CHECK(model.step(optimizer).updated && !optimizer.report(1).nonfinite);
+}
+
+void a_leaf_that_begins_at_zero_is_at_its_floor() {
+  Optimizer optimizer{config_of(0.05), kLeaves};
+  Model model;
+  model.b.assign(33, 0.0f);
+  model.step(optimizer);
+  CHECK(optimizer.report(1).at_floor && !optimizer.report(0).at_floor);
+}
+
 void an_absent_gradient_leaves_its_leaf_alone() {
   Optimizer optimizer{config_of(0.05), kLeaves};
   Model model;
@@ -509,6 +546,8 @@ int main() {
   what_options_and_knobs_are_refused();
   a_gradient_that_is_not_finite_is_refused();
   a_gradient_that_is_not_finite_is_skipped_where_asked();
+  a_parameter_that_is_not_finite_is_refused_at_first_and_left_alone_later();
+  a_leaf_that_begins_at_zero_is_at_its_floor();
   an_absent_gradient_leaves_its_leaf_alone();
   a_copy_goes_its_own_way();
   one_call_at_a_time();

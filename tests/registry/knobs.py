@@ -74,11 +74,9 @@ TYPOS = {
     "learning_rte": "learning_rate",
     "lerning_rate": "learning_rate",
     "lr": "learning_rate",
-    "decay_rate": "beta_2_decay",
     "weight_decy": "weight_decay",
     "beta2_decay": "beta_2_decay",
     "epsilon1": "epsilon_1",
-    "eps": "epsilon_1",
     "clip_treshold": "clip_threshold",
     "ema_momentun": "ema_momentum",
 }

@@ -35,6 +35,9 @@ class Library(Protocol):
     def mark_written(self, leaves: Sequence[Any]) -> None:
         """Tell the library that the arrays have new values."""
 
+    def is_sole(self, leaf: Any) -> bool:
+        """Whether no other array is over the memory of a leaf that a single reference is left to."""
+
     def assign(self, leaf: Any, values: NDArray[Any]) -> None:
         """Write the values, rounded to the leaf's dtype, into its memory."""
 

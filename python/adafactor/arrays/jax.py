@@ -28,6 +28,11 @@ def mark_written(leaves: Sequence[Any]) -> None:
     """Nothing: no array of JAX is ever written."""
 
 
+def is_sole(leaf: Any) -> bool:
+    """No: no array of JAX is ever written, so that none is written in vain."""
+    return False
+
+
 def assign(leaf: Any, values: NDArray[Any]) -> None:
     """Refuse: nobody may write into an array of JAX."""
     raise BufferError("an immutable jax.Array, expected an array that can be written")

@@ -28,6 +28,11 @@ def mark_written(leaves: Sequence[Any]) -> None:
     """Nothing: NumPy keeps no count of writes."""
 
 
+def is_sole(leaf: Any) -> bool:
+    """Whether the memory is an array's own; of other libraries nobody knows."""
+    return isinstance(leaf, np.ndarray) and leaf.base is None and bool(leaf.flags.owndata)
+
+
 def assign(leaf: Any, values: NDArray[Any]) -> None:
     """Write the values into the leaf's memory, rounded to nearest."""
     if isinstance(leaf, np.ndarray):

@@ -42,6 +42,17 @@ def _increment_version(tensors: Any) -> None:
     _core.call_untraced(torch.autograd.graph.increment_version, tensors)
 
 
+def is_sole(leaf: Any) -> bool:
+    """Whether torch itself owns the memory, and no other tensor has it; False where torch does not tell."""
+    try:
+        storage = leaf.untyped_storage()
+        # The tensor has it, and `storage`.
+        holders = torch._C._storage_Use_Count(storage._cdata)
+        return bool(storage.resizable() and leaf._use_count() == 1 and holders == 2)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
 def assign(leaf: Any, values: NDArray[Any]) -> None:
     """Write the values into the leaf's memory, rounded to nearest.
 

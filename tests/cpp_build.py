@@ -52,6 +52,19 @@ def run(*command, **options):
     )
 
 
+def compiled(command, source, target):
+    """Compile one file to an object, through ccache if CMake is told to: the result of `run`."""
+    launcher = os.environ.get("CMAKE_CXX_COMPILER_LAUNCHER", "").split()
+    return run(*launcher, *command, "-c", source, "-o", target)
+
+
+def built(command, source, program):
+    """Compile one file and link it: the result of the last command that ran."""
+    object_file = program.with_suffix(".o")
+    result = compiled(command, source, object_file)
+    return result if result.returncode else run(*command, object_file, "-o", program)
+
+
 def configure(source, folder, *arguments):
     generator = ("-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}")
     return run(tool("cmake"), "-S", source, "-B", folder, *generator, *arguments)

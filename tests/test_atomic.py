@@ -116,6 +116,7 @@ def test_the_trees_have_leaves_of_one_and_of_several_tiles():
         assert sum(tiles) < THREADS
 
 
+@pytest.mark.filterwarnings("ignore:.*calls in a row were skipped:UserWarning")
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("mode", ["raise", "skip"])
 @pytest.mark.parametrize("case", CASES)

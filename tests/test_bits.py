@@ -11,7 +11,7 @@ import pytest
 
 import adafactor
 import digest
-from cpp_build import required, required_cpu
+from cpp_build import built, required, required_cpu
 from digest import CASES
 from sources import ROOT
 
@@ -222,20 +222,19 @@ BUILDS = {
 }
 
 
-def compile_program(command, *arguments):
+def compile_program(command, program):
     required(command[0])
     if "-march=haswell" in command:
         required_cpu("avx2", "fma", "bmi2", "f16c")
-    line = [*command, "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}", *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+    result = built([*command, "-Wall", "-Wextra", "-Werror", f"-I{ROOT / 'include'}"], PROGRAM, program)
+    assert result.returncode == 0, result.stdout
 
 
 @pytest.fixture(scope="module")
 def contracted_program(tmp_path_factory):
     """The program whose flags ask for fused multiply-adds everywhere."""
     program = tmp_path_factory.mktemp("bits") / "contracted"
-    result = compile_program(CONTRACTED, PROGRAM, "-o", program)
-    assert result.returncode == 0, result.stderr
+    compile_program(CONTRACTED, program)
     return program
 
 
@@ -252,8 +251,7 @@ def test_programs_of_any_flags_give_the_digests(build, request, tmp_path):
         program = request.getfixturevalue("contracted_program")
     else:
         program = tmp_path / "program"
-        result = compile_program(BUILDS[build], PROGRAM, "-o", program)
-        assert result.returncode == 0, result.stderr
+        compile_program(BUILDS[build], program)
     digest.assert_program_prints_them(program)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cpp_build import configure, configure_tests, required, run, tool
+from cpp_build import compiled, configure, configure_tests, required, run, tool
 
 SOURCE = Path(__file__).parent / "cpp"
 PROGRAMS = sorted(path.stem for path in SOURCE.glob("test_*.cpp"))
@@ -82,10 +82,9 @@ def test_an_unknown_kind_of_threads_is_refused(tmp_path):
     )
 
 
-def compiled(*arguments):
-    """What g++ makes of a program, or says to it."""
-    flags = ("-std=c++20", "-O0", "-pthread", f"-I{SOURCE.parents[1] / 'include'}")
-    return run(required("g++"), *flags, *arguments)
+def gcc():
+    """What compiles and links the programs below."""
+    return (required("g++"), "-std=c++20", "-O0", "-pthread", f"-I{SOURCE.parents[1] / 'include'}")
 
 
 # The flags of a file, and the threads that they ask for.
@@ -104,7 +103,7 @@ def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
         "#include <adafactor/parallel.hpp>\n#include <string_view>\n"
         f'static_assert(std::string_view(adafactor::detail::kThreadsKind) == "{kind}");\n'
     )
-    result = compiled("-fsyntax-only", *flags, source)
+    result = run(*gcc(), "-fsyntax-only", *flags, source)
     assert result.returncode == 0, result.stdout
 
 
@@ -112,7 +111,7 @@ def test_threads_that_are_not_to_be_had_do_not_compile(tmp_path):
     source = tmp_path / "program.cpp"
     source.write_text("#include <adafactor/parallel.hpp>\n")
     for kind, words in {"many": "is one of openmp, pool and serial", "openmp": "needs a compiler"}.items():
-        result = compiled("-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
+        result = run(*gcc(), "-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
         assert result.returncode != 0
         assert words in result.stdout
 
@@ -136,12 +135,12 @@ def test_one_file_defines_what_others_declare(tmp_path):
     defines.write_text("#define ADAFACTOR_IMPLEMENTATION\n#include <adafactor/adafactor.hpp>\n")
     objects = [path.with_suffix(".o") for path in (declares, defines)]
     for path, flags in ((declares, ("-DADAFACTOR_COMPILED",)), (defines, ("-O1",))):
-        result = compiled("-c", *flags, path, "-o", path.with_suffix(".o"))
+        result = compiled((*gcc(), *flags), path, path.with_suffix(".o"))
         assert result.returncode == 0, result.stdout
-    linked = compiled(*objects, "-o", tmp_path / "program")
+    linked = run(*gcc(), *objects, "-o", tmp_path / "program")
     assert linked.returncode == 0, linked.stdout
     assert run(tmp_path / "program").stdout.split()[0] == "1"
-    forgotten = compiled(objects[0], "-o", tmp_path / "program")
+    forgotten = run(*gcc(), objects[0], "-o", tmp_path / "program")
     assert forgotten.returncode != 0
     assert re.search(
         r"undefined reference to .adafactor::\w+_compiled::Optimizer::Optimizer", forgotten.stdout
@@ -161,7 +160,7 @@ def test_files_with_different_threads_are_linked_together(tmp_path):
             f"int get_{name}() {{ return adafactor::get_num_threads(); }}\n"
         )
         objects.append(source.with_suffix(".o"))
-        result = compiled("-c", *flags, source, "-o", objects[-1])
+        result = compiled((*gcc(), *flags), source, objects[-1])
         assert result.returncode == 0, result.stdout
     main = tmp_path / "main.cpp"
     main.write_text(
@@ -173,6 +172,6 @@ def test_files_with_different_threads_are_linked_together(tmp_path):
         '  std::printf("%d %d %d", get_openmp(), get_pool(), get_none());\n'
         "}\n"
     )
-    result = compiled("-fopenmp", main, *objects, "-o", tmp_path / "main")
+    result = run(*gcc(), "-fopenmp", main, *objects, "-o", tmp_path / "main")
     assert result.returncode == 0, result.stdout
     assert run(str(tmp_path / "main")).stdout == "4 3 1"

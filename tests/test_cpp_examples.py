@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 import sources
-from cpp_build import require_eigen, required
+from cpp_build import built, require_eigen, required
 from documents import DOCUMENTS, programs
 
 INCLUDE = sources.ROOT / "include"
@@ -32,9 +32,8 @@ def test_a_cpp_block_prints_what_is_shown_after_it(program, tmp_path):
     folders = [f"-I{INCLUDE}"]
     if "<Eigen/" in body:
         folders += ["-isystem", require_eigen()]
-    command = (required("g++"), "-std=c++20", *warnings, *folders, source, "-o", tmp_path / "program")
-    compiled = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert compiled.returncode == 0, compiled.stderr
+    result = built((required("g++"), "-std=c++20", *warnings, *folders), source, tmp_path / "program")
+    assert result.returncode == 0, result.stdout
     printed = subprocess.run([tmp_path / "program"], capture_output=True, text=True, check=True).stdout
     assert printed == shown
 

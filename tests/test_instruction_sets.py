@@ -8,7 +8,7 @@ import pytest
 
 import adafactor
 import digest
-from cpp_build import configure_tests, required, run, tool
+from cpp_build import built, compiled, configure_tests, required, run, tool
 from digest import CASES
 from sources import PYTHONPATH, ROOT
 
@@ -107,8 +107,8 @@ def test_an_arm_cpu_gives_the_digests(tmp_path):
     )
     program = tmp_path / "program"
     source = ROOT / "tests" / "cpp" / "print_digests.cpp"
-    built = run(*cross, f"-I{ROOT / 'include'}", source, "-o", program)
-    assert built.returncode == 0, built.stdout
+    result = built((*cross, f"-I{ROOT / 'include'}"), source, program)
+    assert result.returncode == 0, result.stdout
     digest.assert_program_prints_them(emulator, program)
 
 
@@ -118,8 +118,8 @@ def objects(tmp_path_factory):
     folder = tmp_path_factory.mktemp("objects")
     configure_tests(folder)
     targets = [f"adafactor_cpu_{re.sub('[^a-z0-9]', '_', isa)}" for isa in available_isas()]
-    built = run(tool("cmake"), "--build", folder, "--target", *targets)
-    assert built.returncode == 0, built.stdout
+    made = run(tool("cmake"), "--build", folder, "--target", *targets)
+    assert made.returncode == 0, made.stdout
     found = {path.parent.name: path for path in folder.glob("cpu/CMakeFiles/*/kernels.cpp.o")}
     assert len(found) == len(targets)
     return found
@@ -151,7 +151,7 @@ def test_the_objects_share_no_symbol(objects):
 @pytest.mark.parametrize("compiler", ["g++", "clang++"])
 def test_each_weak_symbol_bears_the_tag_of_its_object(compiler, level, tmp_path):
     """With every compiler's own idea of what becomes a symbol: what is inlined at -O3 is one at -O0."""
-    found = run(
+    command = (
         required(compiler),
         "-std=c++20",
         level,
@@ -160,11 +160,8 @@ def test_each_weak_symbol_bears_the_tag_of_its_object(compiler, level, tmp_path)
         "-DADAFACTOR_COMPILED",
         '-DADAFACTOR_CPU_NAME="x86-64-v9"',
         "-DADAFACTOR_ISA_TAG=tag_of_this_object",
-        "-c",
-        ROOT / "src/cpu/kernels.cpp",
-        "-o",
-        tmp_path / "object.o",
     )
+    found = compiled(command, ROOT / "src/cpu/kernels.cpp", tmp_path / "object.o")
     assert found.returncode == 0, found.stdout
     shared = shared_symbols(run(required("nm"), "--demangle", tmp_path / "object.o").stdout)
     assert len(shared) > 10

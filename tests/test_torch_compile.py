@@ -77,20 +77,19 @@ KNOBS = {
 """
 
 
-def execute(backend, script, folder):
-    """What a script assigns to `found`."""
+def execute(backend, script):
+    """What a script assigns to `found`. What Inductor has compiled for an earlier run it uses again."""
     require("torch")
     if backend == "inductor":
         required("g++")
     return found_by(
         f"BACKEND = {backend!r}\n{PREAMBLE}\n{script}",
-        TORCHINDUCTOR_CACHE_DIR=str(folder),
         TORCHINDUCTOR_COMPILE_THREADS="1",
     )
 
 
 @pytest.mark.parametrize("backend", OF_MODELS)
-def test_steps_of_a_compiled_model_have_the_bits_of_those_of_the_model(backend, tmp_path):
+def test_steps_of_a_compiled_model_have_the_bits_of_those_of_the_model(backend):
     """Inductor's gradients are others in the last bits; its steps are held against NumPy's with these."""
     script = """
 found = []
@@ -98,11 +97,11 @@ for knobs in KNOBS.values():
     eager, loop = train(plain, plain, **knobs), train(compiled, plain, **knobs)
     found.append(compare(eager, loop, knobs))
 """
-    assert execute(backend, script, tmp_path) == [[True] * (2 if backend == "inductor" else 4)] * 3
+    assert execute(backend, script) == [[True] * (2 if backend == "inductor" else 4)] * 3
 
 
 @pytest.mark.parametrize("backend", OF_STEPS)
-def test_a_step_in_a_compiled_function_is_that_step(backend, tmp_path):
+def test_a_step_in_a_compiled_function_is_that_step(backend):
     """The graph ends where the step begins; autograd is told of the write as ever."""
     script = """
 found = []
@@ -111,7 +110,7 @@ for knobs in KNOBS.values():
     eager, loop = train(plain, plain, **knobs), train(plain, compiled, **knobs)
     found.append(compare(eager, loop, knobs))
 """
-    assert execute(backend, script, tmp_path) == [[True] * (2 if backend == "inductor" else 4)] * 3
+    assert execute(backend, script) == [[True] * (2 if backend == "inductor" else 4)] * 3
 
 
 # A backward through what was saved before the step would give the gradient at other values.
@@ -146,16 +145,16 @@ found.append(state.iterations)
 """
 
 
-def test_a_compiled_function_cannot_go_back_through_what_a_step_has_changed(tmp_path):
-    assert "has been modified by an inplace operation" in execute("aot_eager", STALE, tmp_path)
+def test_a_compiled_function_cannot_go_back_through_what_a_step_has_changed():
+    assert "has been modified by an inplace operation" in execute("aot_eager", STALE)
 
 
-def test_a_compiled_function_raises_what_a_step_raises(tmp_path):
-    found = execute("aot_eager", RAISING, tmp_path)
+def test_a_compiled_function_raises_what_a_step_raises():
+    found = execute("aot_eager", RAISING)
     assert found == ["grads w", True, "grads w", True, True, 1]
 
 
-def test_update_and_finalize_in_a_compiled_function_are_what_they_are_outside(tmp_path):
+def test_update_and_finalize_in_a_compiled_function_are_what_they_are_outside():
     script = """
 def calls(wrap):
     p = {"w": torch.arange(24.0).reshape(6, 4)}
@@ -171,4 +170,4 @@ def calls(wrap):
 
 found = calls(plain) == calls(compiled)
 """
-    assert execute("aot_eager", script, tmp_path)
+    assert execute("aot_eager", script)

@@ -41,9 +41,13 @@ class CpuBackend final : public Backend {
         decisions_(plan, workspace, kernels),
         team_(team_for(schedule_, threads)) {}
 
-  void update() override { go_through(true); }
+  void update() override { go_through(); }
 
-  void measure() override { go_through(false); }
+  void measure() override {
+    writes_ = false;
+    go_through();
+    writes_ = true;
+  }
 
   void accumulate() override {
     const Wave& all = schedule_.everything();
@@ -62,8 +66,7 @@ class CpuBackend final : public Backend {
 
  private:
   // Each thread goes through the schedule and does its own tasks; after them those that nobody has taken.
-  void go_through(bool writes) {
-    writes_ = writes;
+  void go_through() {
     workspace_.progress.begin(schedule_.stages());
     const int used = on_team(team_, [&](int number) {
       for (const bool takes_all : {false, true}) {

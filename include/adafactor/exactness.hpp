@@ -2,9 +2,6 @@
 // off where a compiler tells of them (abi.hpp, exact_begin.hpp); this finds out about those of compilers that do not.
 #pragma once
 
-#include <cmath>
-#include <limits>
-
 #include "adafactor/abi.hpp"
 #include "adafactor/exact_begin.hpp"
 
@@ -25,28 +22,31 @@ int come_back(T divisor) {
   return count;
 }
 
-// Nothing of it can be computed before the program runs.
+// `unit` is the distance from 1 to the next number. Nothing of it can be computed before the program runs, and nothing
+// is called that other files have, too.
 template <class T>
-bool computes_as_written(int expected_to_come_back) {
+bool computes_as_written(T unit, int expected_to_come_back) {
   volatile T one_at_run_time = 1;
   const T one = one_at_run_time;
-  const T unit = one * std::numeric_limits<T>::epsilon();
+  const T zero = one - one;
   const T next = one + unit;
   const T large = 4 / unit;
-  const T minus_zero = -(one - one);
-  const T nan = std::numeric_limits<T>::infinity() * (one - one);
+  const T minus_zero = -1 * zero;
+  const T infinity = one / zero;
+  const T nan = infinity * zero;
   const bool rounds_products = next * next - (one + 2 * unit) == 0;
   const bool adds_in_order = (large + one) - large == 0;
   const bool divides = come_back(107 * one) == expected_to_come_back;
-  const bool keeps_signs = std::signbit(minus_zero) && !std::signbit(minus_zero + T{0});
-  return rounds_products && adds_in_order && divides && keeps_signs && nan != nan && !std::isfinite(nan);
+  const bool keeps_signs = one / minus_zero < 0 && one / (minus_zero + T{0}) > 0;
+  const bool knows_nan = nan != nan && !(nan - nan == 0) && !(infinity - infinity == 0);
+  return rounds_products && adds_in_order && divides && keeps_signs && knows_nan;
 }
 
 }  // namespace loop_detail
 
 // With the flags of the loops.
 inline bool loops_compute_as_written() {
-  return loop_detail::computes_as_written<float>(50) && loop_detail::computes_as_written<double>(39);
+  return loop_detail::computes_as_written<float>(0x1p-23f, 50) && loop_detail::computes_as_written<double>(0x1p-52, 39);
 }
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS

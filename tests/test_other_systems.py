@@ -27,7 +27,7 @@ int main() {
 @pytest.mark.full
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_the_headers_compile_for_a_system(system, tmp_path):
-    """With the Clang of ziglang and threads of the library's own; on Windows behind <windows.h> and its macros."""
+    """By the Clang of ziglang, with the threads of the library; on Windows behind <windows.h>."""
     if importlib.util.find_spec("ziglang") is None:
         if os.environ.get("ADAFACTOR_REQUIRE_CROSS_COMPILER") == "1":
             pytest.fail("ziglang is not installed (ADAFACTOR_REQUIRE_CROSS_COMPILER=1)")

@@ -15,6 +15,7 @@ import numpy as np
 
 import adafactor
 from adafactor.arrays import as_numpy
+from adafactor.report import NUMBERS
 
 FILE = Path(__file__).parent / "data" / "digest.txt"
 FRACTION_BITS = {"float32": 24, "float64": 53, "float16": 11, "bfloat16": 8}
@@ -38,6 +39,7 @@ class Case:
     digest: str
     calls: int
     spread: Spread
+    of_parameters: Spread
     leaves: tuple[tuple[str, str, tuple[int, ...]], ...]  # dtype of the parameter, of the gradient, shape
     knobs: dict
 
@@ -89,9 +91,19 @@ def in_memory_order(array):
     return array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
 
 
-def digest_of(params, state):
-    """The digest of every parameter, then of every array of the state, leaf by leaf."""
+def numbers_of(report):
+    """What a report says, as one array: the norm of all gradients, then the numbers of each leaf."""
+    columns = [getattr(report, name) for name in NUMBERS]
+    found = np.concatenate([[report.global_grad_norm], np.stack(columns, axis=1).ravel()])
+    found[np.isnan(found)] = np.nan  # one NaN is like another
+    return found
+
+
+def digest_of(params, state, reports):
+    """The digest of the reports, of every parameter, then of every array of the state, leaf by leaf."""
     digest = 0
+    for report in reports:
+        digest = fold(digest, numbers_of(report))
     for array in params.values():
         digest = fold(digest, as_numpy(array))
     for array in state.arrays().values():
@@ -109,7 +121,7 @@ def inputs(case):
             for index, (path, leaf) in enumerate(leaves)
         }
 
-    parameters = tree(1, Spread(-2, 2, 0), 0)
+    parameters = tree(1, case.of_parameters, 0)
     return parameters, [tree(1000 * (call + 1), case.spread, 1) for call in range(case.calls)]
 
 
@@ -118,13 +130,15 @@ def run(case, *, functional=False, params_as=np.array, grads_as=np.array):
     params, gradients = inputs(case)
     params = {path: params_as(array) for path, array in params.items()}
     state = adafactor.init(params, **case.knobs)
+    reports = []
     for gradient in gradients:
         gradient = {path: grads_as(array) for path, array in gradient.items()}
         if functional:
-            params, state, _ = adafactor.update(params, gradient, state)
+            params, state, report = adafactor.update(params, gradient, state)
         else:
-            adafactor.step(params, gradient, state)
-    return digest_of(params, state), state
+            report = adafactor.step(params, gradient, state)
+        reports.append(report)
+    return digest_of(params, state, reports), state
 
 
 def assert_program_prints_them(*command):
@@ -154,14 +168,16 @@ def parse_leaf(text):
 
 def parse_case(line):
     name, digest, calls, numbers_text, leaves, knobs = (field.strip() for field in line.split("|"))
-    exponents, zeros = numbers_text.split()
+    exponents, zeros, *of_parameters = numbers_text.split()
     low, high = exponents.split(":")
+    low_of_parameters, high_of_parameters = (of_parameters or ["-2:2"])[0].split(":")
     pairs = (knob.split("=") for knob in knobs.split())
     return Case(
         name,
         digest,
         int(calls),
         Spread(int(low), int(high), int(zeros)),
+        Spread(int(low_of_parameters), int(high_of_parameters), 0),
         tuple(parse_leaf(leaf) for leaf in leaves.split()),
         {knob: parse_value(value) for knob, value in pairs},
     )

@@ -2,12 +2,14 @@
 // Everything here is arithmetic of integers, so that both languages make the same numbers to the last bit.
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <sstream>
@@ -81,6 +83,7 @@ struct Case {
   std::string expected;
   int calls = 0;
   Spread spread{};
+  Spread of_parameters{-2, 2, 0};
   std::vector<adafactor::LeafSpec> leaves;
   std::vector<adafactor::LeafSpec> gradients;  // the same shapes, in the gradients' types
   adafactor::Config config;
@@ -176,7 +179,10 @@ inline Case parse_case(const std::string& line) {
   std::istringstream(fields[1]) >> result.expected;
   std::istringstream(fields[2]) >> result.calls;
   char colon = 0;
-  std::istringstream(fields[3]) >> result.spread.low >> colon >> result.spread.high >> result.spread.zeros;
+  std::istringstream numbers(fields[3]);
+  numbers >> result.spread.low >> colon >> result.spread.high >> result.spread.zeros;
+  Spread of_parameters{};
+  if (numbers >> of_parameters.low >> colon >> of_parameters.high) result.of_parameters = of_parameters;
   std::istringstream leaves(fields[4]);
   for (std::string leaf; leaves >> leaf;) parse_leaf(leaf, result);
   std::istringstream knobs(fields.size() > 5 ? fields[5] : "");
@@ -212,7 +218,9 @@ class Arrays {
  public:
   explicit Arrays(const std::vector<adafactor::LeafSpec>& leaves) : leaves_(leaves), memory_(leaves.size()) {
     for (std::size_t i = 0; i < leaves.size(); ++i) {
-      memory_[i].resize(static_cast<std::size_t>(count(i) * adafactor::item_size(leaves[i].dtype)));
+      // A view without data would be of a gradient that is absent.
+      const std::int64_t elements = std::max<std::int64_t>(count(i), 1);
+      memory_[i].resize(static_cast<std::size_t>(elements * adafactor::item_size(leaves[i].dtype)));
       const int rank = static_cast<int>(leaves[i].shape.size());
       views_.push_back({memory_[i].data(), leaves[i].dtype, {}, rank, leaves[i].shape.data(), nullptr});
     }
@@ -280,6 +288,21 @@ struct Result {
   int threads = 0;  // the most that a call had
 };
 
+// What a report says: the norm of all gradients, then the numbers of each leaf; one NaN is like another.
+inline std::uint64_t fold_report(std::uint64_t digest, const adafactor::State& state,
+                                 const adafactor::Outcome& outcome) {
+  std::vector<double> numbers{outcome.global_grad_norm};
+  for (std::size_t leaf = 0; leaf < state.plan().leaves().size(); ++leaf) {
+    const adafactor::LeafReport report = adafactor::report(state, leaf, outcome.updated);
+    numbers.insert(numbers.end(),
+                   {report.grad_norm, report.param_rms, report.update_rms, report.clip_factor, report.step_size});
+  }
+  for (double& number : numbers) {
+    if (std::isnan(number)) number = std::numeric_limits<double>::quiet_NaN();
+  }
+  return fold<std::uint64_t>(digest, reinterpret_cast<const std::byte*>(numbers.data()), numbers.size());
+}
+
 // All calls of a case, in place or into other arrays.
 inline Result run(const Case& what, int threads, bool in_place,
                   const adafactor::KernelTable& kernels = adafactor::compiled_kernels()) {
@@ -288,20 +311,22 @@ inline Result run(const Case& what, int threads, bool in_place,
   Arrays first(what.leaves);
   Arrays second(what.leaves);
   Arrays gradients(what.gradients);
-  first.fill(1, Spread{-2, 2, 0});
+  first.fill(1, what.of_parameters);
   Arrays* parameters = &first;
   Arrays* outputs = in_place ? &first : &second;
   const adafactor::LearningRate rate{what.config.learning_rate, false};
   Result result;
+  std::uint64_t digest = 0;
   for (int call = 0; call < what.calls; ++call) {
     gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
     const adafactor::Outcome outcome =
         adafactor::step(state, {parameters->views(), gradients.views(), outputs->views(), &rate, 1}, kernels);
+    digest = fold_report(digest, state, outcome);
     result.threads = std::max(result.threads, outcome.threads);
     std::swap(parameters, outputs);
   }
   adafactor::set_num_threads(0);
-  std::uint64_t digest = parameters->fold_into(0);
+  digest = parameters->fold_into(digest);
   for (const adafactor::LeafPlan& leaf : state.plan().leaves()) {
     for (const adafactor::StateArray& array : leaf.state) {
       if (array.exists()) digest = fold(digest, state.memory() + array.offset, array.count, array.dtype);

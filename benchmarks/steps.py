@@ -27,6 +27,8 @@ CATCHES = {
     "lint": "format, lint, types, a stub that is not the module's",
     "the benchmarks' peers": "nothing: it brings them",
     "benchmarks beside their peers": "a benchmark that another library's version breaks",
+    "a cross-compiler": "nothing: it brings it",
+    "other systems": "a warning of Clang for Windows, macOS, or Linux with musl",
     "compiling": "C++ that takes longer to compile, or more memory, than its limit allows",
     "tests, oldest versions": "a library that pyproject.toml allows and that is too old",
     "tests, newest versions": "a library that has changed since the versions were pinned",

@@ -1,4 +1,4 @@
-"""What an earlier version has saved: states, and an optimizer in Keras' shape, each in the middle of a training.
+"""What an earlier version has saved: states and an optimizer, each in the middle of a training.
 
 `python tests/saved.py FOLDER` writes the files with the installed package. Those in tests/data/saved were
 written by the commit that brought this file, and stay: later versions have to take them.

@@ -39,7 +39,7 @@ def test_it_goes_on_as_one_that_is_put_together_from_its_arrays(name):
     overrides = saved.OVERRIDES if name == "average" else ()
     other = adafactor.init(params, overrides=overrides, **saved.STATES[name])
     held = load(f"{name}.npz")
-    iterations, calls, *updates = held.pop("counters").tolist()
+    _iterations, calls, *updates = held.pop("counters").tolist()
     other.restore(calls, {tuple(key.split(" ", 1)[::-1]): array for key, array in held.items()}, updates)
     results = [adafactor.update(params, saved.numbers(99), each)[:2] for each in (state, other)]
     assert len({str(snapshots.of_state(after)) for _, after in results}) == 1

@@ -1,5 +1,6 @@
 """Trees as JAX' libraries make them: static fields, None where there is no leaf, containers of their own."""
 
+import collections.abc
 import dataclasses
 import functools
 import subprocess
@@ -181,3 +182,56 @@ def test_a_tree_of_known_containers_means_the_same_whatever_is_loaded():
     ]
     paths = "('z', 'a/z', 'a/a/y', 'a/a/x/0', 'a/a/x/1/0', 'o/b', 'o/a')"
     assert said == [f"{paths} False\n", f"{paths} True\n"]
+
+
+class Nested(collections.abc.Mapping):
+    """A mapping that shows the dicts in it as others of its class, and is made of dicts alone."""
+
+    def __init__(self, items):
+        self.items_inside = dict(items)
+        assert not any(isinstance(each, Nested) for each in self.items_inside.values())
+
+    def __getitem__(self, key):
+        value = self.items_inside[key]
+        return Nested(value) if isinstance(value, dict) else value
+
+    def __iter__(self):
+        return iter(self.items_inside)
+
+    def __len__(self):
+        return len(self.items_inside)
+
+
+def _flatten_with_keys(nested):
+    keys = sorted(nested)
+    return [(jax.tree_util.DictKey(key), nested.items_inside[key]) for key in keys], tuple(keys)
+
+
+jax.tree_util.register_pytree_with_keys(
+    Nested, _flatten_with_keys, lambda keys, parts: Nested(zip(keys, parts, strict=True))
+)
+
+
+class Keyless(Nested):
+    """One that JAX knows without its keys."""
+
+
+jax.tree_util.register_pytree_node(
+    Keyless,
+    lambda nested: (tuple(nested.items_inside.values()), tuple(nested.items_inside)),
+    lambda keys, parts: Keyless(zip(keys, parts, strict=True)),
+)
+
+
+@pytest.mark.parametrize("cls", [Nested, Keyless])
+def test_a_mapping_that_jax_knows_is_made_of_what_it_was_made_of(cls):
+    inner = {"w": ones(2, 3), "b": ones(3)} if cls is Nested else ones(2, 3)
+    params = cls({"layer": inner, "alone": ones(2)})
+    state = adafactor.init(params)
+    assert state.paths[-1] == "alone"  # in the order of the mapping
+    new, _, _ = adafactor.update(params, jax.tree.map(jnp.ones_like, params), state)
+    assert type(new) is cls
+    assert jax.tree.structure(new) == jax.tree.structure(params)
+    plain = {"layer": inner, "alone": ones(2)}
+    again, _, _ = adafactor.update(params, jax.tree.map(jnp.ones_like, plain), state)
+    assert all((a == b).all() for a, b in zip(jax.tree.leaves(new), jax.tree.leaves(again), strict=True))

@@ -1,5 +1,8 @@
 """Numbers that are none where a step would spread them: in a parameter, or in what the state has of it."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -73,14 +76,24 @@ def test_the_call_after_that_is_refused_with_every_byte_as_before_until_the_leaf
 
 
 @pytest.mark.parametrize("path", SHAPES)
-def test_new_arrays_are_refused_in_the_same_way(path):
+def test_new_arrays_are_refused_at_once_since_nobody_needs_to_get_them(path):
     params, state = started()
     spoil(params[path])
-    after, state, report = adafactor.update(params, tree(2), state)
-    assert report.nonfinite.any()
-    assert after[path].tobytes() == params[path].tobytes()
-    with pytest.raises(FloatingPointError, match=f"^params {path}: 1 NaN"):
-        adafactor.update(after, tree(3), state)
+    before = everything(params, state)
+    for _ in range(2):
+        with pytest.raises(FloatingPointError, match=rf"^params {path}: 1 NaN"):
+            adafactor.update(params, tree(2), state)
+        assert everything(params, state) == before
+
+
+def test_the_class_refuses_them_too():
+    params = list(tree(0).values())
+    optimizer = adafactor.Adafactor()
+    optimizer.build(params)
+    params, variables = optimizer.stateless_apply(optimizer.variables, list(tree(1).values()), params)
+    spoil(params[1])
+    with pytest.raises(FloatingPointError, match=r"^params 1: 1 NaN"):
+        optimizer.stateless_apply(variables, list(tree(2).values()), params)
 
 
 def test_skip_skips_such_calls_and_propagate_lets_them_through():
@@ -111,12 +124,17 @@ def test_a_moment_that_somebody_has_spoilt_is_found_too(path, kind):
         adafactor.step(params, tree(3), state)
 
 
-def test_without_scale_and_clipping_a_number_that_is_none_stays_where_it_is():
-    params, state = started(scale_parameter=False, clip_threshold=None)
+@pytest.mark.parametrize("clip_threshold", [None, 1.0])
+def test_without_the_scale_of_the_parameter_a_nan_stays_where_it_is(clip_threshold):
+    params, state = started(scale_parameter=False, clip_threshold=clip_threshold)
     spoil(params["matrix"])
     for seed in (2, 3):
-        assert adafactor.step(params, tree(seed), state).updated
+        report = adafactor.step(params, tree(seed), state)
+        assert report.updated
+        assert not report.nonfinite.any()
         assert np.count_nonzero(~np.isfinite(params["matrix"])) == 1
+    unmeasured = clip_threshold is None
+    assert np.isnan(report.param_rms).tolist() == [unmeasured, True, unmeasured]
 
 
 def test_a_window_of_accumulation_ends_with_such_a_leaf_left_alone():
@@ -130,6 +148,62 @@ def test_a_window_of_accumulation_ends_with_such_a_leaf_left_alone():
     assert not adafactor.step(params, tree(5), state).skipped
     with pytest.raises(FloatingPointError, match=r"^params slices: 1 NaN"):
         adafactor.step(params, tree(6), state)
+
+
+def test_a_window_that_such_a_leaf_was_left_out_of_is_forgotten():
+    (params, state), (twins, twin) = (started(gradient_accumulation_steps=2) for _ in range(2))
+    for each, of_each in ((params, state), (twins, twin)):
+        adafactor.step(each, tree(2), of_each)
+        adafactor.step(each, tree(3), of_each)
+    good = params["slices"].copy()
+    spoil(params["slices"])
+    adafactor.step(params, tree(4), state)
+    assert not state.arrays()["slices", "accumulator"].any()
+    params["slices"][...] = good
+    reports = [adafactor.step(params, tree(seed), state) for seed in (5, 6)]
+    expected = (tree(5)["slices"] + tree(6)["slices"]) / 2
+    assert reports[1].grad_norm[2] == pytest.approx(np.linalg.norm(expected.ravel()), rel=1e-5)
+
+
+@pytest.mark.parametrize("path", SHAPES)
+def test_the_average_of_such_a_leaf_begins_again_with_what_it_is_mended_to(path):
+    """On accumulating calls, too, an average moves, before anybody looks at the parameter."""
+    params, state = started(
+        use_ema=True, ema_on="call", ema_overwrite_frequency=4, gradient_accumulation_steps=2
+    )
+    adafactor.step(params, tree(2), state)
+    good = params[path].copy()
+    spoil(params[path])
+    adafactor.step(params, tree(3), state)
+    assert adafactor.step(params, tree(4), state).nonfinite.any()
+    params[path][...] = good
+    for seed in range(5, 11):
+        assert not adafactor.step(params, tree(seed), state).nonfinite.any()
+    assert state.iterations == 5
+    assert all(np.isfinite(p).all() for p in params.values())
+    assert np.isfinite(state.arrays()[path, "average"]).all()
+
+
+def test_a_pickled_state_remembers_that_it_has_left_a_leaf_alone():
+    params, state = started()
+    spoil(params["matrix"])
+    adafactor.step(params, tree(2), state)
+    for other in (pickle.loads(pickle.dumps(state)), copy.deepcopy({"state": state})["state"], state.copy()):
+        with pytest.raises(FloatingPointError, match=r"^params matrix: 1 NaN"):
+            adafactor.step(params, tree(3), other)
+
+
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
+def test_a_loss_scale_does_not_fall_for_a_parameter(on_nonfinite):
+    params = tree(0)
+    spoil(params["vector"])
+    state, loss_scale = adafactor.init(params, on_nonfinite=on_nonfinite), adafactor.DynamicLossScale()
+    if on_nonfinite == "raise":
+        with pytest.raises(FloatingPointError, match=r"^params vector: 1 NaN"):
+            loss_scale.step(params, tree(1), state)
+    else:
+        assert loss_scale.step(params, tree(1), state).skipped
+    assert loss_scale.get_state() == {"scale": 2.0**15, "counter": 0}
 
 
 def test_float16_that_overflows_in_a_step_is_met_by_the_next_one():
@@ -160,4 +234,17 @@ def test_calls_that_are_all_skipped_say_so():
         params, state, _ = adafactor.update(params, bad, state)
     with pytest.warns(UserWarning, match="10 calls in a row") as seen:
         adafactor.update(params, bad, state)
+    assert seen[0].filename == __file__
+
+
+def test_the_warning_of_a_window_names_the_line_that_completes_it():
+    params = {"w": np.ones(3, np.float32)}
+    bad = {"w": np.full(3, 1e30, np.float32)}
+    state = adafactor.init(params, on_nonfinite="skip", gradient_accumulation_steps=4)
+    adafactor.step(params, {"w": np.ones(3, np.float32)}, state)
+    for _ in range(9):
+        adafactor.step(params, bad, state)
+    params["w"][1] = np.nan
+    with pytest.warns(UserWarning, match=r"^params w: not finite, and so 10 calls in a row") as seen:
+        state.complete_window(params)
     assert seen[0].filename == __file__

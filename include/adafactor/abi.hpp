@@ -20,7 +20,8 @@
 #error "adafactor finds gradients that are not finite: compile this file without -ffinite-math-only, or /fp:fast."
 #endif
 
-// GCC lowers this for each of them; what other compilers make of such a flag is switched off where the loops are.
+// GCC sets its mark of IEEE 754 below 2 for each of these flags. Clang is told otherwise where it compiles the headers
+// (exact_begin.hpp).
 #if defined(__GCC_IEC_559) && __GCC_IEC_559 < 2 && !defined(__clang__)
 #error \
     "adafactor computes as IEEE 754 says: compile this file without -funsafe-math-optimizations and what it is made \

@@ -28,7 +28,7 @@ struct LeafReport {
   double update_rms;   // of U before clipping
   double clip_factor;  // what U was multiplied by
   double step_size;    // alpha
-  bool nonfinite;      // G or the sum of its squares is not finite, or P or the state, so that the leaf was left alone
+  bool nonfinite;      // G, or P, or the state, or a sum of their squares is not finite: nothing is done to the leaf
   bool at_floor;       // RMS(P) lies below epsilon_2, which stands in for it
 };
 

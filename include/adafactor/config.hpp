@@ -145,7 +145,7 @@ void visit_knobs(Visitor&& visit) {
   visit("gradient_accumulation_steps", &Config::gradient_accumulation_steps, kAtLeastTwo,
         "this many calls are averaged into one update");
   visit("on_nonfinite", &Config::on_nonfinite, Choices{{"raise", "skip", "propagate"}},
-        "what a NaN or Inf gradient does");
+        "what NaN or Inf in a gradient or a parameter does");
   visit("rounding", &Config::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded");
   visit("seed", &Config::seed, kCount, "of stochastic rounding");
 }

@@ -102,11 +102,11 @@ class Decisions {
     }
   }
 
-  // Whether clipping and scale are numbers: if not, an element that is none, of the parameter or of the state, would
-  // make NaN of the whole leaf.
+  // Whether the factor of clipping and the scale are finite: if not, one NaN or Inf, of the state or of the parameter,
+  // would make NaN of the whole leaf.
   bool can_step(const Leaf& leaf) const {
     return plan_.call().on_nonfinite == OnNonfinite::propagate ||
-           std::isfinite(leaf.update_squares + leaf.parameter_squares);
+           (std::isfinite(leaf.update_squares) && (!leaf.scales_parameter || std::isfinite(leaf.parameter_squares)));
   }
 
   // The squares left float although the gradient is finite.

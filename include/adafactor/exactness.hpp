@@ -22,8 +22,8 @@ int come_back(T divisor) {
   return count;
 }
 
-// `unit` is the distance from 1 to the next number. Nothing of it can be computed before the program runs, and nothing
-// is called that other files have, too.
+// `unit` is the distance from 1 to the next number. Nothing of it can be computed before the program runs. It calls no
+// function of the standard library, of which the program may have a copy that other flags compiled.
 template <class T>
 bool computes_as_written(T unit, int expected_to_come_back) {
   volatile T one_at_run_time = 1;

@@ -119,7 +119,7 @@ struct Leaf {
   bool decays_first = true;
   double ema_momentum = 0;
   bool averages = false;
-  bool starts_average = false;  // the first update: the average becomes the parameter
+  bool starts_average = false;  // the first update, or one after a stop: the average becomes the parameter
   bool overwrites = false;      // the parameter becomes the average
 
   // Found by the phases.

@@ -79,9 +79,9 @@ class Optimizer {
   //
   // Throws Error{role, leaf, expected, found}, where role is "params" or "grads": kind `value` for another number of
   // arrays, another shape, a null pointer, arrays that share memory, no gradient at all; `type` for another dtype;
-  // `buffer` for a parameter whose own elements share memory; `nonfinite` for NaN or Inf in a gradient where
-  // on_nonfinite is `raise`; `busy` while another thread is in here, or was when this process was forked. Error{knob}
-  // for an option out of its range.
+  // `buffer` for a parameter whose own elements share memory; `nonfinite` for NaN or Inf in a gradient or a
+  // parameter where on_nonfinite is `raise`; `busy` while another thread is in here, or was when this process was
+  // forked. Error{knob} for an option out of its range.
   StepReport step(std::initializer_list<ParameterArray> params, std::initializer_list<GradientArray> grads,
                   const StepOptions& options = {}) {
     return step(std::span<const ParameterArray>(params.begin(), params.size()),

@@ -21,6 +21,7 @@ class Workspace;
 struct LeafCount {
   std::int64_t updates = 0;
   bool accumulated = false;  // got a gradient in the running window of accumulation
+  bool stopped = false;      // its last update found NaN or Inf in it, and left it alone
 };
 
 // What Adafactor remembers of the leaves of a plan; all zeros when made. `plan().state_nbytes()` bytes at once, and the
@@ -71,7 +72,6 @@ class State {
   std::int64_t calls = 0;         // that counted
   std::vector<LeafCount> counts;  // of each leaf
   std::int64_t skips = 0;         // calls in a row, the last among them, that were skipped
-  bool stopped = false;           // the last update left a leaf alone that could not be stepped
 
  private:
   std::shared_ptr<const Plan> plan_;
@@ -99,7 +99,6 @@ ADAFACTOR_FUNCTION State::State(const State& other)
       calls(other.calls),
       counts(other.counts),
       skips(other.skips),
-      stopped(other.stopped),
       plan_(other.plan_),
       memory_(detail::allocate_zeros(plan_->state_nbytes())) {
   if (memory_) std::memcpy(memory_.get(), other.memory_.get(), static_cast<std::size_t>(plan_->state_nbytes()));

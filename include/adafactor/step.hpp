@@ -20,7 +20,8 @@ ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool
 ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate);
 
 // One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
-// outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate".
+// outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate". So
+// does a non-finite parameter in the first update, and in one after another that has found it and left its leaf alone.
 ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTable& kernels);
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <vector>
 
@@ -29,6 +30,7 @@ class StepRun {
     mean_ = every ? 1 / static_cast<double>(call.completes ? state.open_calls() : *every) : 1;
     const auto overwrite = plan_.call().ema_overwrite_frequency;
     averages_ = plan_.call().use_ema && (updates_ || plan_.call().ema_on == EmaOn::call);
+    averages_early_ = every && plan_.call().ema_on == EmaOn::call;
     overwrites_ = averages_ && overwrite && (state.updates + 1) % *overwrite == 0;
     multiplier_ = call.grad_multiplier / plan_.call().loss_scale_factor.value_or(1.0);
   }
@@ -52,12 +54,12 @@ class StepRun {
     }
   }
 
-  // At first, and after a call that had to leave a leaf alone, nothing is written before every leaf was measured: that
-  // takes the arrays through the cache once more, but a number that is none is nearly always there from the beginning.
+  // At first, and after an update that had to leave a leaf alone, nothing is written before every leaf was measured.
+  // That reads the arrays once more, but NaN and Inf in a parameter are nearly always there from the beginning.
   void update(Backend& backend) {
-    if (plan_.call().on_nonfinite != OnNonfinite::propagate && (state_.updates == 0 || state_.stopped)) {
+    if (looks_at_parameters()) {
       backend.measure();
-      if (any_stopped()) workspace_.finite = false;
+      if (any_leaf([](const Leaf& leaf) { return leaf.stopped; })) workspace_.finite = false;
       if (!goes()) return;
       prepare_leaves();
     }
@@ -83,10 +85,13 @@ class StepRun {
     state_.calls += counted_;
     if (!updates_) return;
     ++state_.updates;
-    state_.stopped = any_stopped();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      if (workspace_.leaves[i].action == Action::update) ++state_.counts[i].updates;
-      state_.counts[i].accumulated = false;
+      const Leaf& leaf = workspace_.leaves[i];
+      LeafCount& count = state_.counts[i];
+      if (leaf.action == Action::update) ++count.updates;
+      if (leaf.stopped) forget(leaf);
+      if (leaf.judged) count.stopped = leaf.stopped;
+      count.accumulated = false;
     }
   }
 
@@ -112,9 +117,25 @@ class StepRun {
   static bool is_nonfinite(const Leaf& leaf) { return leaf.stopped || !std::isfinite(leaf.gradient_squares); }
 
  private:
-  bool any_stopped() const {
-    return std::any_of(workspace_.leaves.begin(), workspace_.leaves.end(),
-                       [](const Leaf& leaf) { return leaf.stopped; });
+  template <class Condition>
+  bool any_leaf(const Condition& condition) const {
+    return std::any_of(workspace_.leaves.begin(), workspace_.leaves.end(), condition);
+  }
+
+  bool looks_at_parameters() const {
+    if (plan_.call().on_nonfinite == OnNonfinite::propagate) return false;
+    const auto stopped = [](const LeafCount& count) { return count.stopped; };
+    if (state_.updates > 0 && std::none_of(state_.counts.begin(), state_.counts.end(), stopped)) return false;
+    return any_leaf([](const Leaf& leaf) { return leaf.measures(); });
+  }
+
+  // Of a leaf that its update left alone, what the calls of the window have gathered is forgotten, and an average that
+  // has moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
+  void forget(const Leaf& leaf) const {
+    const std::int64_t size = leaf.size() * item_size(leaf.arithmetic);
+    for (void* array : {leaf.after.accumulator, averages_early_ ? leaf.after.average : nullptr}) {
+      if (array) std::memset(array, 0, static_cast<std::size_t>(size));
+    }
   }
 
   // Walks are costly beside the step of a small leaf, so that none is made twice or in vain. Returns the next leaf's
@@ -180,8 +201,9 @@ class StepRun {
     leaf.noise.update = static_cast<std::uint64_t>(state_.counts[index].updates + 1);
     leaf.weight_decay = config.weight_decay.value_or(0);
     if (config.weight_decay_on == WeightDecayOn::learning_rate) leaf.weight_decay *= scalars.learning_rate;
-    leaf.averages = averages_;
-    leaf.starts_average = state_.updates == 0;
+    const bool was_forgotten = averages_early_ && state_.counts[index].stopped;
+    leaf.averages = averages_ && (updates_ || !was_forgotten);
+    leaf.starts_average = state_.updates == 0 || was_forgotten;
     leaf.overwrites = overwrites_;
   }
 
@@ -204,6 +226,7 @@ class StepRun {
   double multiplier_;     // of the gradients, but for the sign of a leaf that is maximized
   bool updates_;
   bool averages_;
+  bool averages_early_;  // also on calls that only accumulate
   bool overwrites_;
 };
 

@@ -88,7 +88,7 @@ def step(
             learning rate that is negative or not finite.
         TypeError: an array of the wrong kind or dtype.
         BufferError: a parameter that cannot be written: read-only, a copy, of JAX.
-        FloatingPointError: a gradient with NaN or Inf under `on_nonfinite="raise"`.
+        FloatingPointError: a gradient, or a parameter, with NaN or Inf under `on_nonfinite="raise"`.
         RuntimeError: the state is in use, or was when this process was forked.
 
     Source: Shazeer and Stern 2018, arXiv:1804.04235, algorithms 4 to 6; `keras.optimizers.Adafactor`.

@@ -120,9 +120,18 @@ def run(
         knobs = state.config
         may_be_written = knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps
         _mark_written(leaves, frozenset(() if may_be_written else absent))
-    if report.skipped and raises:
+    if nonfinite_leaf >= 0 and _is_told(state, report, nonfinite_leaf, raises, outputs is leaves):
         _tell_of_nonfinite(state, report, nonfinite_leaf, leaves, gradients, depth)
     return report
+
+
+def _is_told(state: Steppable, report: StepReport, leaf: int, raises: bool, in_place: bool) -> bool:
+    """Whether more has to be said of what is not finite than the report says."""
+    if not report.skipped:
+        # A leaf was left alone, in new arrays that nobody needs to get.
+        return not in_place and state.config.on_nonfinite == "raise"
+    # A scale of the loss has its own way with gradients, and none with parameters.
+    return raises or math.isfinite(report.grad_norm[leaf])
 
 
 def _mark_written(leaves: list[Any], untouched: Collection[int]) -> None:
@@ -164,7 +173,7 @@ def _tell_of_nonfinite(
     more = int(report.nonfinite.sum()) - 1
     also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
     raise FloatingPointError(
-        f"{where}: {_nonfinite(role, array)}{also}; nothing was changed; "
+        f"{where}: {_text_of_nonfinite(role, array)}{also}; nothing was changed; "
         'on_nonfinite="skip" skips such a call, "propagate" lets it through'
     )
 
@@ -180,7 +189,7 @@ def _warn_of_skips(count: int, where: str, depth: int) -> None:
         )
 
 
-def _nonfinite(role: str, array: Any) -> str:
+def _text_of_nonfinite(role: str, array: Any) -> str:
     values = np.empty(0) if array is None else _numbers(as_numpy(array))
     nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     if nan or infinite:

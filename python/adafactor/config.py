@@ -80,9 +80,9 @@ class Config:
         loss_scale_factor: above 0. Gradients are divided by it. None: 1. Default: None.
         gradient_accumulation_steps: at least 2. That many calls are averaged into one update. None: every
             call is one. Default: None.
-        on_nonfinite: what a gradient with NaN or Inf does: "raise" (nothing is changed), "skip" (nothing is
-            changed and the report says so), "propagate" (it goes through, as in other optimizers). Default:
-            "raise".
+        on_nonfinite: what NaN or Inf in a gradient does, or in a parameter: "raise" (nothing is changed),
+            "skip" (nothing is changed and the report says so), "propagate" (it goes through, as in other
+            optimizers). Default: "raise".
         rounding: of parameters stored in 16 bits: "nearest" (ties to even) loses an update that is smaller
             than half a unit of its parameter; "stochastic" rounds up as often as the rest is of a unit, so
             that such updates add up. Default: "nearest".

@@ -97,6 +97,15 @@ def kind_of(value: Any) -> str:
     return kind
 
 
+def _is_made_by_jax(value: Any, kind: str) -> bool:
+    """Whether JAX makes such a container anew: one of its own, a mapping or dataclass that it knows."""
+    if kind == "dict":
+        # Not one that was registered without its keys.
+        known = not isinstance(value, dict) and pytrees.is_registered(value)
+        return known and pytrees.children(value).keys() == set(value)
+    return kind == NODE or (kind == "dataclass" and pytrees.is_registered(value))
+
+
 @functools.lru_cache(maxsize=512)
 def _field_names(cls: Any) -> tuple[str, ...]:
     return tuple(field.name for field in dataclasses.fields(cls))
@@ -105,7 +114,11 @@ def _field_names(cls: Any) -> tuple[str, ...]:
 def read(value: Any, kind: str) -> Contents:
     """A copy of what a container of a kind holds. What the container raises passes through."""
     if kind == "dict":
-        return dict(value) if type(value) is dict else {key: value[key] for key in value}
+        if type(value) is dict:
+            return dict(value)
+        # A mapping may show what it holds in another form; that of JAX is what it can be made of again.
+        held = pytrees.children(value) if _is_made_by_jax(value, kind) else value
+        return {key: held[key] for key in value}
     if kind == "namedtuple":
         return dict(zip(type(value)._fields, value, strict=True))
     if kind == "dataclass":
@@ -147,7 +160,7 @@ def rebuild(value: Any, kind: str, parts: dict[Any, Any] | list[Any]) -> Any:
         return None
     if type(value) in (dict, list):
         return parts
-    if kind == NODE or (kind == "dataclass" and pytrees.is_registered(value)):
+    if _is_made_by_jax(value, kind):
         return pytrees.with_children(value, cast(dict[Any, Any], parts))
     if kind == "dataclass":
         return _new_dataclass(value, cast(dict[str, Any], parts))

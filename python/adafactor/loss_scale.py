@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
+import numpy as np
+
 from adafactor.call import run
 from adafactor.config import exact_whole_number, real_number
 from adafactor.report import StepReport
@@ -111,12 +113,13 @@ class DynamicLossScale:
             learning_rate: as for `adafactor.step`.
 
         Returns:
-            A `StepReport`; `skipped` says that the scale has halved.
+            A `StepReport`; where it is `skipped` for a gradient the scale has halved.
 
         Raises:
             ValueError: the state has `on_nonfinite="propagate"`, so that nobody would see the overflow, or a
                 `loss_scale_factor`, so that the gradients would be divided twice.
-            Exception: what `adafactor.step` raises besides FloatingPointError; the scale stays then.
+            Exception: what `adafactor.step` raises, FloatingPointError for a parameter alone; the scale stays
+                then.
         """
         require_state(state)
         if state.config.on_nonfinite == "propagate":
@@ -128,7 +131,9 @@ class DynamicLossScale:
             leaves = state.tree.leaves(params, "params")
             gradients = state.tree.leaves(grads, "grads", allow_none=True)
             report = run(state, leaves, leaves, gradients, multiplier, learning_rate, raises=False)
-        self._advance(not report.skipped)
+        overflows = bool((report.nonfinite & ~np.isfinite(report.grad_norm)).any())
+        if overflows or not report.skipped:
+            self._advance(not overflows)
         return report
 
     def advance(self, finite: bool) -> None:

@@ -95,7 +95,7 @@ class State:
     @property
     def leaf_updates(self) -> list[int]:
         """Updates of each leaf, in the order of `paths`; they differ where gradients were missing."""
-        return [updates for updates, _ in self._core.counts]
+        return [updates for updates, _, _ in self._core.counts]
 
     @property
     def nbytes(self) -> int:
@@ -205,7 +205,7 @@ class State:
 
     def complete_leaves(self, leaves: list[Any], outputs: list[Any], twin: str = "") -> StepReport:
         """The same for arrays in the order of `paths`; the caller holds the state."""
-        return run(self, leaves, outputs, [None] * len(leaves), completes=True, twin=twin)
+        return run(self, leaves, outputs, [None] * len(leaves), completes=True, twin=twin, depth=2)
 
     def drop_window(self) -> None:
         """Forget the calls of an open window of accumulation; without one do nothing.
@@ -342,7 +342,7 @@ class State:
                 own[key][...] = array
             gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
             self._core.updates, self._core.calls = calls // window, calls
-            self._core.counts = list(zip(counts, gathered, strict=True))
+            self._core.counts = [(n, has, False) for n, has in zip(counts, gathered, strict=True)]
 
     def set_learning_rate(self, learning_rate: Any) -> None:
         """Go on with another learning rate than the config has; everything else stays.
@@ -401,6 +401,7 @@ class State:
                 "updates": self._core.updates,
                 "calls": self._core.calls,
                 "counts": self._core.counts,
+                "skips": self._core.skips,
             }
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
@@ -411,7 +412,11 @@ class State:
         self._core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
         self._core.updates = kept["updates"]
         self._core.calls = kept["calls"]
-        self._core.counts = kept["counts"]
+        # The first versions kept two numbers of each leaf, and no skips.
+        self._core.counts = [
+            (updates, gathered, *(rest or [False])) for updates, gathered, *rest in kept["counts"]
+        ]
+        self._core.skips = kept.get("skips", 0)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse to set what a state does not have: it would change nothing."""

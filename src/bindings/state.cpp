@@ -2,12 +2,16 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 
 #include "bindings.hpp"
 
 namespace adafactor::bindings {
 
 namespace {
+
+// The counters of a leaf as Python has them.
+using Count = std::tuple<std::int64_t, bool, bool>;
 
 // The axes of the leaf that an array of this kind has, in the leaf's order.
 bool has_axis(StateKind kind, const Layout& layout, int axis) {
@@ -97,8 +101,9 @@ void bind_state(py::module_& m) {
       .def_property_readonly(
           "threads", [](const StateObject& object) { return object.threads; },
           "The most threads that a region of the last step had.")
-      .def_property_readonly(
+      .def_property(
           "skips", [](const StateObject& object) { return object.state.skips; },
+          [](StateObject& object, std::int64_t skips) { object.state.skips = skips; },
           "How many calls in a row, the last among them, were skipped.")
       .def("array", &array_of, py::arg("leaf"), py::arg("kind"), "One array of the state, without a copy, or None.")
       .def("memory", &memory_of, "All arrays of the state as bytes, without a copy.")
@@ -111,16 +116,20 @@ void bind_state(py::module_& m) {
       .def_property(
           "counts",
           [](const StateObject& object) {
-            std::vector<std::pair<std::int64_t, bool>> counts;
-            for (const LeafCount& count : object.state.counts) counts.emplace_back(count.updates, count.accumulated);
+            std::vector<Count> counts;
+            for (const LeafCount& count : object.state.counts) {
+              counts.emplace_back(count.updates, count.accumulated, count.stopped);
+            }
             return counts;
           },
-          [](StateObject& object, const std::vector<std::pair<std::int64_t, bool>>& counts) {
+          [](StateObject& object, const std::vector<Count>& counts) {
             for (std::size_t i = 0; i < object.state.counts.size(); ++i) {
-              object.state.counts[i] = {counts.at(i).first, counts.at(i).second};
+              const auto& [updates, accumulated, stopped] = counts.at(i);
+              object.state.counts[i] = {updates, accumulated, stopped};
             }
           },
-          "(updates, whether a gradient is in the running window) of each leaf.");
+          "(updates, whether a gradient is in the running window, whether the last update left it alone) of each "
+          "leaf.");
 }
 
 }  // namespace adafactor::bindings

@@ -43,12 +43,13 @@ def _increment_version(tensors: Any) -> None:
 
 
 def is_sole(leaf: Any) -> bool:
-    """Whether torch itself owns the memory, and no other tensor has it; False where torch does not tell."""
+    """Whether the memory is torch's, and of no other tensor or process; False where torch does not tell."""
     try:
         storage = leaf.untyped_storage()
         # The tensor has it, and `storage`.
         holders = torch._C._storage_Use_Count(storage._cdata)
-        return bool(storage.resizable() and leaf._use_count() == 1 and holders == 2)
+        own = storage.resizable() and not storage.is_shared()
+        return bool(own and leaf._use_count() == 1 and holders == 2)
     except (AttributeError, RuntimeError, TypeError):
         return False
 

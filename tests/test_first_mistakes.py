@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import adafactor
-from adafactor import config
+from adafactor import config, hints
 from peers import require
 
 ARRAY = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
@@ -273,7 +273,7 @@ def test_every_argument_of_a_peer_is_a_knob_or_has_an_answer(peer):
     package, _, name = peer.rpartition(".")
     arguments = set(inspect.signature(getattr(require(package), name)).parameters)
     assert len(arguments) > 5
-    unanswered = arguments - set(config._KINDS) - set(config._ELSEWHERE) - set(config._IN_WORDS)
+    unanswered = arguments - set(config._KINDS) - set(hints.ELSEWHERE) - set(hints.IN_WORDS)
     assert unanswered == {"params"} & arguments
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -12,7 +11,6 @@ from numpy.typing import NDArray
 from adafactor import presets
 from adafactor.call import finished, new_like, run
 from adafactor.config import rate_of_call
-from adafactor.paths import at
 from adafactor.patterns import pattern_of_path
 from adafactor.plan import describe_leaves
 from adafactor.rates import AssignableRate
@@ -363,9 +361,10 @@ class Adafactor(Saving):
         if isinstance(grads, list) and not grads:
             return self._state.calls if self._state else 0
         if variables is None:
-            gradients = self._built("apply").tree.leaves(grads, "grads", allow_none=True)
+            built = self._built("apply")
+            gradients = built.tree.leaves(grads, "grads", allow_none=True)
             handed = None
-            self._warn_of_unseen(depth=2)
+            self._variables.warn_of_unseen(built.paths, depth=2)
         else:
             handed, given = self._match(grads, as_list(variables))
             gradients = [None] * len(self._variables.leaves)
@@ -375,20 +374,6 @@ class Adafactor(Saving):
         with state.in_use():
             run(state, leaves, leaves, gradients, handed=handed, twin="stateless_apply", depth=2)
         return state.calls
-
-    def _warn_of_unseen(self, depth: int) -> None:
-        """A model whose arrays were replaced would not learn."""
-        unseen = self._variables.unseen()
-        if unseen:
-            assert self._state
-            named = ", ".join(at("variables", self._state.paths[index]) for index in unseen[:3])
-            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
-            warnings.warn(
-                f"{named}{more}: nobody but the optimizer has these arrays any more, so that nobody sees the "
-                "update; if the model has others in their place, build(variables) takes those",
-                UserWarning,
-                stacklevel=2 + depth,
-            )
 
     def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:
         """Which variables these are, and their gradients; builds the optimizer if that has not been done."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from adafactor.config import Config, real_number, refuse_unknown
+from adafactor.config import Config, real_number
+from adafactor.hints import refuse_unknown
 
 __all__ = ["keras"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,10 +59,22 @@ class Variables:
             places[index] = path
         return list(places)
 
-    def unseen(self) -> list[int]:
-        """The index of each array that nobody but this object can reach."""
+    def warn_of_unseen(self, paths: Sequence[str], depth: int) -> None:
+        """Warn of arrays that nobody but this object can reach: a model that has others would not learn.
+
+        `depth` functions stand between the user's line and this one.
+        """
         alone = _core.places_held_alone(self.leaves)
-        return [index for index in alone if library_of(self.leaves[index]).is_sole(self.leaves[index])]
+        unseen = [index for index in alone if library_of(self.leaves[index]).is_sole(self.leaves[index])]
+        if unseen:
+            named = ", ".join(at("variables", paths[index]) for index in unseen[:3])
+            more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
+            warnings.warn(
+                f"{named}{more}: nobody but the optimizer has these arrays any more, so that nobody sees the "
+                "update; if the model has others in their place, build(variables) takes those",
+                UserWarning,
+                stacklevel=2 + depth,
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         """The arrays alone: copies lie elsewhere."""

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "adafactor/call.hpp"
 #include "adafactor/kernel_table.hpp"
@@ -14,6 +15,9 @@ namespace adafactor::inline ADAFACTOR_ABI {
 
 // What the last call found out about a leaf, for as long as the state makes no other. `updated` is that call's outcome.
 ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated);
+
+// The same of all leaves.
+ADAFACTOR_FUNCTION std::vector<LeafReport> reports(const State& state, bool updated);
 
 // The scalars that were in force in the last call: those of the first row of knobs, with `rate` for its learning rate.
 // beta_2 and rho are NaN where nothing was updated.

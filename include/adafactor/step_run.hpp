@@ -230,15 +230,13 @@ class StepRun {
   bool overwrites_;
 };
 
-}  // namespace detail
-
-ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated) {
+// What a call found out about a leaf, in whatever floating-point environment the caller is.
+inline LeafReport report_of(const Leaf& leaf, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
-  const Leaf& leaf = state.last_workspace().leaves[index];
   LeafReport report{nothing, nothing, nothing, nothing, nothing, false, false};
   if (leaf.judged) {
     report.grad_norm = leaf.rest_of_mean * std::sqrt(leaf.gradient_squares);
-    report.nonfinite = detail::StepRun::is_nonfinite(leaf);
+    report.nonfinite = StepRun::is_nonfinite(leaf);
   }
   if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
   const double size = static_cast<double>(leaf.size());
@@ -252,7 +250,23 @@ ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool
   return report;
 }
 
+}  // namespace detail
+
+ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated) {
+  const detail::DefaultFloatingPoint environment;
+  return detail::report_of(state.last_workspace().leaves[index], updated);
+}
+
+ADAFACTOR_FUNCTION std::vector<LeafReport> reports(const State& state, bool updated) {
+  const detail::DefaultFloatingPoint environment;
+  std::vector<LeafReport> found;
+  found.reserve(state.plan().leaves().size());
+  for (const Leaf& leaf : state.last_workspace().leaves) found.push_back(detail::report_of(leaf, updated));
+  return found;
+}
+
 ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {
+  const detail::DefaultFloatingPoint environment;
   const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
   Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
   if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();

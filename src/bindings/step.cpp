@@ -91,20 +91,22 @@ struct GiveBack {
 
 // Of each leaf a column of five numbers, and one of two marks: whether it is not finite, and at its floor.
 std::pair<py::array_t<double>, py::array_t<bool>> reports_of(const State& state, const Outcome& outcome) {
-  const auto count = static_cast<py::ssize_t>(state.plan().leaves().size());
+  const std::vector<LeafReport> found = reports(state, outcome.updated);
+  const auto count = static_cast<py::ssize_t>(found.size());
   py::array_t<double> table({py::ssize_t{5}, count});
   py::array_t<bool> marks({py::ssize_t{2}, count});
   auto cells = table.mutable_unchecked<2>();
   auto marked = marks.mutable_unchecked<2>();
-  for (py::ssize_t i = 0; i < count; ++i) {
-    const LeafReport found = report(state, static_cast<std::size_t>(i), outcome.updated);
-    cells(0, i) = found.grad_norm;
-    cells(1, i) = found.param_rms;
-    cells(2, i) = found.update_rms;
-    cells(3, i) = found.clip_factor;
-    cells(4, i) = found.step_size;
-    marked(0, i) = found.nonfinite;
-    marked(1, i) = found.at_floor;
+  py::ssize_t i = 0;
+  for (const LeafReport& report : found) {
+    cells(0, i) = report.grad_norm;
+    cells(1, i) = report.param_rms;
+    cells(2, i) = report.update_rms;
+    cells(3, i) = report.clip_factor;
+    cells(4, i) = report.step_size;
+    marked(0, i) = report.nonfinite;
+    marked(1, i) = report.at_floor;
+    ++i;
   }
   return {std::move(table), std::move(marks)};
 }

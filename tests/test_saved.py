@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -62,3 +64,28 @@ def test_the_store_and_the_list_of_an_optimizer_go_in():
         optimizer.apply(saved.numbers(99))
         optimizers.append([params["dense/kernel"].tobytes(), *(a.tobytes() for a in optimizer.variables)])
     assert optimizers[0] == optimizers[1]
+
+
+SAVES = """
+import sys
+import numpy as np
+import adafactor
+{imports}
+w = np.ones((3, 4), np.float32)
+optimizer = adafactor.Adafactor(beta_1=0.9, momentum_dtype="bfloat16")
+optimizer.apply([np.full((3, 4), 0.3, np.float32)], [w])
+store = {{}}
+optimizer.save_own_variables(store)
+np.savez(sys.argv[1], **store)
+"""
+
+
+def test_a_momentum_in_bfloat16_is_stored_alike_whether_or_not_ml_dtypes_is_loaded(tmp_path):
+    stores = []
+    for imports in ("import ml_dtypes", "assert 'ml_dtypes' not in sys.modules"):
+        path = tmp_path / f"{len(stores)}.npz"
+        subprocess.run([sys.executable, "-c", SAVES.format(imports=imports), str(path)], check=True)
+        with np.load(path) as file:
+            stores.append({key: (a.dtype.str, a.tobytes()) for key, a in file.items()})
+    assert stores[0] == stores[1]
+    assert "<u2" in {dtype for dtype, _ in stores[0].values()}

@@ -46,14 +46,14 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
             reading._core.check_params(leaves)
             reading._core.check_params(leaves)  # for the gradients, tensors of the same shapes and dtype
 
-    summary, _, *found = core_step()
+    summary, _, found = core_step()
     return {
         "gather": lambda: {name: parameter.grad for name, parameter in named.items()},
         "flatten": lambda: (tree.leaves(named, "params"), tree.leaves(given, "grads", allow_none=True)),
         "read": read,
         "core": core_step,
         "count": lambda: library.mark_written(leaves),
-        "report": lambda: make_report(summary, state.paths, *found),
+        "report": lambda: make_report(summary, state.paths, found),
         "whole": lambda: adafactor.step(named, given, state),
     }
 

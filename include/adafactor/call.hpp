@@ -32,6 +32,17 @@ struct LeafReport {
   bool at_floor;       // RMS(P) lies below epsilon_2, which stands in for it
 };
 
+// Where the reports of all leaves go, number by number.
+struct ReportColumns {
+  double* grad_norm;
+  double* param_rms;
+  double* update_rms;
+  double* clip_factor;
+  double* step_size;
+  bool* nonfinite;
+  bool* at_floor;
+};
+
 // What one call did. The numbers of each leaf are in the state's workspace until the next call.
 struct Outcome {
   bool updated = false;

@@ -11,6 +11,7 @@
 #include "adafactor/abi.hpp"
 #include "adafactor/dtype.hpp"
 #include "adafactor/layout.hpp"
+#include "adafactor/pages.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
@@ -59,6 +60,10 @@ struct LeafPlan {
     const std::int64_t rows = col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
     const std::int64_t cols = row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0;
     return layout.factored ? rows + cols : 0;
+  }
+  // Whether all rows of the parameter begin at the same place of a page, as those of its factors do.
+  bool rows_fill_pages() const {
+    return layout.factored && spec.dtype == arithmetic && layout.cols * item_size(arithmetic) % kPageBytes == 0;
   }
 };
 

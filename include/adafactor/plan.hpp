@@ -190,6 +190,7 @@ class Plan {
         leaf.row_moment = place(leaf.layout.slices * leaf.layout.rows);
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
+        if (leaf.rows_fill_pages()) place(kPageBytes / item_size(arithmetic));
         if (leaf.layout.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
         // The factors of short rows are read by whole registers, past the last one: not into what others write.
         if (leaf.layout.cols < kLanes) place(kLanes);

@@ -13,6 +13,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/floating_point.hpp"
 #include "adafactor/inputs.hpp"
+#include "adafactor/pages.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/workspace.hpp"
 
@@ -44,6 +45,7 @@ class StepRun {
     workspace_.finite = true;
     workspace_.threads = 0;
     workspace_.scaled_squares = 0;
+    was_stopped_ = false;
     Axis* axes = workspace_.axes.data();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const LeafPlan& plan = plan_.leaves()[i];
@@ -124,8 +126,7 @@ class StepRun {
 
   bool looks_at_parameters() const {
     if (plan_.call().on_nonfinite == OnNonfinite::propagate) return false;
-    const auto stopped = [](const LeafCount& count) { return count.stopped; };
-    if (state_.updates > 0 && std::none_of(state_.counts.begin(), state_.counts.end(), stopped)) return false;
+    if (state_.updates > 0 && !was_stopped_) return false;
     return any_leaf([](const Leaf& leaf) { return leaf.measures(); });
   }
 
@@ -148,6 +149,10 @@ class StepRun {
     leaf.parameter = make_walk(parameter, plan.layout, axes);
     const bool in_place = output.data == parameter.data && output.strides == parameter.strides;
     leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
+    if (plan.rows_fill_pages()) {
+      std::byte* place = workspace_.moments() + plan.col_factor;
+      leaf.col_factor = place + items_apart(place, output.data);
+    }
     leaf.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
     if (leaf.rounds_by_noise) {
       const TensorView in_order{nullptr, plan.spec.dtype, {}, parameter.rank, plan.spec.shape.data(), nullptr};
@@ -156,7 +161,7 @@ class StepRun {
     return axes + 4 * room;
   }
 
-  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index) const {
+  void choose_action(Leaf& leaf, const LeafPlan& plan, std::size_t index) {
     const bool present = call_.gradients[index].data != nullptr;
     const bool window = plan_.call().gradient_accumulation_steps.has_value();
     leaf.action = Action::keep;
@@ -166,6 +171,7 @@ class StepRun {
       leaf.action = Action::update;
     }
     leaf.judged = leaf.action != Action::keep;
+    was_stopped_ = was_stopped_ || state_.counts[index].stopped;
     leaf.stopped = false;
     leaf.gradient_squares = 0;
     const Config& config = plan_.knobs_of(plan);
@@ -228,6 +234,7 @@ class StepRun {
   bool averages_;
   bool averages_early_;  // also on calls that only accumulate
   bool overwrites_;
+  bool was_stopped_ = false;  // some leaf, by the last update that looked at it
 };
 
 // What a call found out about a leaf, in whatever floating-point environment the caller is.
@@ -257,12 +264,20 @@ ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool
   return detail::report_of(state.last_workspace().leaves[index], updated);
 }
 
-ADAFACTOR_FUNCTION std::vector<LeafReport> reports(const State& state, bool updated) {
+ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const ReportColumns& columns) {
   const detail::DefaultFloatingPoint environment;
-  std::vector<LeafReport> found;
-  found.reserve(state.plan().leaves().size());
-  for (const Leaf& leaf : state.last_workspace().leaves) found.push_back(detail::report_of(leaf, updated));
-  return found;
+  std::size_t i = 0;
+  for (const Leaf& leaf : state.last_workspace().leaves) {
+    const LeafReport report = detail::report_of(leaf, updated);
+    columns.grad_norm[i] = report.grad_norm;
+    columns.param_rms[i] = report.param_rms;
+    columns.update_rms[i] = report.update_rms;
+    columns.clip_factor[i] = report.clip_factor;
+    columns.step_size[i] = report.step_size;
+    columns.nonfinite[i] = report.nonfinite;
+    columns.at_floor[i] = report.at_floor;
+    ++i;
+  }
 }
 
 ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {

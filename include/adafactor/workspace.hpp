@@ -36,6 +36,8 @@ class Workspace {
   double gradient_norm() const { return std::sqrt(scaled_squares) / kNormScale; }
   void add_squares(double squares) { scaled_squares += squares * (kNormScale * kNormScale); }
 
+  std::byte* moments() { return moments_.get(); }
+
   bool finite = true;         // every gradient seen in this call, and the sums of their squares
   double scaled_squares = 0;  // of all leaves, so scaled that their sum stays finite where each leaf's own is
   int threads = 0;            // the most that a region of this call has had

@@ -106,7 +106,7 @@ def run(
             # Before anything is written, since a filter may make an exception of it.
             _warn_of_absent([state.paths[index] for index in told], depth)
     try:
-        summary, nonfinite_leaf, table, marks = state._core.step(
+        summary, nonfinite_leaf, arrays = state._core.step(
             leaves, gradients, outputs, rates, multiplier, completes
         )
     except _core.Error as error:
@@ -114,7 +114,7 @@ def run(
     except MemoryError:
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
-    report = make_report(summary, state.paths, table, marks)
+    report = make_report(summary, state.paths, arrays)
     if outputs is leaves and report.updated:
         # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
         knobs = state.config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -114,20 +115,17 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(StepReport))
 
 
 def make_report(
-    summary: tuple[Any, ...],
-    paths: tuple[str, ...],
-    table: NDArray[np.float64],
-    marks: NDArray[np.bool_],
+    summary: tuple[Any, ...], paths: tuple[str, ...], arrays: Iterable[NDArray[Any]]
 ) -> StepReport:
-    """The report of one call of the core: `summary` has the first six fields, the two others the arrays."""
+    """The report of one call of the core: `summary` is its first six fields, `arrays` those of `PER_LEAF`."""
     report = object.__new__(StepReport)
     # As the dataclass would; that takes a call for each field, which is much of a step of a few small leaves.
-    report.__dict__.update(zip(_FIELDS, (*summary, paths, *table, *marks), strict=True))
+    report.__dict__.update(zip(_FIELDS, (*summary, paths, *arrays), strict=True))
     return report
 
 
 def empty_report(paths: tuple[str, ...]) -> StepReport:
     """The report of a call that did nothing, on leaves of these paths."""
     nan, count = math.nan, len(paths)
-    table, marks = np.full((len(NUMBERS), count), nan), np.zeros((len(MARKS), count), bool)
-    return make_report((False, False, nan, nan, nan, nan), paths, table, marks)
+    arrays = [np.full(count, nan) for _ in NUMBERS] + [np.zeros(count, bool) for _ in MARKS]
+    return make_report((False, False, nan, nan, nan, nan), paths, arrays)

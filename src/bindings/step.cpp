@@ -89,26 +89,16 @@ struct GiveBack {
   ~GiveBack() { lender.give_back(); }
 };
 
-// Of each leaf a column of five numbers, and one of two marks: whether it is not finite, and at its floor.
-std::pair<py::array_t<double>, py::array_t<bool>> reports_of(const State& state, const Outcome& outcome) {
-  const std::vector<LeafReport> found = reports(state, outcome.updated);
-  const auto count = static_cast<py::ssize_t>(found.size());
-  py::array_t<double> table({py::ssize_t{5}, count});
-  py::array_t<bool> marks({py::ssize_t{2}, count});
-  auto cells = table.mutable_unchecked<2>();
-  auto marked = marks.mutable_unchecked<2>();
-  py::ssize_t i = 0;
-  for (const LeafReport& report : found) {
-    cells(0, i) = report.grad_norm;
-    cells(1, i) = report.param_rms;
-    cells(2, i) = report.update_rms;
-    cells(3, i) = report.clip_factor;
-    cells(4, i) = report.step_size;
-    marked(0, i) = report.nonfinite;
-    marked(1, i) = report.at_floor;
-    ++i;
-  }
-  return {std::move(table), std::move(marks)};
+// An array for each number of a report, with a place for each leaf.
+py::tuple reports_of(const State& state, const Outcome& outcome) {
+  const auto count = static_cast<py::ssize_t>(state.plan().leaves().size());
+  py::array_t<double> grad_norm(count), param_rms(count), update_rms(count), clip_factor(count), step_size(count);
+  py::array_t<bool> nonfinite(count), at_floor(count);
+  report_all(state, outcome.updated,
+             {grad_norm.mutable_data(), param_rms.mutable_data(), update_rms.mutable_data(), clip_factor.mutable_data(),
+              step_size.mutable_data(), nonfinite.mutable_data(), at_floor.mutable_data()});
+  return py::make_tuple(std::move(grad_norm), std::move(param_rms), std::move(update_rms), std::move(clip_factor),
+                        std::move(step_size), std::move(nonfinite), std::move(at_floor));
 }
 
 // (updated, skipped, learning rate, beta_2, rho, global norm)
@@ -138,8 +128,8 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   const Outcome outcome = without_gil([&] { return step(object.state, call, compiled_kernels()); });
   arrays.moved = false;
   object.threads = outcome.threads;
-  const auto [table, marks] = reports_of(object.state, outcome);
-  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf, table, marks);
+  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
+                        reports_of(object.state, outcome));
 }
 
 // The checks of a step for parameters alone, which somebody else is going to write or, if not `written`, to read.
@@ -158,8 +148,7 @@ void bind_step(py::module_& m) {
   type.def(
       "step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
       py::arg("grad_multiplier"), py::arg("completes"),
-      "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, table of five rows, marks in "
-      "two rows: which leaves are not finite, and at their floor).");
+      "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, the arrays of its report).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
            "The checks of a step, for parameters alone.");
 }

@@ -1,11 +1,13 @@
 // The plan: tiles cover each leaf once and depend on its shape alone, and the pieces of state and scratch lie side by
 // side.
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "adafactor/pages.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"
 #include "check.hpp"
@@ -142,11 +144,9 @@ void state_arrays_lie_side_by_side() {
 }
 
 void scratch_of_moments_lies_side_by_side() {
-  const std::vector<LeafSpec> leaves{{{3, 5}, DType::float32},
-                                     {{7}, DType::float64},
-                                     {{3, 16}, DType::float32},
-                                     {{2, 3, 5}, DType::float64},
-                                     {{40, 5}, DType::float32}};
+  const std::vector<LeafSpec> leaves{
+      {{3, 5}, DType::float32},  {{7}, DType::float64},       {{3, 16}, DType::float32},    {{2, 3, 5}, DType::float64},
+      {{40, 5}, DType::float32}, {{8, 1024}, DType::float32}, {{2, 8, 512}, DType::float64}};
   const Plan plan(leaves, {Config{}});
   std::vector<Piece> pieces;
   for (const LeafPlan& leaf : plan.leaves()) {
@@ -155,8 +155,10 @@ void scratch_of_moments_lies_side_by_side() {
     const std::int64_t rows = leaf.layout.slices * leaf.layout.rows * item;
     const std::int64_t cols = leaf.layout.slices * leaf.layout.cols * item;
     pieces.push_back({leaf.row_moment, rows});
-    for (const std::int64_t first : {leaf.col_moment, leaf.col_factor}) pieces.push_back({first, cols});
-    std::int64_t end = leaf.col_factor + cols;
+    pieces.push_back({leaf.col_moment, cols});
+    const std::int64_t factors = cols + (leaf.rows_fill_pages() ? adafactor::kPageBytes : 0);
+    pieces.push_back({leaf.col_factor, factors});
+    std::int64_t end = leaf.col_factor + factors;
     if (leaf.layout.has_small_slices()) {
       pieces.push_back({leaf.row_factor, rows});
       end = leaf.row_factor + rows;
@@ -164,6 +166,27 @@ void scratch_of_moments_lies_side_by_side() {
     if (leaf.layout.cols < 16) pieces.push_back({end, 16 * item});  // a register may be read past the last factor
   }
   fill_memory(pieces, plan.moment_scratch_nbytes());
+}
+
+// Half a page apart, up to a line of the cache, wherever the two lie; and only rows that need it cost a page.
+void factors_lie_away_from_the_parameter() {
+  alignas(adafactor::kLineBytes) std::byte memory[2 * adafactor::kPageBytes];
+  for (std::int64_t array = 0; array < adafactor::kPageBytes; array += 52) {
+    for (const std::int64_t room : {0, 16, 4080}) {
+      const std::int64_t offset = adafactor::items_apart(memory + room, memory + array);
+      CHECK(offset >= 0 && offset < adafactor::kPageBytes && offset % adafactor::kLineBytes == 0);
+      const std::int64_t apart = (array - room - offset + 2 * adafactor::kPageBytes) % adafactor::kPageBytes;
+      CHECK(apart >= adafactor::kPageBytes / 2 && apart < adafactor::kPageBytes / 2 + adafactor::kLineBytes);
+    }
+  }
+  const auto fills = [](Shape shape, DType dtype) {
+    return plan_of({std::move(shape)}, {}, dtype).leaves()[0].rows_fill_pages();
+  };
+  CHECK(fills({8, 1024}, DType::float32));
+  CHECK(fills({8, 512}, DType::float64));
+  CHECK(!fills({8, 1000}, DType::float32));
+  CHECK(!fills({8, 2048}, DType::bfloat16));  // its factors take twice its bytes
+  CHECK(!fills({1024}, DType::float32));
 }
 
 void what_a_plan_refuses() {
@@ -193,6 +216,7 @@ int main() {
   tiles_depend_on_the_shape_alone();
   state_arrays_lie_side_by_side();
   scratch_of_moments_lies_side_by_side();
+  factors_lie_away_from_the_parameter();
   what_a_plan_refuses();
   return check::report();
 }

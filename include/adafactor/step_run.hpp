@@ -151,7 +151,7 @@ class StepRun {
     leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
     if (plan.rows_fill_pages()) {
       std::byte* place = workspace_.moments() + plan.col_factor;
-      leaf.col_factor = place + items_apart(place, output.data);
+      leaf.col_factor = place + bytes_apart(place, output.data);
     }
     leaf.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
     if (leaf.rounds_by_noise) {

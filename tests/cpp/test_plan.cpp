@@ -173,7 +173,7 @@ void factors_lie_away_from_the_parameter() {
   alignas(adafactor::kLineBytes) std::byte memory[2 * adafactor::kPageBytes];
   for (std::int64_t array = 0; array < adafactor::kPageBytes; array += 52) {
     for (const std::int64_t room : {0, 16, 4080}) {
-      const std::int64_t offset = adafactor::items_apart(memory + room, memory + array);
+      const std::int64_t offset = adafactor::bytes_apart(memory + room, memory + array);
       CHECK(offset >= 0 && offset < adafactor::kPageBytes && offset % adafactor::kLineBytes == 0);
       const std::int64_t apart = (array - room - offset + 2 * adafactor::kPageBytes) % adafactor::kPageBytes;
       CHECK(apart >= adafactor::kPageBytes / 2 && apart < adafactor::kPageBytes / 2 + adafactor::kLineBytes);

@@ -2,7 +2,6 @@
 // of it is finite. A second, small pass adds up the tiles of a leaf, in their order, to the means that `factors` needs.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -10,7 +9,6 @@
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
 #include "adafactor/narrow_moments.hpp"
-#include "adafactor/pages.hpp"
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
@@ -45,8 +43,7 @@ class FactoredMoments {
         tile_(tile),
         slice_(slice),
         gradient_(leaf, slice),
-        scale_(static_cast<T>(leaf.gradient_scale())),
-        column_sums_(column_room_ + items_apart(column_room_, leaf.gradient.data)) {}
+        scale_(static_cast<T>(leaf.gradient_scale())) {}
 
   // total + the squares of the slice's part; writes its row and column sums.
   double operator()(double total) {
@@ -139,8 +136,7 @@ class FactoredMoments {
   double total_ = 0;
   double row_sums_[kFewRows];
   double column_totals_[kPanel];
-  alignas(kLineBytes) T column_room_[static_cast<std::size_t>(kPanel + kPageItems<T>)];
-  T* column_sums_;
+  T column_sums_[kPanel];
   T buffer_[kBlock];
 };
 

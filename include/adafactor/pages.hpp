@@ -8,7 +8,10 @@
 
 namespace adafactor::inline ADAFACTOR_ABI {
 
+// What twelve bits tell apart.
 inline constexpr std::int64_t kPageBytes = 4096;
+
+// A line of the cache, on every CPU that matters.
 inline constexpr std::int64_t kLineBytes = 64;
 
 // How far into a room, by lines of the cache and less than a page, its places lie half a page from those of an array.

@@ -16,29 +16,30 @@ enum class ErrorKind : std::uint8_t { value, type, buffer, nonfinite, busy };
 
 // Thrown for a knob out of its range, a shape or dtype that no plan takes, and arrays that do not fit the plan, always
 // before anything was written. `leaf` is an index in the plan's order, -1 where none is meant, and a text is empty
-// where there is nothing to say; `what()` puts them together: "grads leaf 2: shape (3, 4), expected (4, 3)".
+// where there is nothing to say, of those that are known beforehand a literal; `what()` puts them together: "grads leaf
+// 2: shape (3, 4), expected (4, 3)".
 class Error : public std::invalid_argument {
  public:
   struct Facts {
     ErrorKind kind = ErrorKind::value;
-    std::string role = {};  // "params", "grads", "state"; empty where no array is meant
+    const char* role = "";  // "params", "grads", "state"; empty where no array is meant
     std::int64_t leaf = -1;
-    std::string knob = {};
+    const char* knob = "";
     std::string expected = {};
     std::string found = {};
-    std::string other_role = {};  // the second array, where two are meant
+    const char* other_role = "";  // the second array, where two are meant
     std::int64_t other_leaf = -1;
   };
 
   explicit Error(Facts facts);
 
   ErrorKind kind() const { return facts_.kind; }
-  const std::string& role() const { return facts_.role; }
+  std::string role() const { return facts_.role; }
   std::int64_t leaf() const { return facts_.leaf; }
-  const std::string& knob() const { return facts_.knob; }
+  std::string knob() const { return facts_.knob; }
   const std::string& expected() const { return facts_.expected; }
   const std::string& found() const { return facts_.found; }
-  const std::string& other_role() const { return facts_.other_role; }
+  std::string other_role() const { return facts_.other_role; }
   std::int64_t other_leaf() const { return facts_.other_leaf; }
 
  private:
@@ -46,6 +47,9 @@ class Error : public std::invalid_argument {
 
   Facts facts_;
 };
+
+// "7 arrays", of 7 and " arrays".
+ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what);
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
 
@@ -57,15 +61,19 @@ ADAFACTOR_FUNCTION Error::Error(Facts facts) : std::invalid_argument(phrase(fact
 
 ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
   std::string text = facts.role;
-  if (facts.leaf >= 0) text += (text.empty() ? "leaf " : " leaf ") + std::to_string(facts.leaf);
-  if (!facts.knob.empty()) text += (text.empty() ? "" : " ") + facts.knob;
-  if (!text.empty()) text += ": ";
-  text += facts.found;
-  if (!facts.other_role.empty()) text += " " + facts.other_role;
-  if (facts.other_leaf >= 0) text += " leaf " + std::to_string(facts.other_leaf);
-  if (!facts.expected.empty()) text += (facts.found.empty() ? "expected " : ", expected ") + facts.expected;
+  const auto append = [&text](const char* between, const std::string& fact) {
+    if (!fact.empty()) text.append(text.empty() ? "" : between).append(fact);
+  };
+  if (facts.leaf >= 0) append(" ", "leaf " + std::to_string(facts.leaf));
+  append(" ", facts.knob);
+  append(": ", facts.found);
+  append(" ", facts.other_role);
+  if (facts.other_leaf >= 0) append(" ", "leaf " + std::to_string(facts.other_leaf));
+  if (!facts.expected.empty()) append(facts.found.empty() ? ": " : ", ", "expected " + facts.expected);
   return text;
 }
+
+ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what) { return std::to_string(n).append(what); }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI
 

@@ -10,25 +10,25 @@
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
-// The gradient links of the elements from `first` on, in the order of the state.
+// The gradient links of the elements from `first` on, in the order of the state, with or without clipping by value.
 template <class T>
-GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first) {
-  const double limit = leaf.clip_value > 0 ? leaf.clip_value : __builtin_inf();
+GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
+  const double limit = clips && leaf.clip_value > 0 ? leaf.clip_value : __builtin_inf();
   return {leaf.accumulates ? static_cast<const T*>(leaf.before.accumulator) + first : nullptr,
           static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
 }
 
-// buffer <- G, before or after clipping, of n elements of a row from `first` on. Where loops read the row in place, the
+// buffer <- G of n elements of a row from `first` on. Where loops read the row in place, the
 // buffer may be the accumulator itself: each element is read before it is written.
-template <bool clips, class T>
+template <class T>
 void make_gradient(const Row& row, std::int64_t first, std::int64_t n, const GradientLinks<T>& links, T* buffer) {
   if (row.contiguous && has_loops<T>(row.dtype)) {
     with_loops<T>(row.dtype, [&](auto storage) {
       using G = typename decltype(storage)::type;
-      store_gradient<clips>(row.at<const G>(first), links, buffer, n);
+      store_gradient(row.at<const G>(first), links, buffer, n);
     });
   } else {
-    store_gradient<clips>(read_run(row, first, n, buffer), links, buffer, n);
+    store_gradient(read_run(row, first, n, buffer), links, buffer, n);
   }
 }
 
@@ -55,33 +55,27 @@ class Gradient {
   bool in_place_with_links() const { return slice_.in_place<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
 
   // The links of a row's elements from `first` on.
-  GradientLinks<T> links(std::int64_t row, std::int64_t first) const {
-    return gradient_links<T>(leaf_, first_element_ + row * leaf_.cols + first);
+  GradientLinks<T> links(std::int64_t row, std::int64_t first, bool clips = true) const {
+    return gradient_links<T>(leaf_, first_element_ + row * leaf_.cols + first, clips);
   }
 
-  // A run of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock elements).
-  const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    return read<false>(row, first, n, buffer);
-  }
-
-  // A run of G.
-  const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
-    return read<true>(row, first, n, buffer);
-  }
-
- private:
-  template <bool clips>
-  const T* read(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+  // A run of G, or of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock
+  // elements).
+  const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer, bool clips = true) const {
     if (!slice_.exists()) {
       std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-      if (linked_) store_gradient<clips>(buffer, links(row, first), buffer, n);
+      if (linked_) store_gradient(buffer, links(row, first, clips), buffer, n);
       return buffer;
     }
     if (!linked_) return read_run(slice_.row(row), first, n, buffer);
-    make_gradient<clips>(slice_.row(row), first, n, links(row, first), buffer);
+    make_gradient(slice_.row(row), first, n, links(row, first, clips), buffer);
     return buffer;
   }
+  const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    return run(row, first, n, buffer, false);
+  }
 
+ private:
   const Leaf& leaf_;
   Slice slice_;
   std::int64_t first_element_;

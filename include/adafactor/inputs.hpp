@@ -106,8 +106,7 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
     const std::int64_t steps = view.shape[axis] - 1;
     const std::int64_t stride = view.strides[axis] < 0 ? -(view.strides[axis] + 1) : view.strides[axis];
     if (steps > 0 && stride > ((std::numeric_limits<std::int64_t>::max)() / item - reach) / steps) {
-      refuse(ErrorKind::value, "strides within 64 bits",
-             "a stride of " + std::to_string(view.strides[axis]) + " elements");
+      refuse(ErrorKind::value, "strides within 64 bits", "a stride of " + counted(view.strides[axis], " elements"));
     }
     reach += steps * stride;
   }

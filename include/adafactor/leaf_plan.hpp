@@ -61,9 +61,12 @@ struct LeafPlan {
     const std::int64_t cols = row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0;
     return layout.factored ? rows + cols : 0;
   }
-  // Whether all rows of the parameter begin at the same place of a page, as those of its factors do.
-  bool rows_fill_pages() const {
-    return layout.factored && spec.dtype == arithmetic && layout.cols * item_size(arithmetic) % kPageBytes == 0;
+  // Whether all rows of the parameter begin at the same place of a page, as those of its factors do, and a page is no
+  // more than the moments of its rows, so that scratch stays within twice the moments.
+  bool moves_factors() const {
+    const std::int64_t item = item_size(arithmetic);
+    return layout.factored && spec.dtype == arithmetic && layout.cols * item % kPageBytes == 0 &&
+           layout.slices * layout.rows * item >= kPageBytes;
   }
 };
 

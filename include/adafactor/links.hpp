@@ -45,12 +45,11 @@ struct LinkedUpdate {
   }
 };
 
-// buffer <- G before or after clipping, of what is stored as G.
-template <bool clips, class T, class G>
+// buffer <- G, of what is stored as G.
+template <class T, class G>
 void store_gradient(const G* g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto x = links.unclipped(load<T>(g + i, extent), i, extent);
-    store(buffer + i, clips ? links.clip(x) : x, extent);
+    store(buffer + i, links.clip(links.unclipped(load<T>(g + i, extent), i, extent)), extent);
   });
 }
 

@@ -21,10 +21,11 @@ class MemoryCheck {
                      std::span<const TensorView> read);
 
  private:
-  // Which array a region is.
+  // Which array a region is, and where it lies.
   struct Place {
     const char* role;
     std::int64_t leaf;
+    const void* data;
     friend bool operator==(const Place&, const Place&) = default;
   };
 
@@ -41,22 +42,14 @@ class MemoryCheck {
       std::int64_t buffer[kMaxRank];
       std::copy_n(detail::strides_of(view, buffer), view.rank, strides);
       regions_.push_back({view.data, item_size(view.dtype), view.rank, view.shape, strides, written});
-      places_.push_back({role, static_cast<std::int64_t>(i)});
+      places_.push_back({role, static_cast<std::int64_t>(i), view.data});
       strides += view.rank;
     }
     return strides;
   }
 
   // Whether every array lies where it lay when the last check passed; its shape follows from its place.
-  bool same_as_checked() const {
-    if (checked_data_.size() != regions_.size() || checked_strides_ != strides_ || checked_places_ != places_) {
-      return false;
-    }
-    for (std::size_t i = 0; i < regions_.size(); ++i) {
-      if (checked_data_[i] != regions_[i].data) return false;
-    }
-    return true;
-  }
+  bool same_as_checked() const { return checked_strides_ == strides_ && checked_places_ == places_; }
 
   void refuse_overlap(const State& state) {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
@@ -71,7 +64,7 @@ class MemoryCheck {
     const std::int64_t nbytes = state.plan().state_nbytes();
     const std::int64_t stride = 1;
     regions_.push_back({state.memory(), 1, 1, &nbytes, &stride, true});
-    places_.push_back({"the state", -1});
+    places_.push_back({"the state", -1, state.memory()});
     if (const auto pair = finder_.find(regions_)) {
       const bool sure = pair->verdict == Overlap::some;
       throw Error(
@@ -90,7 +83,6 @@ class MemoryCheck {
   std::vector<Place> places_;
   std::vector<std::int64_t> strides_;
   OverlapFinder finder_;
-  std::vector<const void*> checked_data_;
   std::vector<std::int64_t> checked_strides_;
   std::vector<Place> checked_places_;
 };
@@ -112,11 +104,10 @@ ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(const State& state, std::span
   strides = add_regions(gradients, "grads", false, strides);
   add_regions(read, "params", false, strides);
   if (same_as_checked()) return;
-  checked_data_.clear();
+  checked_places_.clear();
   refuse_overlap(state);
-  for (const StridedRegion& region : regions_) checked_data_.push_back(region.data);
-  checked_strides_ = strides_;
-  checked_places_ = places_;
+  checked_strides_.swap(strides_);
+  checked_places_.swap(places_);
 }
 
 }  // namespace adafactor::inline ADAFACTOR_ABI

@@ -36,19 +36,19 @@ const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
   return buffer;
 }
 
-template <class T, bool clips>
-const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
+template <class T>
+const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips) {
   if (leaf.gradient.data && leaf.gradient.whole) {
     const std::int64_t first = range.first * leaf.cols;
     const std::int64_t n = range.count * leaf.cols;
-    make_gradient<clips>(whole_row(leaf.gradient), first, n, gradient_links<T>(leaf, first), buffer);
+    make_gradient(whole_row(leaf.gradient), first, n, gradient_links<T>(leaf, first, clips), buffer);
     return buffer;
   }
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t r = 0; r < count; ++r) {
       T* to = buffer + (offset + r) * leaf.cols;
-      const T* g = clips ? gradient.run(row + r, 0, leaf.cols, to) : gradient.unclipped(row + r, 0, leaf.cols, to);
+      const T* g = gradient.run(row + r, 0, leaf.cols, to, clips);
       if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.cols) * sizeof(T));
     }
   });
@@ -65,10 +65,10 @@ ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange
 }
 
 // The same of G, or of G before it is clipped by value.
-template <class T, bool clips = true>
-ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer) {
+template <class T>
+ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
   if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
-  return loop_detail::make_gradient_rows<T, clips>(leaf, range, buffer);
+  return loop_detail::make_gradient_rows(leaf, range, buffer, clips);
 }
 
 // The factors of each element of one run, and with them the update.

@@ -201,7 +201,7 @@ double narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile) {
   T buffer[kBlock];
   for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
     const T scale = static_cast<T>(leaf.gradient_scale());
-    total = add_squares(read_gradient_rows<T, false>(leaf, rows, buffer), scale, rows.count * leaf.cols, total);
+    total = add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.cols, total);
   });
   return total;
 }

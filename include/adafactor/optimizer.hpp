@@ -148,6 +148,7 @@ class Optimizer {
 
 #if ADAFACTOR_DEFINES_STEP
 
+#include <algorithm>
 #include <cmath>
 
 #include "adafactor/session.hpp"
@@ -157,8 +158,9 @@ namespace adafactor::inline ADAFACTOR_ABI {
 namespace detail {
 
 inline std::vector<Config> rows_of_knobs(const Config& config, const std::vector<Config>& overrides) {
-  std::vector<Config> rows{config};
-  rows.insert(rows.end(), overrides.begin(), overrides.end());
+  std::vector<Config> rows(1 + overrides.size());
+  rows[0] = config;
+  std::copy(overrides.begin(), overrides.end(), rows.begin() + 1);
   return rows;
 }
 

@@ -116,7 +116,6 @@ inline Overlap self_overlap(const StridedRegion& region) {
     if (shape[axis] > 1 && region.strides[axis] == 0) return Overlap::some;
   }
   if (extent == Extent::unbounded) return Overlap::undecided;
-  sum.sort();
   // Two indices differ first, by the size of the stride, in the term k: there by 1 to its last, which may be taken as
   // positive, and in each smaller one by -last to last. They clash where the bytes differ by less than an item.
   std::int64_t budget = kPairBudget;
@@ -280,10 +279,13 @@ class OverlapFinder {
     sort(circle_);
   }
 
+  // By a heap: less to compile than std::sort, in every file that includes this.
   static void sort(std::vector<Interval>& intervals) {
-    std::sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) {
+    const auto before = [](const Interval& a, const Interval& b) {
       return a.start != b.start ? a.start < b.start : a.entry < b.entry;
-    });
+    };
+    std::make_heap(intervals.begin(), intervals.end(), before);
+    std::sort_heap(intervals.begin(), intervals.end(), before);
   }
 
   // The places, in a sorted span, of the intervals of written regions; a read one is compared with these alone.

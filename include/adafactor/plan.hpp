@@ -68,27 +68,24 @@ class Plan {
     }
   }
 
-  void add_leaf(LeafSpec spec) {
-    const auto index = static_cast<std::int64_t>(leaves_.size());
+  void plan_leaf(LeafPlan& leaf, LeafSpec spec, std::int64_t index) {
     if (spec.knobs >= knobs_.size()) throw Error({.leaf = index, .expected = "the index of a row of knobs"});
     if (spec.shape.size() > kMaxRank) {
       throw Error({.leaf = index,
-                   .expected = "at most " + std::to_string(kMaxRank) + " axes",
-                   .found = std::to_string(spec.shape.size()) + " axes"});
+                   .expected = "at most " + counted(kMaxRank, " axes"),
+                   .found = counted(static_cast<std::int64_t>(spec.shape.size()), " axes")});
     }
     try {
       checked_size(spec.shape);
     } catch (const Error& error) {
       throw Error({.leaf = index, .expected = error.expected(), .found = error.found()});
     }
-    LeafPlan leaf;
     leaf.layout = make_layout(spec.shape, knobs_[spec.knobs]);
     leaf.arithmetic = arithmetic_of(spec.dtype);
     if (spec.path.empty()) spec.path = std::to_string(index);
     leaf.noise_key = noise_key(spec.path, static_cast<std::uint64_t>(knobs_[spec.knobs].seed));
     leaf.spec = std::move(spec);
     axis_count_ += 4 * std::max<std::int64_t>(static_cast<std::int64_t>(leaf.spec.shape.size()), 1);
-    leaves_.push_back(std::move(leaf));
   }
 
   static std::int64_t ceil_of(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit; }
@@ -190,7 +187,7 @@ class Plan {
         leaf.row_moment = place(leaf.layout.slices * leaf.layout.rows);
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
-        if (leaf.rows_fill_pages()) place(kPageBytes / item_size(arithmetic));
+        if (leaf.moves_factors()) place(kPageBytes / item_size(arithmetic));
         if (leaf.layout.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
         // The factors of short rows are read by whole registers, past the last one: not into what others write.
         if (leaf.layout.cols < kLanes) place(kLanes);
@@ -216,8 +213,10 @@ namespace adafactor::inline ADAFACTOR_ABI {
 ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs) : knobs_(std::move(knobs)) {
   for (const Config& config : knobs_) validate(config);
   require_one_call();
-  leaves_.reserve(leaves.size());
-  for (LeafSpec& spec : leaves) add_leaf(std::move(spec));
+  leaves_ = std::vector<LeafPlan>(leaves.size());
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    plan_leaf(leaves_[i], std::move(leaves[i]), static_cast<std::int64_t>(i));
+  }
   make_tiles();
   place_state();
   place_scratch();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/leaf.hpp"
@@ -13,23 +14,16 @@ namespace adafactor::inline ADAFACTOR_LOOPS {
 namespace loop_detail {
 
 // At most a block of numbers into a row from `first` on, rounded to 16 bits by noise.
-inline void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
-                           const std::uint16_t* noise) {
-  const auto write = [&](auto half) {
-    using Half = decltype(half);
-    Half halves[kBlock];
-    std::int64_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) {
-      store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
-    }
-    for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
-    write_elements(row, first, n, halves);
-  };
-  if (row.dtype == DType::bfloat16) {
-    write(Bfloat16{});
-  } else {
-    write(Float16{});
+template <class Half>
+void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
+                    const std::uint16_t* noise) {
+  Half halves[kBlock];
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
   }
+  for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
+  write_elements(row, first, n, reinterpret_cast<const std::uint16_t*>(halves));
 }
 
 }  // namespace loop_detail
@@ -51,7 +45,8 @@ class OutputRow {
       if (leaf_.rounds_by_noise) {
         std::uint16_t noise[kBlock];
         read_noise(first, n, noise);
-        return loop_detail::write_by_noise(row_, first, n, numbers, noise);
+        if (row_.dtype == DType::bfloat16) return loop_detail::write_by_noise<Bfloat16>(row_, first, n, numbers, noise);
+        return loop_detail::write_by_noise<Float16>(row_, first, n, numbers, noise);
       }
     }
     write_run(row_, first, n, numbers);

@@ -74,7 +74,7 @@ inline std::string nonfinite_text(const TensorView& view) {
     infinite += std::isinf(value);
   }
   if (nan == 0 && infinite == 0) return "";
-  return std::to_string(nan) + " NaN and " + std::to_string(infinite) + " Inf of " + std::to_string(size) + " values";
+  return counted(nan, " NaN and ") + counted(infinite, " Inf of ") + counted(size, " values");
 }
 
 // What the calls of one optimizer keep from one to the next, so that a steady step allocates nothing.
@@ -134,8 +134,8 @@ class Session {
     const std::vector<LeafPlan>& leaves = plan.leaves();
     if (arrays.size() != leaves.size()) {
       throw Error({.role = name(role),
-                   .expected = std::to_string(leaves.size()) + ", one for each leaf",
-                   .found = std::to_string(arrays.size()) + " arrays"});
+                   .expected = counted(static_cast<std::int64_t>(leaves.size()), ", one for each leaf"),
+                   .found = counted(static_cast<std::int64_t>(arrays.size()), " arrays")});
     }
     using Taken = std::conditional_t<std::same_as<Array, TensorView>, GradientArray, Array>;
     views.resize(leaves.size());
@@ -181,8 +181,9 @@ class Session {
     const std::span<const double> own = options.learning_rates;
     if (!own.empty() && options.learning_rate) refuse("learning_rates", "at most one of the two", "learning_rate too");
     if (!own.empty() && own.size() != knobs.size()) {
-      refuse("learning_rates", std::to_string(knobs.size()) + ", one for the config and one for each override",
-             std::to_string(own.size()) + " numbers");
+      refuse("learning_rates",
+             counted(static_cast<std::int64_t>(knobs.size()), ", one for the config and one for each override"),
+             counted(static_cast<std::int64_t>(own.size()), " numbers"));
     }
     const bool scheduled = options.learning_rate || !own.empty();
     rates_.resize(knobs.size());

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "adafactor/call.hpp"
 #include "adafactor/kernel_table.hpp"

@@ -149,7 +149,7 @@ class StepRun {
     leaf.parameter = make_walk(parameter, plan.layout, axes);
     const bool in_place = output.data == parameter.data && output.strides == parameter.strides;
     leaf.parameter_out = in_place ? leaf.parameter : make_walk(output, plan.layout, axes + room);
-    if (plan.rows_fill_pages()) {
+    if (plan.moves_factors()) {
       std::byte* place = workspace_.moments() + plan.col_factor;
       leaf.col_factor = place + bytes_apart(place, output.data);
     }

@@ -30,14 +30,20 @@ struct Term {
   std::int64_t reach() const { return stride * last; }
 };
 
-// The numbers that are one of each term plus one of 0 ... width - 1. Twice kMaxTerms: the terms of a pair.
+// The numbers that are one of each term, the largest stride first, plus one of 0 ... width - 1. Twice kMaxTerms: the
+// terms of a pair.
 struct Sum {
   std::array<Term, 2 * kMaxTerms> storage;
   std::size_t size = 0;
   std::int64_t width = 0;
 
   Sum() {}  // NOLINT: leaves the storage as it is; a pair needs 2 of its 128 terms
-  void add(Term term) { storage[size++] = term; }
+  // Terms come nearly in order: those of an array in C order are in it, and so are those of each array of a pair.
+  void add(Term term) {
+    std::size_t place = size++;
+    for (; place > 0 && storage[place - 1].stride < term.stride; --place) storage[place] = storage[place - 1];
+    storage[place] = term;
+  }
   std::span<Term> terms() { return {storage.data(), size}; }
   std::span<const Term> terms() const { return {storage.data(), size}; }
 
@@ -47,35 +53,26 @@ struct Sum {
     return total;
   }
 
-  // The largest stride first.
-  void sort() {
-    std::sort(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size),
-              [](const Term& a, const Term& b) { return a.stride > b.stride; });
-  }
-
-  // The same set of numbers from the fewest terms, the largest stride first. Neighbours that touch become one wider
-  // window, so a contiguous array has no term at all.
+  // The same set of numbers from the fewest terms. Neighbours that touch become one wider window, so a contiguous array
+  // has no term at all.
   void simplify() {
-    sort();
-    reverse();
-    std::size_t kept = 0;
-    for (const Term term : terms()) {
+    std::size_t kept = size;
+    for (std::size_t k = size; k-- > 0;) {
+      const Term term = storage[k];
       if (term.stride <= width) {
         width += term.reach();
-      } else if (!extend_one_of(kept, term)) {
-        storage[kept++] = term;
+      } else if (!extend_one_from(kept, term)) {
+        storage[--kept] = term;
       }
     }
-    size = kept;
-    reverse();
+    std::copy(storage.data() + kept, storage.data() + size, storage.data());
+    size -= kept;
   }
 
  private:
-  void reverse() { std::reverse(storage.begin(), storage.begin() + static_cast<std::ptrdiff_t>(size)); }
-
   // i + factor * j takes every value up to last + factor * term.last as long as no step leaves a gap.
-  bool extend_one_of(std::size_t count, Term term) {
-    for (std::size_t k = count; k-- > 0;) {
+  bool extend_one_from(std::size_t first, Term term) {
+    for (std::size_t k = first; k < size; ++k) {
       Term& smaller = storage[k];
       const std::int64_t factor = term.stride / smaller.stride;
       if (term.stride % smaller.stride == 0 && factor <= smaller.last + 1) {

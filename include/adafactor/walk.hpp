@@ -147,7 +147,7 @@ void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buff
   });
 }
 
-// n elements, as they are stored, into a row from `first` on.
+// n elements, as they are stored, into a row from `first` on; S may be any type of their size.
 template <class S>
 void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S* elements) {
   if (row.contiguous) {
@@ -158,18 +158,20 @@ void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S*
   }
 }
 
-// At most a block of the elements of one row into another of the same type, to the bit.
+// At most a block of the elements of one row into another of the same type, to the bit; S is as for write_elements.
+template <class S>
+void copy_elements(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
+  S buffer[kBlock];
+  if (!from.contiguous) {
+    loop_detail::for_elements<const S>(
+        from, first, n, [&](const S* element, std::int64_t i) { std::memcpy(buffer + i, element, sizeof(S)); });
+  }
+  write_elements(to, first, n, from.contiguous ? from.at<const S>(first) : buffer);
+}
 template <class T>
 void copy_run(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
-  with_storage<T>(from.dtype, [&](auto storage) {
-    using S = typename decltype(storage)::type;
-    S buffer[kBlock];
-    if (!from.contiguous) {
-      loop_detail::for_elements<const S>(
-          from, first, n, [&](const S* element, std::int64_t i) { std::memcpy(buffer + i, element, sizeof(S)); });
-    }
-    write_elements(to, first, n, from.contiguous ? from.at<const S>(first) : buffer);
-  });
+  if (item_size(from.dtype) == sizeof(std::uint16_t)) return copy_elements<std::uint16_t>(from, to, first, n);
+  copy_elements<T>(from, to, first, n);
 }
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS

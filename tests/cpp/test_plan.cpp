@@ -144,9 +144,10 @@ void state_arrays_lie_side_by_side() {
 }
 
 void scratch_of_moments_lies_side_by_side() {
-  const std::vector<LeafSpec> leaves{
-      {{3, 5}, DType::float32},  {{7}, DType::float64},       {{3, 16}, DType::float32},    {{2, 3, 5}, DType::float64},
-      {{40, 5}, DType::float32}, {{8, 1024}, DType::float32}, {{2, 8, 512}, DType::float64}};
+  const std::vector<LeafSpec> leaves{{{3, 5}, DType::float32},       {{7}, DType::float64},
+                                     {{3, 16}, DType::float32},      {{2, 3, 5}, DType::float64},
+                                     {{40, 5}, DType::float32},      {{1024, 1024}, DType::float32},
+                                     {{2, 256, 512}, DType::float64}};
   const Plan plan(leaves, {Config{}});
   std::vector<Piece> pieces;
   for (const LeafPlan& leaf : plan.leaves()) {
@@ -156,7 +157,7 @@ void scratch_of_moments_lies_side_by_side() {
     const std::int64_t cols = leaf.layout.slices * leaf.layout.cols * item;
     pieces.push_back({leaf.row_moment, rows});
     pieces.push_back({leaf.col_moment, cols});
-    const std::int64_t factors = cols + (leaf.rows_fill_pages() ? adafactor::kPageBytes : 0);
+    const std::int64_t factors = cols + (leaf.moves_factors() ? adafactor::kPageBytes : 0);
     pieces.push_back({leaf.col_factor, factors});
     std::int64_t end = leaf.col_factor + factors;
     if (leaf.layout.has_small_slices()) {
@@ -168,7 +169,8 @@ void scratch_of_moments_lies_side_by_side() {
   fill_memory(pieces, plan.moment_scratch_nbytes());
 }
 
-// Half a page apart, up to a line of the cache, wherever the two lie; and only rows that need it cost a page.
+// Half a page apart, up to a line of the cache, wherever the two lie; and only leaves that need it, and have as much
+// in the moments of their rows, cost a page.
 void factors_lie_away_from_the_parameter() {
   alignas(adafactor::kLineBytes) std::byte memory[2 * adafactor::kPageBytes];
   for (std::int64_t array = 0; array < adafactor::kPageBytes; array += 52) {
@@ -179,14 +181,16 @@ void factors_lie_away_from_the_parameter() {
       CHECK(apart >= adafactor::kPageBytes / 2 && apart < adafactor::kPageBytes / 2 + adafactor::kLineBytes);
     }
   }
-  const auto fills = [](Shape shape, DType dtype) {
-    return plan_of({std::move(shape)}, {}, dtype).leaves()[0].rows_fill_pages();
+  const auto moves = [](Shape shape, DType dtype) {
+    return plan_of({std::move(shape)}, {}, dtype).leaves()[0].moves_factors();
   };
-  CHECK(fills({8, 1024}, DType::float32));
-  CHECK(fills({8, 512}, DType::float64));
-  CHECK(!fills({8, 1000}, DType::float32));
-  CHECK(!fills({8, 2048}, DType::bfloat16));  // its factors take twice its bytes
-  CHECK(!fills({1024}, DType::float32));
+  CHECK(moves({1024, 1024}, DType::float32));
+  CHECK(moves({128, 8, 1024}, DType::float32));
+  CHECK(moves({512, 512}, DType::float64));
+  CHECK(!moves({1023, 1024}, DType::float32));
+  CHECK(!moves({1024, 1000}, DType::float32));
+  CHECK(!moves({4096, 2048}, DType::bfloat16));  // its factors take twice its bytes
+  CHECK(!moves({1024}, DType::float32));
 }
 
 void what_a_plan_refuses() {

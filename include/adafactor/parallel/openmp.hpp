@@ -10,9 +10,9 @@
 #include <atomic>
 #include <cstddef>
 #include <exception>
+#include <memory>
 #include <mutex>
 #include <thread>
-#include <vector>
 
 #include "adafactor/abi.hpp"
 #include "adafactor/fork.hpp"
@@ -32,18 +32,19 @@ inline int default_threads() { return omp_get_max_threads(); }
 
 // Starts up to `count` threads that are all there at once, ends them, and returns how many there were.
 inline int count_startable(int count) {
-  std::vector<std::thread> threads;
+  const auto most = static_cast<std::size_t>(count);
+  const auto threads = std::make_unique<std::thread[]>(most);
   std::mutex gate;
   std::unique_lock closed(gate);
+  std::size_t started = 0;
   try {
-    threads.reserve(static_cast<std::size_t>(count));
-    for (int i = 0; i < count; ++i) threads.emplace_back([&] { const std::lock_guard pass(gate); });
+    for (; started < most; ++started) threads[started] = std::thread([&] { const std::lock_guard pass(gate); });
   } catch (const std::exception&) {
     // As many as there are, then.
   }
   closed.unlock();
-  for (std::thread& thread : threads) thread.join();
-  return static_cast<int>(threads.size());
+  for (std::size_t i = 0; i < started; ++i) threads[i].join();
+  return static_cast<int>(started);
 }
 
 // A team of at most `threads` that can be had. libgomp ends the process where a thread does not start, so a team larger

@@ -157,7 +157,7 @@ class CpuBackend final : public Backend {
       case Phase::moments:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
           if (leaf.action != Action::keep) kernels_of(leaf).moments(leaf, tile, sums);
-          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums_of(leaf), sums);
+          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
         });
       case Phase::means:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
@@ -165,16 +165,17 @@ class CpuBackend final : public Backend {
         });
       case Phase::factors:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.factored && leaf.action == Action::update) kernels_of(leaf).new_moments(leaf, tile, sums);
+          if (leaf.factored && leaf.action == Action::update)
+            kernels_of(leaf).new_moments(leaf, tile, sums_of(leaf), sums);
         });
       case Phase::rms:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums_of(leaf), sums);
+          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
         });
       case Phase::apply:
         if (!writes_) return;
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
-          if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile, sums_of(leaf));
+          if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile);
         });
       case Phase::judge:
         return;

@@ -11,6 +11,7 @@
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/kernel_table.hpp"
 #include "adafactor/plan.hpp"
+#include "adafactor/totals.hpp"
 #include "adafactor/workspace.hpp"
 
 namespace adafactor::inline ADAFACTOR_ABI {
@@ -29,20 +30,21 @@ class Decisions {
   // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm.
   void find_norm(Leaf& leaf) {
     if (!leaf.judged) return;
-    leaf.gradient_squares = 0;
     const TileSums* sums = sums_of(leaf);
-    for (std::int64_t t = 0; t < leaf.tile_count; ++t) leaf.gradient_squares += sums[t].gradient_squares;
+    leaf.gradient_squares = total_of(leaf.tile_count, [&](std::int64_t t) { return sums[t].gradient_squares; });
     if (leaf.action == Action::accumulate && !fits(leaf)) leaf.gradient_squares = kInfinity;
     leaf.norm_factor = norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
   }
 
   // After `moments` of all leaves: whether the step goes on, and the norm of all G together, which may clip.
   void judge() {
+    Total squares;
     for (const Leaf& leaf : workspace_.leaves) {
       if (!leaf.judged) continue;
       if (!std::isfinite(leaf.gradient_squares)) workspace_.finite = false;
-      workspace_.add_squares(leaf.gradient_squares);
+      squares.add(Workspace::scaled(leaf.gradient_squares));
     }
+    workspace_.scaled_squares = squares.sum();
     if (!plan_.call().global_clipnorm) return;
     const double factor = norm_factor(*plan_.call().global_clipnorm, workspace_.gradient_norm());
     for (Leaf& leaf : workspace_.leaves) leaf.norm_factor = factor;
@@ -93,13 +95,9 @@ class Decisions {
   static double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
 
   void add_squares(Leaf& leaf) {
-    leaf.update_squares = 0;
-    leaf.parameter_squares = 0;
     const TileSums* sums = sums_of(leaf);
-    for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
-      leaf.update_squares += sums[t].update_squares;
-      leaf.parameter_squares += sums[t].parameter_squares;
-    }
+    leaf.update_squares = total_of(leaf.tile_count, [&](std::int64_t t) { return sums[t].update_squares; });
+    leaf.parameter_squares = total_of(leaf.tile_count, [&](std::int64_t t) { return sums[t].parameter_squares; });
   }
 
   // Whether the factor of clipping and the scale are finite: if not, one NaN or Inf, of the state or of the parameter,
@@ -119,7 +117,7 @@ class Decisions {
     const Kernels& kernels = kernels_.of(leaf.arithmetic);
     TileSums* sums = sums_of(leaf);
     for (std::int64_t t = 0; t < leaf.tile_count; ++t) {
-      kernels.rms(leaf, plan_.tiles()[static_cast<std::size_t>(leaf.first_tile + t)], sums, sums[t]);
+      kernels.rms(leaf, plan_.tiles()[static_cast<std::size_t>(leaf.first_tile + t)], sums[t]);
     }
     add_squares(leaf);
   }

@@ -16,9 +16,9 @@ namespace adafactor::inline ADAFACTOR_DATA {
 struct Kernels {
   void (*moments)(const Leaf&, const Tile&, TileSums&);
   void (*means)(const Leaf&, const Tile&);
-  void (*new_moments)(const Leaf&, const Tile&, TileSums&);
-  void (*rms)(const Leaf&, const Tile&, const TileSums*, TileSums&);
-  void (*apply)(const Leaf&, const Tile&, const TileSums*);
+  void (*new_moments)(const Leaf&, const Tile&, const TileSums*, TileSums&);
+  void (*rms)(const Leaf&, const Tile&, TileSums&);
+  void (*apply)(const Leaf&, const Tile&);
   void (*accumulate)(const Leaf&, const Tile&);
 };
 

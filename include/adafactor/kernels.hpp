@@ -4,6 +4,7 @@
 // columns.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "adafactor/exact_begin.hpp"
@@ -18,9 +19,9 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
   for (std::int64_t first = 0; first < n; first += kBlock) body(first, n - first < kBlock ? n - first : kBlock);
 }
 
-// sum + the squares of what `function` makes of each element of a run of G.
+// Adds, to a sum for each block of a run of G, the squares of what `function` makes of each element.
 template <class T, class G, class Function>
-double add_squares_of(const G* g, const Function& function, std::int64_t n, double sum) {
+void add_squares_of(const G* g, const Function& function, std::int64_t n, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
@@ -28,7 +29,7 @@ double add_squares_of(const G* g, const Function& function, std::int64_t n, doub
         const auto x = function(load<T>(g + first + i, extent), first + i, extent);
         store(lanes + i, x * x, extent);
       });
-      sum += fold_few(lanes, static_cast<int>(count));
+      sums[first / kBlock] += fold_few(lanes, static_cast<int>(count));
       return;
     }
     Lanes<T> squares = fill(T{});
@@ -36,47 +37,63 @@ double add_squares_of(const G* g, const Function& function, std::int64_t n, doub
       const Lanes<T> x = function(load<T>(g + first + i, extent), first + i, extent);
       squares = squares + x * x;
     });
-    sum += fold(squares);
+    sums[first / kBlock] += fold(squares);
   });
-  return sum;
 }
 
-// sum + the squares of scale * g.
+// The same of scale * g.
 template <class T, class G>
-double add_squares(const G* g, T scale, std::int64_t n, double sum) {
+void add_squares(const G* g, T scale, std::int64_t n, double* sums) {
   const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
-  return add_squares_of<T>(g, scaled, n, sum);
+  add_squares_of<T>(g, scaled, n, sums);
 }
 
-// Sums of squares of a run of G, as it is and before it was clipped by value.
-struct GradientSquares {
-  double sum = 0;
-  double before_clipping = 0;
-};
-
-// G as it is read but for a scale: what gradient links are where there is nothing to do.
-template <class T>
-struct ScaledGradient {
-  static constexpr bool clips = false;
-  T scale;
-
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t, Extent) const {
-    return g * scale;
-  }
-
-  template <class Numbers>
-  ADAFACTOR_INLINE Numbers clip(const Numbers& x) const {
-    return x;
-  }
-};
-
-// Adds up the squares of a run, and adds each to its column's sum. Where links clip, also those of G
-// before.
-template <class T, class G, class Links>
-GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64_t n, T* column_sums,
-                                      GradientSquares sums) {
+// row_sum + the squares of a run of scale * g, block by block. Adds each block's to its cell's sum, and each element's
+// to its column's.
+template <class T, class G>
+double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums, double row_sum, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    const auto add = [&](double squares) ADAFACTOR_INLINE_LAMBDA {
+      row_sum += squares;
+      sums[first / kBlock] += squares;
+    };
+    // Of the block's own, since what lies outside would be read again after each store.
+    const G* const run = g + first;
+    T* const columns = column_sums + first;
+    const T factor = scale;
+    if (count < kLanes) {
+      double lanes[kLanes];
+      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+        const auto x = load<T>(run + i, extent) * factor;
+        const auto square = x * x;
+        store(lanes + i, square, extent);
+        store(columns + i, load<T>(columns + i, extent) + square, extent);
+      });
+      add(fold_few(lanes, static_cast<int>(count)));
+      return;
+    }
+    Lanes<T> squares = fill(T{});
+    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = load<T>(run + i, extent) * factor;
+      const Lanes<T> square = x * x;
+      squares = squares + square;
+      store(columns + i, load<T>(columns + i, extent) + square, extent);
+    });
+    add(fold(squares));
+  });
+  return row_sum;
+}
+
+// The same of a run of G through its links; those of G before clipping go to the cell's other sum.
+template <class T, class G, class Links>
+double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
+                             double* sums_before_clipping) {
+  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    const auto add = [&](double squares, double before) ADAFACTOR_INLINE_LAMBDA {
+      row_sum += squares;
+      sums[first / kBlock] += squares;
+      sums_before_clipping[first / kBlock] += before;
+    };
     if (count < kLanes) {
       double lanes[kLanes];
       double before[kLanes];
@@ -85,12 +102,11 @@ GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64
         const auto x = links.clip(whole);
         const auto square = x * x;
         store(lanes + i, square, extent);
-        if (Links::clips) store(before + i, whole * whole, extent);
+        store(before + i, whole * whole, extent);
         T* column = column_sums + first + i;
         store(column, load<T>(column, extent) + square, extent);
       });
-      sums.sum += fold_few(lanes, static_cast<int>(count));
-      if (Links::clips) sums.before_clipping += fold_few(before, static_cast<int>(count));
+      add(fold_few(lanes, static_cast<int>(count)), fold_few(before, static_cast<int>(count)));
       return;
     }
     Lanes<T> squares = fill(T{});
@@ -100,14 +116,13 @@ GradientSquares add_squares_by_column(const G* g, const Links& links, std::int64
       const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
-      if (Links::clips) before = before + whole * whole;
+      before = before + whole * whole;
       T* column = column_sums + first + i;
       store(column, load<T>(column, extent) + square, extent);
     });
-    sums.sum += fold(squares);
-    if (Links::clips) sums.before_clipping += fold(before);
+    add(fold(squares), fold(before));
   });
-  return sums;
+  return row_sum;
 }
 
 // totals += values, or totals = values, widening to double.
@@ -203,12 +218,6 @@ void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
   });
 }
 
-// Sums of squares of two quantities of one run.
-struct Squares {
-  double update = 0;
-  double parameter = 0;
-};
-
 // The update of one run, u = (g * row) * col, of a factored leaf.
 template <class T>
 struct FactoredUpdate {
@@ -239,9 +248,10 @@ struct ClampedUpdate {
   }
 };
 
-// Adds the squares of u and of p over one run.
+// Adds, to two sums for each block of a run, the squares of u and of p.
 template <class T, class G, class P, class Update>
-Squares add_update_squares(const G* g, const P* p, const Update& update, std::int64_t n, Squares sums) {
+void add_update_squares(const G* g, const P* p, const Update& update, std::int64_t n, double* update_sums,
+                        double* parameter_sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double of_update[kLanes];
@@ -252,8 +262,8 @@ Squares add_update_squares(const G* g, const P* p, const Update& update, std::in
         store(of_update + i, u * u, extent);
         store(of_parameter + i, x * x, extent);
       });
-      sums.update += fold_few(of_update, static_cast<int>(count));
-      sums.parameter += fold_few(of_parameter, static_cast<int>(count));
+      update_sums[first / kBlock] += fold_few(of_update, static_cast<int>(count));
+      parameter_sums[first / kBlock] += fold_few(of_parameter, static_cast<int>(count));
       return;
     }
     Lanes<T> of_update = fill(T{});
@@ -264,10 +274,9 @@ Squares add_update_squares(const G* g, const P* p, const Update& update, std::in
       of_update = of_update + u * u;
       of_parameter = of_parameter + x * x;
     });
-    sums.update += fold(of_update);
-    sums.parameter += fold(of_parameter);
+    update_sums[first / kBlock] += fold(of_update);
+    parameter_sums[first / kBlock] += fold(of_parameter);
   });
-  return sums;
 }
 
 // out <- p - u, the whole of `apply` where no update link is.

@@ -85,6 +85,7 @@ struct Leaf {
   void* col_moment = nullptr;
   void* col_factor = nullptr;
   void* row_factor = nullptr;     // null unless slices are small
+  double* mean_moment = nullptr;  // M of each slice; until `factors` its sum of G^2, where tiles hold several; or null
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
 
@@ -136,6 +137,8 @@ struct Leaf {
   bool at_floor = false;         // epsilon_2 is the parameter's scale
 
   ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
+  // Whether a tile may hold several slices; otherwise it is one, or a part of one.
+  ADAFACTOR_ALWAYS_INLINE bool tiles_hold_slices() const { return tile_count < slices * row_blocks * col_blocks; }
   // Leaves the leaf alone in this call, its average too.
   ADAFACTOR_ALWAYS_INLINE void stop() {
     stopped = true;
@@ -181,10 +184,11 @@ struct MomentRange {
 
 // What the phases find in one tile.
 struct TileSums {
-  double gradient_squares = 0;
+  double gradient_squares = 0;  // before clipping by value
+  double clipped_squares = 0;   // after it
   double update_squares = 0;
   double parameter_squares = 0;
-  double row_moments = 0;  // sum of the new row moments of the tile
+  double row_moments = 0;  // sum of the old R of the tile's rows, where it is a part of one slice
   MomentRange rows;        // of the new row moments
   MomentRange cols;        // of the new column moments
 };

@@ -53,7 +53,7 @@ struct LeafPlan {
   std::int64_t tile_count = 0;
 
   // Bytes from the beginning of the workspace's moments, and numbers from the beginning of its partial sums.
-  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0, row_factor = 0;
+  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0, row_factor = 0, mean_moment = 0;
   std::int64_t row_partial = 0, col_partial = 0;
 
   std::int64_t partials() const {

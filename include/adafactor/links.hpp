@@ -15,7 +15,6 @@ namespace adafactor::inline ADAFACTOR_LOOPS {
 // [-limit, limit]; a NaN stays one.
 template <class T>
 struct GradientLinks {
-  static constexpr bool clips = true;
   const T* accumulator;  // of the run's elements; null where there is none
   T multiplier;
   T mean_factor;

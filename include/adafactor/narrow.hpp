@@ -75,8 +75,8 @@ ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T
 template <class T>
 class NarrowFactors {
  public:
-  NarrowFactors(const Leaf& leaf, const Tile& tile, const TileSums* sums, double scale)
-      : leaf_(leaf), sums_(sums), scale_(leaf.gradient_scale() * leaf.norm_factor * scale) {
+  NarrowFactors(const Leaf& leaf, const Tile& tile, double scale)
+      : leaf_(leaf), scale_(leaf.gradient_scale() * leaf.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
       permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
     }
@@ -147,9 +147,8 @@ class NarrowFactors {
 
   // The factors of rows of one slice.
   void make_row_factors(std::int64_t slice, std::int64_t first, std::int64_t count, std::int64_t offset) {
-    if (slice != slice_) mean_ = mean_of_row_moments<T>(leaf_, sums_, slice);
-    slice_ = slice;
-    store_row_factors(static_cast<const T*>(leaf_.row_moment) + first, mean_, scale_, factors_ + offset, count);
+    store_row_factors(static_cast<const T*>(leaf_.row_moment) + first, leaf_.mean_moment[slice], scale_,
+                      factors_ + offset, count);
   }
 
   // The same from those that `factors` has kept.
@@ -162,10 +161,7 @@ class NarrowFactors {
   }
 
   const Leaf& leaf_;
-  const TileSums* sums_;
   double scale_;
-  std::int64_t slice_ = -1;
-  double mean_ = 0;
   bool permutes_ = false;  // small slices
   const T* columns_ = nullptr;
   SmallSliceTable table_;

@@ -11,6 +11,7 @@
 #include "adafactor/leaf.hpp"
 #include "adafactor/narrow.hpp"
 #include "adafactor/small_slice.hpp"
+#include "adafactor/totals.hpp"
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
@@ -19,6 +20,13 @@ namespace loop_detail {
 // The total of squares above which some column's sum may have left T although no row's has.
 template <class T>
 inline constexpr double kSafeTotal = sizeof(T) == 4 ? 1e38 : 1e307;
+
+// The squares of G over a tile.
+struct TileSquares {
+  Total clipped;          // of the G that moments are made of
+  Total before_clipping;  // where it is clipped by value
+  double spoilt = 0;      // NaN where the sum of a column is not finite
+};
 
 // Sixteen rows of a tile, or fewer at its end, of at most `width` numbers, or of just as many where they are `exact`.
 // No wider than needed: what was stored in another shape is slow to read again.
@@ -84,14 +92,15 @@ class RowGroup {
   T squares_[kRowGroup * kLanes + kLanes];
 };
 
-// A tile of one slice, or of a part of one.
+// A tile's part of one slice.
 template <class T, int width, bool exact>
-ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+ADAFACTOR_OWN_FRAME void add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice,
+                                          TileSquares& squares) {
   const std::int64_t cols = exact ? width : leaf.cols;
   T* means = static_cast<T*>(leaf.row_moment) + slice * leaf.rows;
   RowGroup<T, width, exact> group(leaf);
   double column_totals[kLanes] = {};
-  double total = 0;
+  Total of_slice;
   for (std::int64_t done = 0; done < tile.rows; done += kRowGroup) {
     const std::int64_t left = tile.rows - done;
     const auto count = static_cast<int>(left < kRowGroup ? left : kRowGroup);
@@ -99,17 +108,19 @@ ADAFACTOR_OWN_FRAME double add_narrow_slice(const Leaf& leaf, const Tile& tile, 
     group.read({slice * leaf.rows + row, count});
     double sums[kRowGroup];
     group.add_up(sums, column_totals);
-    total += sum_of(sums, count);
+    const double cell = sum_of(sums, count);
+    squares.clipped.add(cell);
+    if (leaf.tiles_hold_slices()) of_slice.add(cell);
     store_means(sums, static_cast<double>(cols), means + row, count);
   }
-  if (!(total < kSafeTotal<T>)) total += 0 * sum_of(column_totals, cols);
+  if (leaf.tiles_hold_slices()) leaf.mean_moment[slice] = of_slice.sum();
+  if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * sum_of(column_totals, cols);
   if (leaf.row_blocks == 1) {
     store_means(column_totals, static_cast<double>(leaf.rows), static_cast<T*>(leaf.col_moment) + slice * cols, cols);
   } else {
     double* partial = leaf.col_partial + (slice * leaf.row_blocks + tile.row_block) * cols;
     std::memcpy(partial, column_totals, static_cast<std::size_t>(cols) * sizeof(double));
   }
-  return total;
 }
 
 // The function for rows of so many.
@@ -130,17 +141,21 @@ class SmallSliceMoments {
  public:
   SmallSliceMoments(const Leaf& leaf, const Tile& tile, Shape shape) : leaf_(leaf), tile_(tile), shape_(shape) {}
 
-  // The sum of squares of the tile; writes its row and column means.
-  double operator()() {
+  // Adds the squares of the tile; writes its row and column means. Two groups of sixteen slices are a cell.
+  void operator()(TileSquares& squares) {
     const std::int64_t end = tile_.slice + tile_.slices;
+    Lanes<double> cell = fill(0.0);
     for (std::int64_t slice = tile_.slice; slice < end; slice += kLanes) {
       const int count = end - slice < kLanes ? static_cast<int>(end - slice) : kLanes;
-      add_up(read(slice, count));
+      cell = cell + add_up(read(slice, count));
+      if ((slice - tile_.slice) / kLanes % 2 == 1 || slice + kLanes >= end) {
+        squares.clipped.add(fold(cell));
+        cell = fill(0.0);
+      }
       gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.row_moment) + slice * shape_.rows);
       gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.col_moment) + slice * shape_.cols);
     }
-    const double total = fold(total_);
-    return total < kSafeTotal<T> ? total : total + 0 * fold(columns_total_);
+    if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * fold(columns_total_);
   }
 
  private:
@@ -159,7 +174,9 @@ class SmallSliceMoments {
     return buffer_;
   }
 
-  void add_up(const T* elements) {
+  // The squares of each slice.
+  Lanes<double> add_up(const T* elements) {
+    Lanes<double> of_slices = fill(0.0);
     const int size = shape_.rows * shape_.cols;
     const T scale = static_cast<T>(leaf_.gradient_scale());
     for (int i = 0; i < shape_.cols; ++i) store(col_sums_ + i * kLanes, fill(T{}), Full{});
@@ -172,7 +189,7 @@ class SmallSliceMoments {
         store(vectors_ + i * kLanes, widen(square), Full{});
       }
       const Lanes<double> sum = fold_vectors(vectors_, shape_.cols);
-      total_ = total_ + sum;
+      of_slices = of_slices + sum;
       store(row_means_ + row * kLanes, sum / static_cast<double>(shape_.cols), Full{});
     }
     for (int i = 0; i < shape_.cols; ++i) {
@@ -180,12 +197,12 @@ class SmallSliceMoments {
       columns_total_ = columns_total_ + sum;
       store(col_means_ + i * kLanes, sum / static_cast<double>(shape_.rows), Full{});
     }
+    return of_slices;
   }
 
   const Leaf& leaf_;
   const Tile& tile_;
   Shape shape_;
-  Lanes<double> total_ = fill(0.0);
   Lanes<double> columns_total_ = fill(0.0);
   T buffer_[Shape::most * Shape::most * kLanes];
   T row_means_[Shape::most * kLanes];
@@ -194,33 +211,30 @@ class SmallSliceMoments {
   double vectors_[Shape::most * kLanes] = {};
 };
 
-// A tile's sum of squares of G before it was clipped by value.
+// The squares of a tile's G before it was clipped by value; each run is a cell.
 template <class T>
-double narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile) {
-  double total = 0;
+void add_narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile, TileSquares& squares) {
+  const T scale = static_cast<T>(leaf.gradient_scale());
   T buffer[kBlock];
   for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
-    const T scale = static_cast<T>(leaf.gradient_scale());
-    total = add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.cols, total);
+    double cell = 0;
+    add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.cols, &cell);
+    squares.before_clipping.add(cell);
   });
-  return total;
 }
 
 // The first phase on one tile of short rows, of any layout: the order of the sums must not depend on it.
 template <class T>
-ADAFACTOR_OWN_FRAME double narrow_moments(const Leaf& leaf, const Tile& tile) {
-  double total = 0;
+ADAFACTOR_OWN_FRAME void narrow_moments(const Leaf& leaf, const Tile& tile, TileSquares& squares) {
   if (has_small_slices(leaf)) {
-    total = with_small_slice<T>(leaf,
-                                [&](auto shape) { return SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(); });
+    with_small_slice<T>(leaf, [&](auto shape) { SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(squares); });
   } else {
     const auto add_slice = narrow_slice_adder<T>(leaf.cols);
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      total += add_slice(leaf, tile, slice);
+      add_slice(leaf, tile, slice, squares);
     }
   }
-  // Clipping would hide an Inf; what it has not hidden is in the total.
-  return leaf.clip_value > 0 ? narrow_squares_before_clipping<T>(leaf, tile) + 0 * total : total;
+  if (leaf.clip_value > 0) add_narrow_squares_before_clipping<T>(leaf, tile, squares);
 }
 
 }  // namespace loop_detail

@@ -17,7 +17,8 @@ inline constexpr std::int64_t kBlock = 512;
 inline constexpr std::int64_t kPanel = 4096;
 inline constexpr std::int64_t kFewRows = 64;
 
-// Column sums are kept in the leaf's arithmetic over this many rows, then added up in double.
+// Column sums are kept in the leaf's arithmetic over this many rows, then added up in double; so many rows of a block
+// are a cell, whose sum is one number in the total of its tile. Tiles begin at a multiple of it.
 inline constexpr std::int64_t kRowGroup = 16;
 
 }  // namespace adafactor::inline ADAFACTOR_DATA

@@ -104,7 +104,7 @@ class Plan {
     const std::int64_t cols = col_blocks == 1 ? layout.cols : piece(layout.cols, col_blocks, kBlock);
     const std::int64_t fewest = (std::max)(kTileRows, kTileElements / cols);
     const std::int64_t row_blocks = std::max<std::int64_t>(layout.rows / fewest, 1);
-    return {piece(layout.rows, row_blocks, 1), cols};
+    return {row_blocks == 1 ? layout.rows : piece(layout.rows, row_blocks, kRowGroup), cols};
   }
 
   // Several slices where they are small, else a part of one.
@@ -178,6 +178,11 @@ class Plan {
   }
 
   void place_scratch() {
+    // Numbers of 8 bytes first. Small slices keep their row factors, and no M.
+    for (LeafPlan& leaf : leaves_) {
+      if (!leaf.layout.factored || leaf.layout.has_small_slices()) continue;
+      leaf.mean_moment = std::exchange(moment_scratch_nbytes_, moment_scratch_nbytes_ + 8 * leaf.layout.slices);
+    }
     for (const DType arithmetic : {DType::float64, DType::float32}) {
       for (LeafPlan& leaf : leaves_) {
         if (leaf.arithmetic != arithmetic || !leaf.layout.factored) continue;

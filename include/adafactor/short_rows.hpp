@@ -71,9 +71,9 @@ class ShortRowUpdate {
 template <class T, int width>
 class ShortRowFactors {
  public:
-  ShortRowFactors(const Leaf& leaf, const Tile&, const TileSums* sums, double scale)
+  ShortRowFactors(const Leaf& leaf, const Tile&, double scale)
       : moments_(static_cast<const T*>(leaf.row_moment)),
-        mean_(mean_of_row_moments<T>(leaf, sums, 0)),
+        mean_(leaf.mean_moment[0]),
         scale_(leaf.gradient_scale() * leaf.norm_factor * scale),
         update_(factors_, static_cast<const T*>(leaf.col_factor)) {}
 

@@ -25,7 +25,7 @@ ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
 template <class T>
 class Update {
  public:
-  Update(const Leaf& leaf, const TileSums* sums, std::int64_t slice, double scale)
+  Update(const Leaf& leaf, std::int64_t slice, double scale)
       : leaf_(leaf),
         gradient_scale_(leaf.gradient_scale() * leaf.norm_factor),
         update_scale_(scale),
@@ -35,7 +35,7 @@ class Update {
     row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
     if (leaf.row_factor) row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
     col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
-    mean_ = mean_of_row_moments<T>(leaf, sums, slice);
+    mean_ = leaf.mean_moment ? leaf.mean_moment[slice] : mean_of_moments();
   }
 
   // The update as a function of lanes, for columns from `first` on, where it is plain.
@@ -81,6 +81,12 @@ class Update {
     const double limit = 1 / leaf_.epsilon_1;
     return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
             static_cast<T>(limit * scale_)};
+  }
+
+  // M of a small slice, where it was not kept.
+  double mean_of_moments() const {
+    const double mean = sum_of(row_moments_, leaf_.rows) / static_cast<double>(leaf_.rows);
+    return leaf_.clamps && mean < leaf_.epsilon_1 ? leaf_.epsilon_1 : mean;
   }
 
   double kept_row_factor(std::int64_t row) const {

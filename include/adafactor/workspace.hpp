@@ -34,7 +34,7 @@ class Workspace {
   Progress progress;
   // The norm of all G of this call together.
   double gradient_norm() const { return std::sqrt(scaled_squares) / kNormScale; }
-  void add_squares(double squares) { scaled_squares += squares * (kNormScale * kNormScale); }
+  static double scaled(double squares) { return squares * (kNormScale * kNormScale); }
 
   std::byte* moments() { return moments_.get(); }
 
@@ -60,7 +60,11 @@ class Workspace {
     leaf.row_moment = moments_.get() + plan.row_moment;
     leaf.col_moment = moments_.get() + plan.col_moment;
     leaf.col_factor = moments_.get() + plan.col_factor;
-    if (plan.layout.has_small_slices()) leaf.row_factor = moments_.get() + plan.row_factor;
+    if (plan.layout.has_small_slices()) {
+      leaf.row_factor = moments_.get() + plan.row_factor;
+    } else {
+      leaf.mean_moment = reinterpret_cast<double*>(moments_.get() + plan.mean_moment);
+    }
     if (plan.partials() == 0) return;
     leaf.row_partial = partials_.data() + plan.row_partial;
     leaf.col_partial = partials_.data() + plan.col_partial;

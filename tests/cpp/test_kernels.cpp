@@ -9,7 +9,9 @@
 
 #include "adafactor/kernels.hpp"
 #include "adafactor/phases/factors.hpp"
+#include "adafactor/totals.hpp"
 #include "check.hpp"
+#include "plain_sum.hpp"
 
 namespace {
 
@@ -37,30 +39,25 @@ std::vector<T> moments(std::int64_t n, int salt) {
 
 bool same_bits(double a, double b) { return std::memcmp(&a, &b, sizeof a) == 0; }
 
-// Each block in sixteen partial sums, folded as a tree of 8, 4, 2, 1.
-template <class T>
-double plain_sum(const std::vector<T>& values) {
-  double sum = 0;
-  for (std::size_t first = 0; first < values.size(); first += kBlock) {
-    double lanes[kLanes] = {};
-    for (std::size_t i = first; i < std::min<std::size_t>(first + kBlock, values.size()); ++i) {
-      lanes[(i - first) % kLanes] += static_cast<double>(values[i]);
-    }
-    for (int half = kLanes / 2; half >= 1; half /= 2) {
-      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-    }
-    sum += lanes[0];
-  }
-  return sum;
-}
-
 template <class T>
 void a_sum_is_that_of_sixteen_lanes() {
   for (const std::int64_t n : lengths()) {
     for (int salt = 0; salt < 5; ++salt) {
       const std::vector<T> values = moments<T>(n, salt);
-      CHECK(same_bits(adafactor::sum_of(values.data(), n), plain_sum(values)));
+      const std::vector<double> wide(values.begin(), values.end());
+      CHECK(same_bits(adafactor::sum_of(values.data(), n), plain::sum(wide)));
     }
+  }
+}
+
+// And so is that of numbers which come one by one.
+void a_total_is_the_sum_of_a_run() {
+  for (const std::int64_t n : lengths()) {
+    const std::vector<double> values = moments<double>(n, 2);
+    adafactor::Total total;
+    for (const double value : values) total.add(value);
+    CHECK(same_bits(total.sum(), plain::sum(values)));
+    CHECK(same_bits(total.sum(), total.sum()));
   }
 }
 
@@ -109,6 +106,7 @@ void test_all() {
 }  // namespace
 
 int main() {
+  a_total_is_the_sum_of_a_run();
   if (!check::runs_here()) return check::kSkipped;
   test_all<float>();
   test_all<double>();

@@ -75,6 +75,7 @@ void tiles_are_a_grid_in_order() {
       CHECK_EQ(tile.row, tile.row_block * tiles[0].rows);
       CHECK_EQ(tile.col, tile.col_block * tiles[0].cols);
       if (leaf.col_blocks > 1) CHECK_EQ(tiles[0].cols % adafactor::kBlock, 0);
+      if (leaf.row_blocks > 1) CHECK_EQ(tiles[0].rows % adafactor::kRowGroup, 0);
       if (tile.cols > adafactor::kPanel) CHECK(tile.rows < adafactor::kFewRows);
     }
   }
@@ -155,6 +156,8 @@ void scratch_of_moments_lies_side_by_side() {
     const std::int64_t item = adafactor::item_size(leaf.arithmetic);
     const std::int64_t rows = leaf.layout.slices * leaf.layout.rows * item;
     const std::int64_t cols = leaf.layout.slices * leaf.layout.cols * item;
+    CHECK_EQ(leaf.mean_moment % 8, 0);
+    if (!leaf.layout.has_small_slices()) pieces.push_back({leaf.mean_moment, 8 * leaf.layout.slices});
     pieces.push_back({leaf.row_moment, rows});
     pieces.push_back({leaf.col_moment, cols});
     const std::int64_t factors = cols + (leaf.moves_factors() ? adafactor::kPageBytes : 0);

@@ -75,13 +75,13 @@ class LinkedRun {
 template <class T>
 class SliceApply {
  public:
-  SliceApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice)
+  SliceApply(const Leaf& leaf, const Tile& tile, std::int64_t slice)
       : leaf_(leaf),
         tile_(tile),
         gradient_(leaf, slice),
         parameter_(leaf.parameter, slice),
         output_(leaf, slice),
-        update_(leaf, leaf_sums, slice, leaf.update_scale()),
+        update_(leaf, slice, leaf.update_scale()),
         first_element_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
@@ -160,11 +160,8 @@ class SliceApply {
 template <class T, class Factors>
 class NarrowApply {
  public:
-  NarrowApply(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums)
-      : leaf_(leaf),
-        tile_(tile),
-        output_(whole_output<T>(leaf)),
-        factors_(leaf, tile, leaf_sums, leaf.update_scale()) {}
+  NarrowApply(const Leaf& leaf, const Tile& tile)
+      : leaf_(leaf), tile_(tile), output_(whole_output<T>(leaf)), factors_(leaf, tile, leaf.update_scale()) {}
 
   ADAFACTOR_OWN_FRAME void operator()() {
     T buffer[kBlock];
@@ -248,16 +245,15 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
 // The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its
 // moments.
 template <class T>
-void apply_to_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
+void apply_to_tile(const Leaf& leaf, const Tile& tile) {
   const bool updates = leaf.action == Action::update;
   if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
   if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && has_whole_output(leaf)) {
-    with_narrow_factors<T>(leaf,
-                           [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile, leaf_sums)(); });
+    with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       if (updates) {
-        loop_detail::SliceApply<T>(leaf, tile, leaf_sums, slice)();
+        loop_detail::SliceApply<T>(leaf, tile, slice)();
       } else {
         loop_detail::keep_slice<T>(leaf, tile, slice);
       }

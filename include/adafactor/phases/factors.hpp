@@ -11,45 +11,62 @@
 #include "adafactor/kernels.hpp"
 #include "adafactor/leaf.hpp"
 #include "adafactor/small_slice.hpp"
+#include "adafactor/totals.hpp"
 
 namespace adafactor::inline ADAFACTOR_LOOPS {
 
+// M of a slice, the mean of its new R, from the means of the old ones and of G^2: whoever has a part of a slice knows
+// its M as soon as these two are added up, before there is a new R. Of one slice or of sixteen.
+template <class Numbers>
+ADAFACTOR_INLINE Numbers mean_moment(const Leaf& leaf, const MomentRule& rule, const Numbers& old,
+                                     const Numbers& mean) {
+  const Numbers moment = rule.beta_2 * old + rule.one_minus_beta_2 * (rule.square_scale * mean + rule.epsilon);
+  return larger(moment, leaf.clamps ? leaf.epsilon_1 : 0.0);
+}
+
 namespace loop_detail {
 
-// Makes the row factors of a tile of small slices, sixteen slices at a time. They are rounded to T twice: here, and
-// with what they are multiplied by.
+// Makes R and the row factors of a tile of small slices, sixteen slices at a time; their M, of the means of their rows,
+// is not kept. The factors are rounded to T twice: here, and with what they are multiplied by.
 template <class T, class Shape>
 class SmallSliceFactors {
  public:
-  SmallSliceFactors(const Leaf& leaf, Shape shape) : leaf_(leaf), shape_(shape) {}
+  SmallSliceFactors(const Leaf& leaf, const MomentRule& rule, Shape shape) : leaf_(leaf), rule_(rule), shape_(shape) {}
 
   // Writes those of at most sixteen slices.
-  void operator()(std::int64_t first, int count) {
-    const T* moments = static_cast<const T*>(leaf_.row_moment) + first * shape_.rows;
-    if (count < kLanes) {
-      std::memcpy(few_, moments, static_cast<std::size_t>(count * shape_.rows) * sizeof(T));
-      moments = few_;
-    }
-    const Lanes<double> means = means_of(moments);
+  void operator()(std::int64_t slice, int count) {
+    const std::int64_t first = slice * shape_.rows;
+    const T* old = static_cast<const T*>(leaf_.before.row) + first;
+    T* moments = static_cast<T*>(leaf_.row_moment) + first;
+    const Lanes<double> means = mean_moment(leaf_, rule_, mean_of_rows(old, count), mean_of_rows(moments, count));
+    update_moments(old, moments, rule_, count * shape_.rows);
+    const T* new_moments = whole(moments, count);
     for (int row = 0; row < shape_.rows; ++row) {
-      const Lanes<double> moment = widen(load_apart(moments + row, shape_.rows));
+      const Lanes<double> moment = widen(load_apart(new_moments + row, shape_.rows));
       const Lanes<double> factor = select_less(0.0, moment, square_root(means / moment), fill(0.0));
       store(factors_ + row * kLanes, factor, Full{});
     }
-    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.row_factor) + first * shape_.rows);
+    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.row_factor) + first);
   }
 
  private:
-  // M of each of sixteen slices.
-  Lanes<double> means_of(const T* moments) {
+  // The numbers of the rows of sixteen slices; of those that are not there any.
+  const T* whole(const T* numbers, int count) {
+    if (count == kLanes) return numbers;
+    std::memcpy(few_, numbers, static_cast<std::size_t>(count * shape_.rows) * sizeof(T));
+    return few_;
+  }
+
+  Lanes<double> mean_of_rows(const T* numbers, int count) {
+    numbers = whole(numbers, count);
     for (int row = 0; row < shape_.rows; ++row) {
-      store(vectors_ + row * kLanes, widen(load_apart(moments + row, shape_.rows)), Full{});
+      store(vectors_ + row * kLanes, widen(load_apart(numbers + row, shape_.rows)), Full{});
     }
-    const Lanes<double> means = fold_vectors(vectors_, shape_.rows) / static_cast<double>(shape_.rows);
-    return larger(means, leaf_.clamps ? leaf_.epsilon_1 : 0.0);
+    return fold_vectors(vectors_, shape_.rows) / static_cast<double>(shape_.rows);
   }
 
   const Leaf& leaf_;
+  const MomentRule& rule_;
   Shape shape_;
   T few_[Shape::most * kLanes] = {};
   double vectors_[Shape::most * kLanes];
@@ -57,9 +74,9 @@ class SmallSliceFactors {
 };
 
 template <class T>
-void store_small_slice_factors(const Leaf& leaf, const Tile& tile) {
+void store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentRule& rule) {
   with_small_slice<T>(leaf, [&](auto shape) {
-    SmallSliceFactors<T, decltype(shape)> store_factors(leaf, shape);
+    SmallSliceFactors<T, decltype(shape)> store_factors(leaf, rule, shape);
     for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
       const std::int64_t left = tile.slices - done;
       store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes));
@@ -69,23 +86,49 @@ void store_small_slice_factors(const Leaf& leaf, const Tile& tile) {
 
 }  // namespace loop_detail
 
-// R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
-// column factors C^-1/2, the tile's share of the sum of R, and the range of both moments.
+// M of the slices of a tile, from the squares that `moments` left in their place; or of the slice that a tile is the
+// first part of, from the sums of its parts.
 template <class T>
-void new_moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
+  const auto store_of = [&](std::int64_t slice, double old_moments, double squares) {
+    const double rows = static_cast<double>(leaf.rows);
+    const double mean = squares / (rows * static_cast<double>(leaf.cols));
+    leaf.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, mean);
+  };
+  if (leaf.tiles_hold_slices()) {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      store_of(slice, sum_of(static_cast<const T*>(leaf.before.row) + slice * leaf.rows, leaf.rows),
+               leaf.mean_moment[slice]);
+    }
+  } else if (tile.row_block == 0 && tile.col_block == 0) {
+    const std::int64_t count = leaf.row_blocks * leaf.col_blocks;
+    const TileSums* parts = leaf_sums + tile.slice * count;
+    const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.col_blocks].row_moments; };
+    const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
+    store_of(tile.slice, total_of(leaf.row_blocks, old_moments), total_of(count, squares));
+  }
+}
+
+// R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
+// column factors C^-1/2, M (by the first tile of a slice), and the range of both moments. `leaf_sums` are what
+// `moments` left.
+template <class T>
+void new_moments_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   const MomentRule rule{leaf.beta_2, leaf.one_minus_beta_2, leaf.norm_factor * leaf.norm_factor,
                         leaf.clamps ? 0 : leaf.epsilon_1};
-  sums.row_moments = 0;
   sums.rows = sums.cols = {__builtin_inf(), 0};
+  if (leaf.mean_moment) store_mean_moments<T>(leaf, tile, leaf_sums, rule);
   // Several slices are whole ones, so their moments follow each other.
   if (tile.col_block == 0) {
     const std::int64_t first = tile.slice * leaf.rows + tile.row;
     const std::int64_t count = tile.slices * tile.rows;
     T* row = static_cast<T*>(leaf.row_moment) + first;
-    update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
-    sums.row_moments = sum_of(row, count);
+    if (leaf.row_factor) {
+      loop_detail::store_small_slice_factors<T>(leaf, tile, rule);
+    } else {
+      update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
+    }
     sums.rows = range_of(row, count);
-    if (leaf.row_factor) loop_detail::store_small_slice_factors<T>(leaf, tile);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.cols + tile.col;
@@ -105,22 +148,6 @@ void store_row_factors(const T* moments, double mean, double scale, T* factors, 
     const auto bare = select_less(0.0, moment, square_root(mean / moment), decltype(moment){});
     store(factors + i, bare * scale, extent);
   });
-}
-
-// M of a slice: the mean of its new R. `sums` are those of the leaf's tiles.
-template <class T>
-double mean_of_row_moments(const Leaf& leaf, const TileSums* sums, std::int64_t slice) {
-  double total = 0;
-  // Where tiles are several slices, they keep no sum of each.
-  if (leaf.tile_count < leaf.slices * leaf.row_blocks * leaf.col_blocks) {
-    total = sum_of(static_cast<const T*>(leaf.row_moment) + slice * leaf.rows, leaf.rows);
-  } else {
-    for (std::int64_t block = 0; block < leaf.row_blocks; ++block) {
-      total += sums[(slice * leaf.row_blocks + block) * leaf.col_blocks].row_moments;
-    }
-  }
-  const double mean = total / static_cast<double>(leaf.rows);
-  return leaf.clamps && mean < leaf.epsilon_1 ? leaf.epsilon_1 : mean;
 }
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS

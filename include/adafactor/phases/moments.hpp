@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cells.hpp"
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/gradient.hpp"
 #include "adafactor/kernels.hpp"
@@ -15,92 +16,111 @@ namespace adafactor::inline ADAFACTOR_LOOPS {
 namespace loop_detail {
 
 template <class T>
-double sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
+void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares) {
   const T scale = static_cast<T>(leaf.gradient_scale());
   const Gradient<T> gradient(leaf, slice);
   T buffer[kBlock];
-  for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+  CellSums cells;
+  const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
     if (gradient.in_place()) {
       with_loops<T>(leaf.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
-        total = add_squares(gradient.template at<G>(row, tile.col), scale, tile.cols, total);
+        add_squares(gradient.template at<G>(row, first), scale, n, cells.blocks());
       });
-      continue;
+      return;
     }
-    for_blocks(tile.cols, [&](std::int64_t first, std::int64_t n) {
-      total = add_squares(gradient.unclipped(row, tile.col + first, n, buffer), scale, n, total);
+    for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+      add_squares(gradient.unclipped(row, first + from, count, buffer), scale, count, cells.blocks() + from / kBlock);
     });
-  }
-  return total;
+  };
+  for_rows_of_groups(tile, add_row, [&](std::int64_t n) { cells.finish_group(n, squares.before_clipping); });
 }
 
 // A slice's part of a factored tile.
 template <class T>
 class FactoredMoments {
  public:
-  FactoredMoments(const Leaf& leaf, const Tile& tile, std::int64_t slice)
+  FactoredMoments(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares)
       : leaf_(leaf),
         tile_(tile),
         slice_(slice),
+        squares_(squares),
         gradient_(leaf, slice),
         scale_(static_cast<T>(leaf.gradient_scale())) {}
 
-  // total + the squares of the slice's part; writes its row and column sums.
-  double operator()(double total) {
-    total_ = total;
-    for (std::int64_t first = 0; first < tile_.cols; first += kPanel) {
-      const std::int64_t n = tile_.cols - first < kPanel ? tile_.cols - first : kPanel;
-      for (std::int64_t group = 0; group < tile_.rows; group += kRowGroup) {
-        const std::int64_t end = group + kRowGroup < tile_.rows ? group + kRowGroup : tile_.rows;
-        for (std::int64_t r = group; r < end; ++r) add_row(r, r == group, first, n);
-        add_wide(column_sums_, column_totals_, group == 0, n);
-      }
-      finish_columns(first, n);
-    }
-    return total_;
+  // Adds the squares of the slice's part; writes its row and column sums.
+  void operator()() {
+    for_groups(
+        tile_,
+        [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+          std::memset(column_sums_, 0, static_cast<std::size_t>(n) * sizeof(T));
+          add_rows(row, count, first, n);
+        },
+        [&](std::int64_t n, bool is_first) {
+          add_wide(column_sums_, column_totals_, is_first, n);
+          finish_cells(n);
+        },
+        [&](std::int64_t first, std::int64_t n) { finish_columns(first, n); });
+    if (leaf_.tiles_hold_slices()) leaf_.mean_moment[slice_] = of_slice_.sum();
   }
 
  private:
-  void add_row(std::int64_t r, bool begins, std::int64_t first, std::int64_t n) {
-    const std::int64_t row = tile_.row + r;
-    GradientSquares squares{first == 0 ? 0 : row_sums_[r], total_};
-    const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
-      T* sums = column_sums_ + from;
-      if (begins) std::memset(sums, 0, static_cast<std::size_t>(count) * sizeof(T));
-      squares = add_squares_by_column(run, links, count, sums, squares);
-    };
-    if (gradient_.in_place_with_links()) {
-      const std::int64_t col = tile_.col + first;
+  void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+    const std::int64_t end = row + count;
+    if (gradient_.in_place()) {
       with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
-        const G* g = gradient_.template at<G>(row, col);
-        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
-          if (!gradient_.in_place()) return add(g, gradient_.links(row, col), 0, n);
+        for (; row < end; ++row) {
+          const G* g = gradient_.template at<G>(row, first);
+          end_row(row, first, n,
+                  add_squares_by_column(g, scale_, n, column_sums_, begun_sum(row, first), cells_.blocks()));
         }
-        add(g, ScaledGradient<T>{scale_}, 0, n);
       });
     } else {
-      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
-        const std::int64_t col = tile_.col + first + from;
-        if (leaf_.clip_value > 0) {
-          squares.before_clipping =
-              add_squares(gradient_.unclipped(row, col, count, buffer_), T{1}, count, squares.before_clipping);
-        }
-        add(gradient_.run(row, col, count, buffer_), ScaledGradient<T>{scale_}, from, count);
-      });
+      for (; row < end; ++row) add_linked_row(row, first, n);
     }
-    // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
-    if (leaf_.clip_value > 0) total_ = squares.before_clipping;
-    const double sum = squares.sum;
-    if (first + n < tile_.cols) {
-      row_sums_[r] = sum;
+  }
+
+  double begun_sum(std::int64_t row, std::int64_t first) const {
+    return first == tile_.col ? 0 : row_sums_[row - tile_.row];
+  }
+
+  void end_row(std::int64_t row, std::int64_t first, std::int64_t n, double sum) {
+    if (first + n < tile_.col + tile_.cols) {
+      row_sums_[row - tile_.row] = sum;
     } else {
       finish_row(row, sum);
     }
   }
 
+  // Of a row that is read through its links, or through a buffer.
+  void add_linked_row(std::int64_t row, std::int64_t first, std::int64_t n) {
+    double sum = begun_sum(row, first);
+    const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
+      sum = add_squares_by_column(run, links, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock,
+                                  cells_before_clipping_.blocks() + from / kBlock);
+    };
+    if (gradient_.in_place_with_links()) {
+      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+          add(gradient_.template at<G>(row, first), gradient_.links(row, first), 0, n);
+        }
+      });
+    } else {
+      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+        if (leaf_.clip_value > 0) {
+          add_squares(gradient_.unclipped(row, first + from, count, buffer_), T{1}, count,
+                      cells_before_clipping_.blocks() + from / kBlock);
+        }
+        const T* g = gradient_.run(row, first + from, count, buffer_);
+        sum = add_squares_by_column(g, scale_, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock);
+      });
+    }
+    end_row(row, first, n, sum);
+  }
+
   void finish_row(std::int64_t row, double sum) {
-    if (leaf_.clip_value == 0) total_ += sum;
     if (leaf_.col_blocks == 1) {
       static_cast<T*>(leaf_.row_moment)[slice_ * leaf_.rows + row] =
           static_cast<T>(sum / static_cast<double>(leaf_.cols));
@@ -109,21 +129,22 @@ class FactoredMoments {
     }
   }
 
-  // The squares of the tile's columns before `end`: the rows' sums are part of the total from the last panel on.
-  double squares_before(std::int64_t end) const {
-    double squares = total_;
-    for (std::int64_t r = 0; end < tile_.cols && r < tile_.rows; ++r) squares += row_sums_[r];
-    return squares;
+  void finish_cells(std::int64_t n) {
+    if (leaf_.clip_value > 0) cells_before_clipping_.finish_group(n, squares_.before_clipping);
+    if (leaf_.tiles_hold_slices()) {
+      cells_.finish_group(n, squares_.clipped, of_slice_);
+    } else {
+      cells_.finish_group(n, squares_.clipped);
+    }
   }
 
   void finish_columns(std::int64_t first, std::int64_t n) {
-    if (!(squares_before(first + n) < kSafeTotal<T>)) total_ += 0 * sum_of(column_totals_, n);
-    const std::int64_t col = tile_.col + first;
+    if (!(squares_.clipped.sum() < kSafeTotal<T>)) squares_.spoilt += 0 * sum_of(column_totals_, n);
     if (leaf_.row_blocks == 1) {
-      T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + col;
+      T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + first;
       store_means(column_totals_, static_cast<double>(leaf_.rows), means, n);
     } else {
-      double* partial = leaf_.col_partial + (slice_ * leaf_.row_blocks + tile_.row_block) * leaf_.cols + col;
+      double* partial = leaf_.col_partial + (slice_ * leaf_.row_blocks + tile_.row_block) * leaf_.cols + first;
       std::memcpy(partial, column_totals_, static_cast<std::size_t>(n) * sizeof(double));
     }
   }
@@ -131,9 +152,12 @@ class FactoredMoments {
   const Leaf& leaf_;
   const Tile& tile_;
   std::int64_t slice_;
+  TileSquares& squares_;
+  Total of_slice_;  // where the tile holds several
   Gradient<T> gradient_;
   T scale_;
-  double total_ = 0;
+  CellSums cells_;
+  CellSums cells_before_clipping_;
   double row_sums_[kFewRows];
   double column_totals_[kPanel];
   T column_sums_[kPanel];
@@ -141,8 +165,9 @@ class FactoredMoments {
 };
 
 template <class T>
-ADAFACTOR_OWN_FRAME double factored_moments(const Leaf& leaf, const Tile& tile, std::int64_t slice, double total) {
-  return FactoredMoments<T>(leaf, tile, slice)(total);
+ADAFACTOR_OWN_FRAME void factored_moments(const Leaf& leaf, const Tile& tile, std::int64_t slice,
+                                          TileSquares& squares) {
+  FactoredMoments<T>(leaf, tile, slice, squares)();
 }
 
 // means <- the sum of `parts` vectors, each `stride` after the last, in their order, over `count`.
@@ -160,20 +185,31 @@ void reduce_partials(const double* partial, std::int64_t parts, std::int64_t str
 
 }  // namespace loop_detail
 
-// The first phase on one tile: its sum of squares, and the row and column sums of its part.
+// The first phase on one tile: its sum of squares, the row and column sums of its part, and the sum of its old R, of
+// which M is made.
 template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
-  double total = 0;
-  const bool factored = leaf.factored && leaf.action == Action::update;
-  if (factored && is_narrow(leaf)) {
-    sums.gradient_squares = loop_detail::narrow_moments<T>(leaf, tile);
+  loop_detail::TileSquares squares;
+  if (!leaf.factored || leaf.action != Action::update) {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::sum_squares<T>(leaf, tile, slice, squares);
+    }
+    sums.gradient_squares = squares.before_clipping.sum();
     return;
   }
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    total = factored ? loop_detail::factored_moments<T>(leaf, tile, slice, total)
-                     : loop_detail::sum_squares<T>(leaf, tile, slice, total);
+  if (is_narrow(leaf)) {
+    loop_detail::narrow_moments<T>(leaf, tile, squares);
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::factored_moments<T>(leaf, tile, slice, squares);
+    }
   }
-  sums.gradient_squares = total;
+  sums.clipped_squares = squares.clipped.sum();
+  // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
+  sums.gradient_squares = (leaf.clip_value > 0 ? squares.before_clipping.sum() : sums.clipped_squares) + squares.spoilt;
+  if (tile.col_block == 0 && !leaf.tiles_hold_slices()) {
+    sums.row_moments = sum_of(static_cast<const T*>(leaf.before.row) + tile.slice * leaf.rows + tile.row, tile.rows);
+  }
 }
 
 // Adds up what the tiles of a slice left in parts: rows by the tiles of the first column block, columns by those of the

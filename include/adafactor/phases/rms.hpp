@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cells.hpp"
 #include "adafactor/exact_begin.hpp"
 #include "adafactor/links.hpp"
 #include "adafactor/narrow.hpp"
@@ -17,89 +18,83 @@ namespace loop_detail {
 template <class T>
 class SliceSquares {
  public:
-  SliceSquares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, std::int64_t slice)
-      : leaf_(leaf),
-        tile_(tile),
-        gradient_(leaf, slice),
-        parameter_(leaf.parameter, slice),
-        update_(leaf, leaf_sums, slice, 1) {}
+  SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
+      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.parameter, slice), update_(leaf, slice, 1) {}
 
-  // sums + the squares of the slice's part.
-  Squares operator()(Squares sums) const {
+  // Adds the squares of the slice's part.
+  void operator()(Total& of_update, Total& of_parameter) {
     const bool in_place = leaf_.is_plain() && gradient_.in_place_with_links() && parameter_.template in_place<T>();
-    for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
+    const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
       if constexpr (kFusesUpdate<T>) {
-        if (in_place) {
-          sums = add_row(row, sums);
-          continue;
-        }
+        if (in_place) return add_run(row, first, n);
       }
-      sums = add_row_by_blocks(row, sums);
-    }
-    return sums;
+      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+        add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
+      });
+    };
+    for_rows_of_groups(tile_, add_row, [&](std::int64_t n) {
+      updates_.finish_group(n, of_update);
+      parameters_.finish_group(n, of_parameter);
+    });
   }
 
  private:
-  Squares add_row(std::int64_t row, Squares sums) const {
+  void add_run(std::int64_t row, std::int64_t first, std::int64_t n) {
     with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using P = typename decltype(of_parameter)::type;
       using G = typename decltype(of_gradient)::type;
-      const G* g = gradient_.template at<G>(row, tile_.col);
-      const P* p = parameter_.row(row).at<const P>(tile_.col);
-      const FactoredUpdate<T> update = update_.plain(row, tile_.col);
+      const G* g = gradient_.template at<G>(row, first);
+      const P* p = parameter_.row(row).at<const P>(first);
+      const FactoredUpdate<T> update = update_.plain(row, first);
       if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
         if (!gradient_.in_place()) {
-          sums = add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update}, sums);
-          return;
+          return add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, first), update}, n);
         }
       }
-      sums = add(g, p, update, sums);
+      add(g, p, update, n);
     });
-    return sums;
   }
 
   // In one loop, or in one for the update and one for the parameter.
   template <class G, class P, class U>
-  Squares add(const G* g, const P* p, const U& update, Squares sums) const {
+  void add(const G* g, const P* p, const U& update, std::int64_t n) {
     if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
-      return add_update_squares<T>(g, p, update, tile_.cols, sums);
+      add_update_squares<T>(g, p, update, n, updates_.blocks(), parameters_.blocks());
     } else {
-      return {add_squares_of<T>(g, update, tile_.cols, sums.update), add_squares(p, T{1}, tile_.cols, sums.parameter)};
+      add_squares_of<T>(g, update, n, updates_.blocks());
+      add_squares(p, T{1}, n, parameters_.blocks());
     }
   }
 
-  Squares add_row_by_blocks(std::int64_t row, Squares sums) const {
+  // At most a block.
+  void add_block(std::int64_t row, std::int64_t first, std::int64_t n, double& of_update, double& of_parameter) const {
     T g_buffer[kBlock];
     T p_buffer[kBlock];
     T u[kBlock];
-    for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) {
-      const std::int64_t first = tile_.col + offset;
-      const T* g = gradient_.run(row, first, n, g_buffer);
-      const T* p = read_run(parameter_.row(row), first, n, p_buffer);
-      if (leaf_.wide) {
-        sums = add_wide_squares(g, p, row, first, n, sums);
-        return;
-      }
-      update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-      sums = add_update_squares<T>(u, p, StoredUpdate{}, n, sums);
-    });
-    return sums;
+    const T* g = gradient_.run(row, first, n, g_buffer);
+    const T* p = read_run(parameter_.row(row), first, n, p_buffer);
+    if (leaf_.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
+    update_.store(g, row, first, n, u, Update<T>::Moments::drop);
+    add_update_squares<T>(u, p, StoredUpdate{}, n, &of_update, &of_parameter);
   }
 
-  // In double, one element after the other: seldom, and then the data alone decide it.
-  Squares add_wide_squares(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n,
-                           Squares sums) const {
+  // In double; seldom, and then the data alone decide it.
+  void add_wide_block(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
+                      double& of_parameter) const {
     T u[kBlock];
+    double u_squares[kBlock];
+    double p_squares[kBlock];
     if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
     const double factor = leaf_.factored ? update_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
       const double x =
           leaf_.factored ? update_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
       const double y = load<double>(p + i, One{});
-      sums.update += x * x;
-      sums.parameter += y * y;
+      u_squares[i] = x * x;
+      p_squares[i] = y * y;
     }
-    return sums;
+    of_update += sum_of(u_squares, n);
+    of_parameter += sum_of(p_squares, n);
   }
 
   const Leaf& leaf_;
@@ -107,13 +102,14 @@ class SliceSquares {
   Gradient<T> gradient_;
   Slice parameter_;
   Update<T> update_;
+  CellSums updates_;
+  CellSums parameters_;
 };
 
-// A tile of short rows.
+// A tile of short rows; each run is a cell.
 template <class T, class Factors>
-ADAFACTOR_OWN_FRAME Squares narrow_squares(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
-  Factors factors(leaf, tile, leaf_sums, 1);
-  Squares total;
+ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, Total& of_update, Total& of_parameter) {
+  Factors factors(leaf, tile, 1);
   T g_buffer[kBlock];
   T p_buffer[kBlock];
   for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
@@ -121,35 +117,40 @@ ADAFACTOR_OWN_FRAME Squares narrow_squares(const Leaf& leaf, const Tile& tile, c
     const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
     factors.prepare(rows);
     const std::int64_t n = rows.count * leaf.cols;
+    double update_cell = 0;
+    double parameter_cell = 0;
     factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
       if constexpr (kFusesUpdate<T>) {
-        total = add_update_squares<T>(g, p, update, n, total);
+        add_update_squares<T>(g, p, update, n, &update_cell, &parameter_cell);
       } else {
         T u[kBlock];
         store_update(g, u, update, n);
-        total = add_update_squares<T>(u, p, StoredUpdate{}, n, total);
+        add_update_squares<T>(u, p, StoredUpdate{}, n, &update_cell, &parameter_cell);
       }
     });
+    of_update.add(update_cell);
+    of_parameter.add(parameter_cell);
   });
-  return total;
 }
 
 }  // namespace loop_detail
 
-// The third phase on one tile; `leaf_sums` are those that `factors` left, where the leaf is factored.
+// The third phase on one tile.
 template <class T>
-void rms_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
-  Squares total;
+void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  Total of_update;
+  Total of_parameter;
   if (is_narrow(leaf) && leaf.is_plain()) {
-    with_narrow_factors<T>(
-        leaf, [&]<class Factors>() { total = loop_detail::narrow_squares<T, Factors>(leaf, tile, leaf_sums); });
+    with_narrow_factors<T>(leaf, [&]<class Factors>() {
+      loop_detail::add_narrow_squares<T, Factors>(leaf, tile, of_update, of_parameter);
+    });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      total = loop_detail::SliceSquares<T>(leaf, tile, leaf_sums, slice)(total);
+      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter);
     }
   }
-  sums.update_squares = total.update;
-  sums.parameter_squares = total.parameter;
+  sums.update_squares = of_update.sum();
+  sums.parameter_squares = of_parameter.sum();
 }
 
 }  // namespace adafactor::inline ADAFACTOR_LOOPS

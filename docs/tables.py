@@ -25,7 +25,8 @@ _DECLARATION = re.compile(
     re.MULTILINE,
 )
 _DETAIL = re.compile(
-    r"^namespace (?:\w+_)?detail \{$.*?^\}  // namespace (?:\w+_)?detail$", re.MULTILINE | re.DOTALL
+    r"^namespace (?:[^\n]* )?(?:\w+_)?detail \{$.*?^\}+  // namespace (?:[^\n]*::)?(?:\w+_)?detail$",
+    re.MULTILINE | re.DOTALL,
 )
 
 

@@ -18,7 +18,7 @@ BLOCK = re.compile(
 DOCUMENTS = [
     sources.ROOT / "README.md",
     sources.ROOT / "CONTRIBUTING.md",
-    *(path for path in sources.files() if path.suffix == ".md" and path.parent == sources.ROOT / "docs"),
+    *(path for path in sources.files() if path.suffix == ".md" and "docs" in path.parts),
 ]
 
 

@@ -100,7 +100,7 @@ FLAGS = {
 def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
     source = tmp_path / "program.cpp"
     source.write_text(
-        "#include <adafactor/parallel.hpp>\n#include <string_view>\n"
+        "#include <adafactor/cpu/threads/threads.hpp>\n#include <string_view>\n"
         f'static_assert(std::string_view(adafactor::detail::kThreadsKind) == "{kind}");\n'
     )
     result = run(*gcc(), "-fsyntax-only", *flags, source)
@@ -109,7 +109,7 @@ def test_a_file_has_the_threads_that_its_flags_ask_for(flags, kind, tmp_path):
 
 def test_threads_that_are_not_to_be_had_do_not_compile(tmp_path):
     source = tmp_path / "program.cpp"
-    source.write_text("#include <adafactor/parallel.hpp>\n")
+    source.write_text("#include <adafactor/cpu/threads/threads.hpp>\n")
     for kind, words in {"many": "is one of openmp, pool and serial", "openmp": "needs a compiler"}.items():
         result = run(*gcc(), "-fsyntax-only", f"-DADAFACTOR_THREADS={kind}", source)
         assert result.returncode != 0
@@ -155,7 +155,7 @@ def test_files_with_different_threads_are_linked_together(tmp_path):
             continue
         source = tmp_path / f"{name}.cpp"
         source.write_text(
-            "#include <adafactor/parallel.hpp>\n"
+            "#include <adafactor/cpu/threads/threads.hpp>\n"
             f"void set_{name}(int n) {{ adafactor::set_num_threads(n); }}\n"
             f"int get_{name}() {{ return adafactor::get_num_threads(); }}\n"
         )

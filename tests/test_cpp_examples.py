@@ -18,7 +18,8 @@ PROGRAMS = [program for file in [*DOCUMENTS, *HEADERS] for program in programs(f
 
 # What lies within a namespace of details is nobody's.
 DETAILS = re.compile(
-    r"^namespace (\w+_)?detail \{$.*?^\}  // namespace (\w+_)?detail$", re.MULTILINE | re.DOTALL
+    r"^namespace (?:[^\n]* )?(?:\w+_)?detail \{$.*?^\}+  // namespace (?:[^\n]*::)?(?:\w+_)?detail$",
+    re.MULTILINE | re.DOTALL,
 )
 DECLARES = re.compile(r"(template|struct|class|enum class|using|concept|inline|constexpr|ADAFACTOR_INLINE)\b")
 

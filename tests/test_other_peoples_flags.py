@@ -100,7 +100,7 @@ ALLOWED = [
     ("clang++", "-funsafe-math-optimizations"),
 ]
 CHECK = """
-#include <adafactor/exactness.hpp>
+#include <adafactor/cpu/exactness.hpp>
 int main() { return adafactor::loops_compute_as_written() ? 0 : 1; }
 """
 

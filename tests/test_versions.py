@@ -15,7 +15,9 @@ def text(name):
 
 @pytest.fixture
 def version():
-    return re.search(r'#define ADAFACTOR_VERSION "([^"]+)"', text("include/adafactor/version.hpp")).group(1)
+    return re.search(
+        r'#define ADAFACTOR_VERSION "([^"]+)"', text("include/adafactor/compiler/abi.hpp")
+    ).group(1)
 
 
 def test_the_installed_package_is_this_version(version):

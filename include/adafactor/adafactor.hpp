@@ -6,13 +6,14 @@
 #endif
 
 #include "adafactor/config.hpp"
+#include "adafactor/cpu/threads/threads.hpp"
+#include "adafactor/door/overlap.hpp"
+#include "adafactor/door/view.hpp"
 #include "adafactor/error.hpp"
-#include "adafactor/inputs.hpp"
+#include "adafactor/lanes/half.hpp"
 #include "adafactor/optimizer.hpp"
-#include "adafactor/overlap.hpp"
-#include "adafactor/parallel.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step.hpp"
+#include "adafactor/step/workspace.hpp"
 #include "adafactor/version.hpp"
-#include "adafactor/workspace.hpp"

@@ -10,7 +10,7 @@
 
 #include "adafactor/error.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // The words of the knobs that choose, in the order of their texts in `visit_knobs`. `raise` in C++: `step` changes
 // nothing and says so in its Outcome, as with `skip`; whoever calls it raises.
@@ -70,11 +70,10 @@ struct Config {
 
   // rms(p) is taken of the decayed parameter.
   bool decays_first() const { return weight_decay_first.value_or(weight_decay_on != WeightDecayOn::step); }
-  bool clips_any() const { return clipnorm || global_clipnorm || clipvalue; }
 };
 
 // An interval of allowed numbers; an open end excludes its bound.
-struct Range {
+struct Interval {
   double low;
   double high;
   bool low_open = false;
@@ -87,14 +86,14 @@ struct Range {
 
 // The ranges that knobs have. Counts end at 2^53, up to which a double holds every whole number.
 inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
-inline constexpr Range kAtLeastZero{0, kInfinity};
-inline constexpr Range kAboveZero{0, kInfinity, true};
-inline constexpr Range kAtMostZero{-kInfinity, 0};
-inline constexpr Range kZeroToOne{0, 1};
-inline constexpr Range kZeroToBelowOne{0, 1, false, true};
-inline constexpr Range kCount{0, 0x1p53};
-inline constexpr Range kAtLeastOne{1, 0x1p53};
-inline constexpr Range kAtLeastTwo{2, 0x1p53};
+inline constexpr Interval kAtLeastZero{0, kInfinity};
+inline constexpr Interval kAboveZero{0, kInfinity, true};
+inline constexpr Interval kAtMostZero{-kInfinity, 0};
+inline constexpr Interval kZeroToOne{0, 1};
+inline constexpr Interval kZeroToBelowOne{0, 1, false, true};
+inline constexpr Interval kCount{0, 0x1p53};
+inline constexpr Interval kAtLeastOne{1, 0x1p53};
+inline constexpr Interval kAtLeastTwo{2, 0x1p53};
 
 // The words of a knob that chooses, in the order of its enumeration.
 struct Choices {
@@ -153,7 +152,7 @@ void visit_knobs(Visitor&& visit) {
 namespace detail {
 
 // A range, and a number, for a message.
-ADAFACTOR_FUNCTION std::string words(const Range& range);
+ADAFACTOR_FUNCTION std::string words(const Interval& range);
 ADAFACTOR_FUNCTION std::string words(double value);
 
 }  // namespace detail
@@ -161,18 +160,18 @@ ADAFACTOR_FUNCTION std::string words(double value);
 // Throws Error{knob, expected, found} at the first knob that is out of its range or contradicts another.
 ADAFACTOR_FUNCTION void validate(const Config& config);
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
 
 #include <cstdio>
 #include <string_view>
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace detail {
 
-ADAFACTOR_FUNCTION std::string words(const Range& range) {
+ADAFACTOR_FUNCTION std::string words(const Interval& range) {
   const bool below = range.low == -kInfinity;
   const bool above = range.high == kInfinity || range.high == 0x1p53;
   const char* kind = range.high == 0x1p53 ? "whole" : "finite";
@@ -197,7 +196,7 @@ ADAFACTOR_FUNCTION std::string words(double value) {
 struct RangeCheck {
   const Config& config;
 
-  void refuse_outside(const char* name, double value, const Range& range) const {
+  void refuse_outside(const char* name, double value, const Interval& range) const {
     if (range.contains(value)) return;
     // The two knobs whose sign other libraries turn round say which convention is meant.
     const bool decay = std::string_view(name) == "beta_2_decay";
@@ -206,11 +205,11 @@ struct RangeCheck {
                  .found = words(value)});
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const Range& range, const char*) const {
+  void operator()(const char* name, T Config::* knob, const Interval& range, const char*) const {
     refuse_outside(name, static_cast<double>(config.*knob), range);
   }
   template <class T>
-  void operator()(const char* name, std::optional<T> Config::* knob, const Range& range, const char*) const {
+  void operator()(const char* name, std::optional<T> Config::* knob, const Interval& range, const char*) const {
     if (config.*knob) refuse_outside(name, static_cast<double>(*(config.*knob)), range);
   }
   template <class T>
@@ -246,6 +245,6 @@ ADAFACTOR_FUNCTION void validate(const Config& config) {
                   "epsilon_2", "the ceiling of the parameter scale lies below its floor");
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #endif  // ADAFACTOR_DEFINES_STEP

@@ -3,10 +3,19 @@
 
 #include <cstdint>
 
-#include "adafactor/abi.hpp"
-#include "adafactor/half.hpp"
+#include "adafactor/compiler/abi.hpp"
 
-namespace adafactor::inline ADAFACTOR_DATA {
+namespace adafactor { inline namespace ADAFACTOR_DATA {
+
+// The upper half of a float32: 8 bits of exponent, 7 of fraction.
+struct Bfloat16 {
+  std::uint16_t bits;
+};
+
+// IEEE's half precision: 5 bits of exponent, 10 of fraction; the largest number is 65504.
+struct Float16 {
+  std::uint16_t bits;
+};
 
 // How numbers are stored.
 enum class DType : std::uint8_t { float32, float64, bfloat16, float16 };
@@ -74,4 +83,4 @@ ADAFACTOR_ALWAYS_INLINE constexpr double machine_epsilon(DType dtype) {
   return 0;
 }
 
-}  // namespace adafactor::inline ADAFACTOR_DATA
+}}  // namespace adafactor::ADAFACTOR_DATA

@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "adafactor/arguments.hpp"
+#include "adafactor/door/arguments.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // What has its elements in memory: matrices and arrays, blocks, transposes, maps and references of them; not a sum or a
 // product, which Eigen computes when it is read. Its scalar is float or double.
@@ -69,4 +69,4 @@ auto view(Matrix&& matrix) {
   }
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI

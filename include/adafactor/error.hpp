@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "adafactor/abi.hpp"
+#include "adafactor/compiler/abi.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Which kind of complaint this is: a wrong value or shape, a wrong kind of object, memory that cannot be used as asked,
 // a gradient that is not finite, or an object that is in use.
@@ -51,11 +51,11 @@ class Error : public std::invalid_argument {
 // "7 arrays", of 7 and " arrays".
 ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what);
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION Error::Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
 
@@ -75,6 +75,6 @@ ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
 
 ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what) { return std::to_string(n).append(what); }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #endif  // ADAFACTOR_DEFINES_STEP

@@ -10,10 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "adafactor/arguments.hpp"
-#include "adafactor/step.hpp"
+#include "adafactor/cpu/kernels.hpp"
+#include "adafactor/door/arguments.hpp"
+#include "adafactor/state.hpp"
+#include "adafactor/step/call.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // What one call did, and the scalars in force: those of `config`, NaN where nothing was updated.
 struct StepReport : Outcome {
@@ -144,16 +146,17 @@ class Optimizer {
   bool updated_ = false;
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
 
 #include <algorithm>
 #include <cmath>
 
-#include "adafactor/session.hpp"
+#include "adafactor/cpu/step.hpp"
+#include "adafactor/door/session.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace detail {
 
@@ -192,13 +195,16 @@ StepReport Optimizer::run(std::span<const Params> params, std::span<const Grads>
 }
 
 ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, bool completes) {
-  StepReport report{session_->step(*state_, options.grad_multiplier, completes)};
+  const Call call = session_->call(options.grad_multiplier, completes);
+  StepReport report{adafactor::step(*state_, call, compiled_kernels())};
   stepped_ = true;
   updated_ = report.updated;
   if (report.skipped && plan().call().on_nonfinite == OnNonfinite::raise) {
     const auto leaf = static_cast<std::size_t>(report.nonfinite_leaf);
     const bool of_gradient = !std::isfinite(adafactor::report(*state_, leaf, false).grad_norm);
-    session_->refuse_nonfinite(report.nonfinite_leaf, of_gradient);
+    const TensorView& array = session_->array(leaf, of_gradient);
+    detail::Session::refuse_nonfinite(report.nonfinite_leaf, of_gradient,
+                                      array.data ? nonfinite_text(array) : "not finite");
   }
   const Scalars scalars = call_scalars(*state_, report, session_->first_rate());
   report.learning_rate = scalars.learning_rate;
@@ -256,6 +262,12 @@ ADAFACTOR_FUNCTION const StateArray& Optimizer::state_array(std::size_t leaf, St
   return array;
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #endif  // ADAFACTOR_DEFINES_STEP
+
+#if ADAFACTOR_DEFINES_LOOPS
+
+#include "adafactor/cpu/table.hpp"
+
+#endif  // ADAFACTOR_DEFINES_LOOPS

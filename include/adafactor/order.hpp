@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-#include "adafactor/abi.hpp"
+#include "adafactor/compiler/abi.hpp"
 
-namespace adafactor::inline ADAFACTOR_DATA {
+namespace adafactor { inline namespace ADAFACTOR_DATA {
 
 // Partial sums of a run, folded in one order.
 inline constexpr int kLanes = 16;
@@ -21,4 +21,4 @@ inline constexpr std::int64_t kFewRows = 64;
 // are a cell, whose sum is one number in the total of its tile. Tiles begin at a multiple of it.
 inline constexpr std::int64_t kRowGroup = 16;
 
-}  // namespace adafactor::inline ADAFACTOR_DATA
+}}  // namespace adafactor::ADAFACTOR_DATA

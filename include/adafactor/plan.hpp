@@ -1,24 +1,27 @@
-// The plan of a tree of leaves: layouts, tiles, where each piece of state and of scratch lies, the schedule of a step,
-// and the knobs. Immutable; all copies of a state share it.
+// The plan of a tree of leaves: layouts, tiles, where each piece of state and of scratch lies, and the knobs.
+// Immutable; all copies of a state share it.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "adafactor/config.hpp"
 #include "adafactor/dtype.hpp"
-#include "adafactor/layout.hpp"
-#include "adafactor/leaf.hpp"
-#include "adafactor/leaf_plan.hpp"
-#include "adafactor/noise_key.hpp"
+#include "adafactor/host/memory.hpp"
 #include "adafactor/order.hpp"
-#include "adafactor/schedule.hpp"
+#include "adafactor/plan/layout.hpp"
+#include "adafactor/plan/leaf_plan.hpp"
+#include "adafactor/plan/noise_key.hpp"
+#include "adafactor/plan/tile.hpp"
+#include "adafactor/tensor.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Made once for the shapes, dtypes and knobs of all leaves, then asked for sizes in bytes and handed to a State. A
 // leaf has at most kMaxRank axes and kMostElements elements.
@@ -26,6 +29,9 @@ class Plan {
  public:
   // Throws Error where a shape or a row of knobs is not allowed; its leaf is the index in `leaves`.
   Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs);
+  ~Plan() { delete kept_.load(); }
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
 
   const std::vector<LeafPlan>& leaves() const { return leaves_; }
   const std::vector<Config>& knobs() const { return knobs_; }
@@ -34,7 +40,17 @@ class Plan {
   const Config& call() const { return knobs_.front(); }
 
   const std::vector<Tile>& tiles() const { return tiles_; }
-  const Schedule& schedule() const { return schedule_; }
+
+  // What a backend makes of the plan, and finds here again for every state that shares it. `make` returns an owning
+  // pointer to a new one; of several that are made at once by several threads, one stays.
+  template <class Make>
+  const detail::Kept& kept(const Make& make) const {
+    if (const detail::Kept* found = kept_.load(std::memory_order_acquire)) return *found;
+    std::unique_ptr<const detail::Kept> made = make();
+    const detail::Kept* first = nullptr;
+    if (!kept_.compare_exchange_strong(first, made.get(), std::memory_order_acq_rel)) return *first;
+    return *made.release();
+  }
 
   // Whether a step decides to go on after it has seen every gradient; otherwise each wave goes through at once.
   bool looks_first() const {
@@ -203,17 +219,17 @@ class Plan {
   std::vector<Config> knobs_;
   std::vector<LeafPlan> leaves_;
   std::vector<Tile> tiles_;
-  Schedule schedule_;
   std::int64_t state_nbytes_ = 0;
   std::int64_t moment_scratch_nbytes_ = 0;
   std::int64_t axis_count_ = 0;
+  mutable std::atomic<const detail::Kept*> kept_{nullptr};
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs) : knobs_(std::move(knobs)) {
   for (const Config& config : knobs_) validate(config);
@@ -225,9 +241,8 @@ ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> 
   make_tiles();
   place_state();
   place_scratch();
-  schedule_ = Schedule(leaves_, tiles_, looks_first());
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #endif  // ADAFACTOR_DEFINES_STEP

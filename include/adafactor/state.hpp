@@ -8,14 +8,11 @@
 #include <utility>
 #include <vector>
 
-#include "adafactor/fork.hpp"
-#include "adafactor/memory.hpp"
+#include "adafactor/host/fork.hpp"
+#include "adafactor/host/memory.hpp"
 #include "adafactor/plan.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
-
-// The scratch of a step: workspace.hpp.
-class Workspace;
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Counters of one leaf.
 struct LeafCount {
@@ -33,7 +30,6 @@ class State {
   // Copies all but the plan, which is shared, and the scratch, which the copy makes when it steps.
   State(const State& other);
   State& operator=(const State&) = delete;
-  ~State();
 
   const Plan& plan() const { return *plan_; }
   const std::shared_ptr<const Plan>& shared_plan() const { return plan_; }
@@ -49,11 +45,6 @@ class State {
   // Forgets these calls, and what they have gathered; whoever does it has acquired the state.
   void drop_window();
 
-  Workspace& workspace();
-
-  // The scratch of the last step; only after one.
-  const Workspace& last_workspace() const { return *workspace_; }
-
   // Whoever gets true may step or copy, and has to release.
   bool try_acquire() {
     int holder = kNobody;
@@ -68,28 +59,26 @@ class State {
     return holder != kNobody && holder != detail::forks();
   }
 
-  std::int64_t updates = 0;       // made
-  std::int64_t calls = 0;         // that counted
-  std::vector<LeafCount> counts;  // of each leaf
-  std::int64_t skips = 0;         // calls in a row, the last among them, that were skipped
+  std::int64_t updates = 0;               // made
+  std::int64_t calls = 0;                 // that counted
+  std::vector<LeafCount> counts;          // of each leaf
+  std::int64_t skips = 0;                 // calls in a row, the last among them, that were skipped
+  std::unique_ptr<detail::Kept> scratch;  // of its steps: workspace.hpp
 
  private:
   std::shared_ptr<const Plan> plan_;
   detail::Bytes memory_;
-  std::unique_ptr<Workspace> workspace_;
   static constexpr int kNobody = -1;
   std::atomic<int> holder_{kNobody};  // the process that a call runs in, as its number of forks
 };
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
 
 #include <cstring>
 
-#include "adafactor/workspace.hpp"
-
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION State::State(std::shared_ptr<const Plan> plan)
     : counts(plan->leaves().size()), plan_(std::move(plan)), memory_(detail::allocate_zeros(plan_->state_nbytes())) {}
@@ -104,8 +93,6 @@ ADAFACTOR_FUNCTION State::State(const State& other)
   if (memory_) std::memcpy(memory_.get(), other.memory_.get(), static_cast<std::size_t>(plan_->state_nbytes()));
 }
 
-ADAFACTOR_FUNCTION State::~State() = default;
-
 ADAFACTOR_FUNCTION void State::drop_window() {
   if (open_calls() == 0) return;
   for (std::size_t i = 0; i < counts.size(); ++i) {
@@ -116,11 +103,6 @@ ADAFACTOR_FUNCTION void State::drop_window() {
   calls -= open_calls();
 }
 
-ADAFACTOR_FUNCTION Workspace& State::workspace() {
-  if (!workspace_) workspace_ = std::make_unique<Workspace>(*plan_, memory_.get());
-  return *workspace_;
-}
-
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI
 
 #endif  // ADAFACTOR_DEFINES_STEP

@@ -5,7 +5,7 @@
 
 #include "adafactor/dtype.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Where an array lies. The CPU's memory is the only place that a step takes now.
 enum class DeviceType : std::uint8_t { cpu, cuda };
@@ -36,4 +36,19 @@ constexpr const char* name(Role role) { return role == Role::params ? "params" :
 // Ranks up to NumPy's own limit.
 inline constexpr int kMaxRank = 64;
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+namespace detail {
+
+// The strides of a view in elements; those of C order are written into `buffer` where the view has none.
+inline const std::int64_t* strides_of(const TensorView& view, std::int64_t (&buffer)[kMaxRank]) {
+  if (view.strides) return view.strides;
+  std::int64_t stride = 1;
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    buffer[axis] = stride;
+    stride *= view.shape[axis];
+  }
+  return buffer;
+}
+
+}  // namespace detail
+
+}}  // namespace adafactor::ADAFACTOR_ABI

@@ -16,14 +16,14 @@ namespace {
 // Keeps what a view of NumPy stands on.
 struct Keeper {
   py::object object;
-  Lender lender;
+  ArrayReader reader;
 };
 
 py::object numpy_view(const py::object& object, bool written) {
   auto keeper = std::make_unique<Keeper>();
   RawArray array;
   try {
-    array = keeper->lender.read(object, {written ? Access::write : Access::read, kParameterTypes, {}, -1});
+    array = keeper->reader.read(object, {written ? Access::write : Access::read, kParameterTypes, {}, -1});
   } catch (const Error& error) {
     throw Error(
         {.kind = error.kind(), .expected = error.expected(), .found = error.found()});  // which one, others know
@@ -89,11 +89,11 @@ void bind_arrays(py::module_& m) {
   m.def(
       "inspect_arrays",
       [](const py::list& objects) {
-        Lender lender;
+        ArrayReader reader;
         std::vector<std::pair<std::vector<std::int64_t>, std::string>> found;
         for (const py::handle object : objects) {
           const auto leaf = static_cast<std::int64_t>(found.size());
-          const RawArray array = lender.read(object, {Access::read, kParameterTypes, Role::params, leaf});
+          const RawArray array = reader.read(object, {Access::read, kParameterTypes, Role::params, leaf});
           found.emplace_back(std::vector<std::int64_t>(array.shape, array.shape + array.rank), name(array.dtype));
         }
         return found;

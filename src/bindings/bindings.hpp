@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/memory_check.hpp"
-#include "lender.hpp"
+#include "adafactor/door/memory.hpp"
+#include "reader.hpp"
 
 namespace adafactor::bindings {
 
@@ -36,7 +36,7 @@ inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or fl
 // Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing, and finds out
 // nothing again of an array that has not moved.
 struct Arrays {
-  Lender lender;
+  ArrayReader reader;
   std::vector<TensorView> parameters;
   std::vector<TensorView> gradients;
   std::vector<TensorView> outputs;

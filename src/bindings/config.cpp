@@ -34,7 +34,7 @@ struct Reader {
   py::object at(const char* name) const { return knobs[name]; }
 
   template <class T>
-  void operator()(const char* name, T Config::* knob, const Range&, const char*) const {
+  void operator()(const char* name, T Config::* knob, const Interval&, const char*) const {
     config.*knob = at(name).cast<T>();
   }
   template <class T>
@@ -66,7 +66,7 @@ struct Describer {
     return py::cast(member);
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const Range& range, const char* sentence) const {
+  void operator()(const char* name, T Config::* knob, const Interval& range, const char* sentence) const {
     table[name] = py::make_tuple(value(Config{}.*knob), py::none(), detail::words(range), sentence);
   }
   template <class T>

@@ -3,7 +3,7 @@
 
 #include <span>
 
-#include "../cuda/backend.hpp"
+#include "../cuda/devices.hpp"
 #include "dlpack.hpp"
 #include "raw_array.hpp"
 

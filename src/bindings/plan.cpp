@@ -1,7 +1,7 @@
 // Plans: what a tree of leaves costs and how it is laid out, before any array is touched.
 #include <string>
 
-#include "adafactor/workspace.hpp"
+#include "adafactor/step/call.hpp"
 #include "bindings.hpp"
 
 namespace adafactor::bindings {
@@ -51,7 +51,7 @@ void bind_plan(py::module_& m) {
       .def(py::init(&make_plan), py::arg("shapes"), py::arg("dtypes"), py::arg("rows"), py::arg("knobs"),
            py::arg("paths"))
       .def_property_readonly("state_nbytes", &Plan::state_nbytes)
-      .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return Workspace::nbytes(plan); })
+      .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return scratch_nbytes(plan); })
       .def("layout", &layout_of, py::arg("leaf"), "How a leaf is factored, and into how many tiles it is cut.");
 }
 

@@ -58,7 +58,7 @@ class Taking {
     const DType dtype = expected.spec.dtype;
     Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
     request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
-    if (!arrays_.lender.renew(view, object, request, strides, rank)) return;
+    if (!arrays_.reader.renew(view, object, request, strides, rank)) return;
     arrays_.set_moved();
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
     check_view(found, expected, role, request.leaf);
@@ -85,8 +85,8 @@ void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
 
 // Gives back what the arrays of a call lent, however the call ends.
 struct GiveBack {
-  Lender& lender;
-  ~GiveBack() { lender.give_back(); }
+  ArrayReader& reader;
+  ~GiveBack() { reader.give_back(); }
 };
 
 // An array for each number of a report, with a place for each leaf.
@@ -112,7 +112,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
                    const Rates& rates, double grad_multiplier, bool completes) {
   Arrays& arrays = object.arrays;
   const Borrowed borrowed{params, grads, outputs, outputs.is(params) ? Access::write : Access::read};
-  const GiveBack give_back{arrays.lender};
+  const GiveBack give_back{arrays.reader};
   take_views(object.state.plan(), borrowed, arrays);
   arrays.check_memory(object.state);
   arrays.rates.clear();
@@ -136,7 +136,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
 void check_params(StateObject& object, const py::list& params, bool written) {
   py::list absent;
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
-  const GiveBack give_back{object.arrays.lender};
+  const GiveBack give_back{object.arrays.reader};
   take_views(object.state.plan(), {params, absent, params, written ? Access::write : Access::read}, object.arrays);
   if (written) object.arrays.check_memory(object.state);
 }

@@ -5,14 +5,14 @@
 #include <string>
 #include <string_view>
 
+#include "adafactor/cpu/kernel_check.hpp"
 #include "adafactor/error.hpp"
-#include "adafactor/kernel_check.hpp"
 
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <cpuid.h>
 #endif
 
-namespace adafactor::inline ADAFACTOR_ABI {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace cpu {
 
@@ -80,4 +80,4 @@ ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
   return chosen;
 }
 
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}  // namespace adafactor::ADAFACTOR_ABI

@@ -5,12 +5,10 @@
 // which keeps either: a CPU would run instructions that it does not have, or lose those that it has. So the loops stand
 // in a namespace of their own for each object, and what they share with others is data without functions that become
 // symbols.
-#include "adafactor/loops.hpp"
+#include "adafactor/cpu/table.hpp"
 #include "dispatch.hpp"
 
-namespace adafactor::inline ADAFACTOR_ABI {
-
-namespace cpu {
+namespace adafactor { inline namespace ADAFACTOR_ABI { namespace cpu {
 
 #if defined(__GNUC__) && !defined(__clang__)
 [[gnu::externally_visible]]  // -fwhole-program says that nobody needs what this object holds
@@ -18,6 +16,4 @@ namespace cpu {
 extern const KernelTable ADAFACTOR_ISA_TAG;
 constexpr KernelTable ADAFACTOR_ISA_TAG = make_kernel_table(ADAFACTOR_CPU_NAME);
 
-}  // namespace cpu
-
-}  // namespace adafactor::inline ADAFACTOR_ABI
+}}}  // namespace adafactor::ADAFACTOR_ABI::cpu

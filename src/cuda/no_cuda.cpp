@@ -1,5 +1,5 @@
 // A build without CUDA: its arrays are refused by name.
-#include "backend.hpp"
+#include "devices.hpp"
 
 namespace adafactor::cuda {
 

@@ -20,8 +20,9 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/kernel_table.hpp"
-#include "adafactor/parallel.hpp"
+#include "adafactor/cpu/kernels.hpp"
+#include "adafactor/cpu/threads/threads.hpp"
+#include "adafactor/lanes/half.hpp"
 
 namespace digest {
 
@@ -121,7 +122,7 @@ struct SetKnob {
     }
   }
   template <class Member>
-  void operator()(const char* knob, Member member, const adafactor::Range&, const char*) {
+  void operator()(const char* knob, Member member, const adafactor::Interval&, const char*) {
     assign(knob, member);
   }
   template <class Member>
@@ -245,8 +246,9 @@ class Arrays {
           fill_leaf<float>(leaf, [&](std::size_t i) { return number<float>(seed + leaf, i, spread, 24); });
           break;
         case adafactor::DType::float16:
-          fill_leaf<adafactor::Float16>(
-              leaf, [&](std::size_t i) { return adafactor::to_float16(number<float>(seed + leaf, i, spread, 11)); });
+          fill_leaf<adafactor::Float16>(leaf, [&](std::size_t i) {
+            return adafactor::to_half<adafactor::Float16>(number<float>(seed + leaf, i, spread, 11));
+          });
           break;
         case adafactor::DType::bfloat16:
           fill_leaf<adafactor::Bfloat16>(

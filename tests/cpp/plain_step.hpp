@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "adafactor/config.hpp"
-#include "adafactor/layout.hpp"
+#include "adafactor/plan/layout.hpp"
 
 namespace plain {
 

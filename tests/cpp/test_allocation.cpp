@@ -1,4 +1,4 @@
-// What a step allocates: on the first one exactly what Workspace::nbytes says, on every other nothing. Counted are the
+// What a step allocates: on the first one exactly what scratch_nbytes says, on every other nothing. Counted are the
 // calls of malloc, calloc, realloc and aligned_alloc of the whole process, all threads, where the C library lets them
 // be replaced, and with them operator new; elsewhere, and under a sanitizer, operator new alone. Stacks are not
 // counted.
@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "adafactor/workspace.hpp"
+#include "adafactor/step/workspace.hpp"
 #include "check.hpp"
 #include "digest.hpp"
 
@@ -157,12 +157,12 @@ void the_counter_counts() {
 void the_first_step_allocates_the_scratch(const Example& example) {
   adafactor::set_num_threads(1);
   Fixture fixture(example.leaves, example.config);
+  const std::int64_t expected = adafactor::scratch_nbytes(fixture.plan());
   const Counted first = count_during([&] { fixture.step(); });
 #if COUNTS_MALLOC
-  CHECK_EQ(example.name + " " + std::to_string(first.nbytes),
-           example.name + " " + std::to_string(adafactor::Workspace::nbytes(fixture.plan())));
+  CHECK_EQ(example.name + " " + std::to_string(first.nbytes), example.name + " " + std::to_string(expected));
 #else
-  CHECK_EQ(first.nbytes, adafactor::Workspace::nbytes(fixture.plan()) - fixture.plan().moment_scratch_nbytes());
+  CHECK_EQ(first.nbytes, expected - fixture.plan().moment_scratch_nbytes());
 #endif
 }
 
@@ -208,7 +208,7 @@ void the_size_of_the_scratch_does_not_depend_on_threads(const Example& example) 
   const adafactor::Plan one(example.leaves, {example.config});
   adafactor::set_num_threads(7);
   const adafactor::Plan seven(example.leaves, {example.config});
-  CHECK_EQ(adafactor::Workspace::nbytes(one), adafactor::Workspace::nbytes(seven));
+  CHECK_EQ(adafactor::scratch_nbytes(one), adafactor::scratch_nbytes(seven));
   CHECK_EQ(one.state_nbytes(), seven.state_nbytes());
 }
 

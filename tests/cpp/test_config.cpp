@@ -50,7 +50,7 @@ struct TryLimits {
   std::vector<std::string> names;
 
   template <class T, class Member>
-  void try_range(const char* name, Member member, const adafactor::Range& range) const {
+  void try_range(const char* name, Member member, const adafactor::Interval& range) const {
     const auto with = [&](T value) {
       Config config;
       config.epsilon_2 = 0;  // so that no ceiling of the parameter scale lies below it
@@ -91,12 +91,12 @@ struct TryLimits {
   }
 
   template <class T>
-  void operator()(const char* name, T Config::* member, const adafactor::Range& range, const char*) {
+  void operator()(const char* name, T Config::* member, const adafactor::Interval& range, const char*) {
     names.push_back(name);
     try_range<T>(name, member, range);
   }
   template <class T>
-  void operator()(const char* name, std::optional<T> Config::* member, const adafactor::Range& range, const char*) {
+  void operator()(const char* name, std::optional<T> Config::* member, const adafactor::Interval& range, const char*) {
     names.push_back(name);
     try_range<T>(name, member, range);
     Config config;

@@ -5,7 +5,7 @@
 #include <string>
 #include <thread>
 
-#include "adafactor/floating_point.hpp"
+#include "adafactor/host/floating_point.hpp"
 #include "check.hpp"
 #include "digest.hpp"
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "adafactor/dtype.hpp"
+#include "adafactor/lanes/half.hpp"
 #include "check.hpp"
 
 namespace {
@@ -86,8 +87,8 @@ void float16_is_rounded_to_nearest_even() {
     const auto middle = static_cast<float>((low + high) / 2);
     const std::uint32_t even = below + (below & 1);
     const auto expect = [&](float value, std::uint32_t bits) {
-      wrong += adafactor::to_float16(value).bits != bits;
-      wrong += adafactor::to_float16(-value).bits != (bits | 0x8000);
+      wrong += adafactor::to_half<adafactor::Float16>(value).bits != bits;
+      wrong += adafactor::to_half<adafactor::Float16>(-value).bits != (bits | 0x8000);
     };
     expect(static_cast<float>(low), below);
     expect(std::nextafterf(middle, 0), below);
@@ -95,10 +96,10 @@ void float16_is_rounded_to_nearest_even() {
     expect(std::nextafterf(middle, 1e9f), below + 1);
   }
   CHECK_EQ(wrong, 0);
-  CHECK_EQ(adafactor::to_float16(1e9f).bits, 0x7c00);
-  CHECK_EQ(adafactor::to_float16(std::numeric_limits<float>::infinity()).bits, 0x7c00);
-  CHECK_EQ(adafactor::to_float16(std::bit_cast<float>(0x7f802000U)).bits, 0x7e01);
-  CHECK_EQ(adafactor::to_float16(std::bit_cast<float>(0xff800001U)).bits, 0xfe00);
+  CHECK_EQ(adafactor::to_half<adafactor::Float16>(1e9f).bits, 0x7c00);
+  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::numeric_limits<float>::infinity()).bits, 0x7c00);
+  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::bit_cast<float>(0x7f802000U)).bits, 0x7e01);
+  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::bit_cast<float>(0xff800001U)).bits, 0xfe00);
 }
 
 void every_float16_is_a_float() {
@@ -114,7 +115,7 @@ void every_float16_is_a_float() {
     const double expected = size == 0x7c00 ? std::numeric_limits<double>::infinity() : value_of_float16(size);
     wrong += static_cast<double>(value) != (bits & 0x8000 ? -expected : expected);
     wrong += std::signbit(value) != ((bits & 0x8000) != 0);
-    wrong += adafactor::to_float16(value).bits != bits;
+    wrong += adafactor::to_half<adafactor::Float16>(value).bits != bits;
   }
   CHECK_EQ(wrong, 0);
 }

@@ -18,8 +18,8 @@
 #include <thread>
 #include <vector>
 
+#include "adafactor/door/session.hpp"
 #include "adafactor/optimizer.hpp"
-#include "adafactor/session.hpp"
 #include "digest.hpp"
 
 namespace {

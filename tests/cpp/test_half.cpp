@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
+#include "adafactor/lanes/half.hpp"
 #include "check.hpp"
 
 namespace {
@@ -84,7 +85,7 @@ void what_is_refused() {
            "grads leaf 0: dtype float64, expected float32, bfloat16 or float16");
   CHECK_EQ(CHECK_THROWS(optimizer.step({w32.data()}, {g.data()}), adafactor::Error),
            "params leaf 0: dtype float32, expected float16 as in the state");
-  g[5] = adafactor::to_float16(std::numeric_limits<float>::infinity());
+  g[5] = adafactor::to_half<adafactor::Float16>(std::numeric_limits<float>::infinity());
   g[6] = {0x7c01};
   const std::string found = CHECK_THROWS(optimizer.step({w.data()}, {g.data()}), adafactor::Error);
   CHECK(found.starts_with("grads leaf 0: 1 NaN and 1 Inf of 660 values"));

@@ -7,9 +7,10 @@
 #include <limits>
 #include <vector>
 
-#include "adafactor/kernels.hpp"
-#include "adafactor/phases/factors.hpp"
-#include "adafactor/totals.hpp"
+#include "adafactor/cpu/factors.hpp"
+#include "adafactor/cpu/row_factors.hpp"
+#include "adafactor/cpu/runs/loops.hpp"
+#include "adafactor/step/totals.hpp"
 #include "check.hpp"
 #include "plain_sum.hpp"
 

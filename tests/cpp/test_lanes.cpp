@@ -8,8 +8,9 @@
 #include <limits>
 #include <vector>
 
-#include "adafactor/lanes.hpp"
-#include "adafactor/short_rows.hpp"
+#include "adafactor/cpu/short/registers.hpp"
+#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/lanes.hpp"
 #include "check.hpp"
 
 namespace {

@@ -4,7 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "adafactor/layout.hpp"
+#include "adafactor/plan/layout.hpp"
+#include "adafactor/tensor.hpp"
 #include "check.hpp"
 
 namespace {

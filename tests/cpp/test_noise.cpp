@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "adafactor/noise.hpp"
-#include "adafactor/noise_key.hpp"
+#include "adafactor/cpu/runs/noise.hpp"
+#include "adafactor/plan/noise_key.hpp"
 #include "check.hpp"
 
 namespace {

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "adafactor/overlap.hpp"
+#include "adafactor/door/overlap.hpp"
 #include "check.hpp"
 
 namespace {

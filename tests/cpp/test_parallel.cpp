@@ -9,8 +9,8 @@
 #include <thread>
 #include <vector>
 
-#include "adafactor/floating_point.hpp"
-#include "adafactor/parallel.hpp"
+#include "adafactor/cpu/threads/threads.hpp"
+#include "adafactor/host/floating_point.hpp"
 #include "check.hpp"
 
 #if defined(_OPENMP)

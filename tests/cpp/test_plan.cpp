@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "adafactor/pages.hpp"
+#include "adafactor/host/pages.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"
 #include "check.hpp"

@@ -6,7 +6,7 @@
 #include <limits>
 #include <vector>
 
-#include "adafactor/power.hpp"
+#include "adafactor/step/power.hpp"
 #include "check.hpp"
 
 namespace {

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/kernel_table.hpp"
+#include "adafactor/cpu/kernels.hpp"
 #include "check.hpp"
 #include "digest.hpp"
 #include "plain_step.hpp"

@@ -8,9 +8,10 @@
 #include <string>
 #include <vector>
 
-#include "adafactor/arguments.hpp"
-#include "adafactor/inputs.hpp"
-#include "adafactor/walk.hpp"
+#include "adafactor/cpu/runs/walk.hpp"
+#include "adafactor/door/arguments.hpp"
+#include "adafactor/door/view.hpp"
+#include "adafactor/step/walks.hpp"
 #include "check.hpp"
 
 namespace {

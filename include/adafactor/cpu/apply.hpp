@@ -1,0 +1,267 @@
+// Phase `apply`: the new parameter, through the update links where there are any, and the new moments become the state.
+// It cannot fail. An accumulating call ends here too: its gradient is added to the accumulator.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "adafactor/cpu/runs/gradient.hpp"
+#include "adafactor/cpu/runs/links.hpp"
+#include "adafactor/cpu/runs/output.hpp"
+#include "adafactor/cpu/runs/update.hpp"
+#include "adafactor/cpu/short/factors.hpp"
+
+#include "adafactor/compiler/exact_begin.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+namespace loop_detail {
+
+// The update links of a run of n elements; `first` is its first in the order of the state.
+template <class T>
+class LinkedRun {
+ public:
+  LinkedRun(const Leaf& leaf, std::int64_t first, std::int64_t n) : leaf_(leaf), first_(first), n_(n) {}
+
+  // Takes the update x of at most a block to the new parameter: from `in` to `output`, rows in which the run begins at
+  // `begin`.
+  void finish(T* x, const Row& in, const OutputRow<T>& output, std::int64_t begin) const {
+    if (leaf_.has_momentum) apply_stored_momentum(x);
+    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n_);
+    T buffer[kBlock];
+    const T* p = read_run(in, begin, n_, buffer);
+    const bool direct = output.row().template in_place<T>();
+    T* out = direct ? output.row().template at<T>(begin) : buffer;
+    if (leaf_.weight_decay != 0) {
+      subtract_with_decay(x, p, out, StoredUpdate{}, static_cast<T>(leaf_.weight_decay), n_);
+    } else {
+      subtract_update<T>(x, p, out, StoredUpdate{}, n_);
+    }
+    if (!direct) output.write(begin, n_, buffer);
+    if (leaf_.averages) {
+      // Of the parameters as they are stored.
+      if (!direct) read_into(buffer, output.row(), begin, n_);
+      apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
+      if (!direct && leaf_.overwrites) output.write(begin, n_, buffer);
+    }
+    if (leaf_.accumulates) clear_accumulator();
+  }
+
+  void clear_accumulator() const {
+    std::memset(state<T>(leaf_.after.accumulator), 0, static_cast<std::size_t>(n_) * sizeof(T));
+  }
+
+ private:
+  template <class S>
+  S* state(void* array) const {
+    return static_cast<S*>(array) + first_;
+  }
+
+  void apply_stored_momentum(T* x) const {
+    void* before = leaf_.before.momentum;
+    void* after = leaf_.after.momentum;
+    if (leaf_.momentum_is_bfloat16) {
+      apply_momentum(x, state<const Bfloat16>(before), state<Bfloat16>(after), leaf_.beta_1, leaf_.uses_exact_momentum,
+                     n_);
+    } else {
+      apply_momentum(x, state<const T>(before), state<T>(after), leaf_.beta_1, n_);
+    }
+  }
+
+  const Leaf& leaf_;
+  std::int64_t first_;
+  std::int64_t n_;
+};
+
+// A slice's part of a tile on its way through the update links.
+template <class T>
+class SliceApply {
+ public:
+  SliceApply(const Leaf& leaf, const Tile& tile, std::int64_t slice)
+      : leaf_(leaf),
+        tile_(tile),
+        gradient_(leaf, slice),
+        parameter_(leaf.parameter, slice),
+        output_(leaf, slice),
+        update_(leaf, slice, leaf.update_scale()),
+        first_element_(slice * leaf.rows * leaf.cols) {}
+
+  void operator()() const {
+    const bool in_place = has_loop();
+    for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
+      if constexpr (kFusesUpdate<T>) {
+        if (in_place) {
+          apply_row(row);
+          continue;
+        }
+      }
+      for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
+    }
+  }
+
+ private:
+  // Whether one goes all the way, from the gradient to the new parameter.
+  bool has_loop() const {
+    return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.in_place_with_links() &&
+           parameter_.template in_place<T>() && output_.row(0).in_place() &&
+           (has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
+            (gradient_.in_place() && leaf_.weight_decay == 0));
+  }
+
+  void apply_row(std::int64_t row) const {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using G = typename decltype(of_gradient)::type;
+      using P = typename decltype(of_parameter)::type;
+      const G* g = gradient_.template at<G>(row, tile_.col);
+      const P* p = parameter_.row(row).at<const P>(tile_.col);
+      P* out = output_.row(row).row().template at<P>(tile_.col);
+      const FactoredUpdate<T> update = update_.plain(row, tile_.col);
+      if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+          if (!gradient_.in_place()) {
+            return subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
+          }
+        }
+        subtract_row(g, p, out, update);
+      } else {
+        subtract_update<T>(g, p, out, update, tile_.cols);
+      }
+    });
+    if (leaf_.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
+  }
+
+  template <class G, class P, class U>
+  void subtract_row(const G* g, const P* p, P* out, const U& update) const {
+    if (leaf_.weight_decay != 0) {
+      subtract_with_decay(g, p, out, update, static_cast<T>(leaf_.weight_decay), tile_.cols);
+    } else {
+      subtract_update<T>(g, p, out, update, tile_.cols);
+    }
+  }
+
+  void apply_run(std::int64_t row, std::int64_t first, std::int64_t n) const {
+    T g_buffer[kBlock];
+    T x[kBlock];
+    update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
+    LinkedRun<T>{leaf_, element(row, first), n}.finish(x, parameter_.row(row), output_.row(row), first);
+  }
+
+  // In the order of the state.
+  std::int64_t element(std::int64_t row, std::int64_t first) const { return first_element_ + row * leaf_.cols + first; }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  Gradient<T> gradient_;
+  Slice parameter_;
+  Output<T> output_;
+  Update<T> update_;
+  std::int64_t first_element_;
+};
+
+// A tile of short rows of arrays that lie side by side.
+template <class T, class Factors>
+class NarrowApply {
+ public:
+  NarrowApply(const Leaf& leaf, const Tile& tile)
+      : leaf_(leaf), tile_(tile), output_(whole_output<T>(leaf)), factors_(leaf, tile, leaf.update_scale()) {}
+
+  ADAFACTOR_OWN_FRAME void operator()() {
+    T buffer[kBlock];
+    for_row_ranges(leaf_, tile_, Factors::most_rows(leaf_), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
+      const T* g = read_gradient_rows(leaf_, rows, buffer);
+      factors_.prepare(rows);
+      if constexpr (kFusesUpdate<T>) {
+        if (output_.in_place() && !leaf_.links_update()) return apply(g, rows);
+      }
+      apply_linked(g, rows);
+    });
+  }
+
+ private:
+  void apply(const T* g, RowRange rows) {
+    const std::int64_t first = rows.first * leaf_.cols;
+    with_loops<T>(leaf_.parameter.dtype, [&](auto storage) {
+      using P = typename decltype(storage)::type;
+      const P* p = whole_row(leaf_.parameter).template at<const P>(first);
+      P* out = output_.row().template at<P>(first);
+      factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+        subtract_update<T>(g, p, out, update, rows.count * leaf_.cols);
+      });
+    });
+  }
+
+  void apply_linked(const T* g, RowRange rows) {
+    const std::int64_t first = rows.first * leaf_.cols;
+    const std::int64_t n = rows.count * leaf_.cols;
+    T x[kBlock];
+    factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, x, update, n); });
+    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_, first);
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  OutputRow<T> output_;
+  Factors factors_;
+};
+
+// The moments that `factors` left in the workspace become the state.
+template <class T>
+void commit_moments(const Leaf& leaf, const Tile& tile) {
+  const auto copy = [](const void* from, void* to, std::int64_t first, std::int64_t n) {
+    std::memcpy(static_cast<T*>(to) + first, static_cast<const T*>(from) + first,
+                static_cast<std::size_t>(n) * sizeof(T));
+  };
+  // Several slices are whole ones.
+  if (tile.col_block == 0) {
+    copy(leaf.row_moment, leaf.after.row, tile.slice * leaf.rows + tile.row, tile.slices * tile.rows);
+  }
+  if (tile.row_block == 0) {
+    copy(leaf.col_moment, leaf.after.col, tile.slice * leaf.cols + tile.col, tile.slices * tile.cols);
+  }
+}
+
+// The parameter stays; it is copied where the output is another array, and the average moves on.
+template <class T>
+void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+  const Slice parameter(leaf.parameter, slice);
+  const Output<T> output(leaf, slice);
+  for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+    const std::int64_t offset = (slice * leaf.rows + row) * leaf.cols;
+    for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
+      const std::int64_t first = tile.col + from;
+      if (leaf.averages) {
+        T buffer[kBlock];
+        read_into(buffer, parameter.row(row), first, n);
+        apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
+                      static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
+        if (leaf.overwrites) return output.row(row).write(first, n, buffer);
+      }
+      if (leaf.parameter.data != leaf.parameter_out.data)
+        copy_run<T>(parameter.row(row), output.row(row).row(), first, n);
+    });
+  }
+}
+
+}  // namespace loop_detail
+
+// accumulator <- accumulator + multiplier g.
+template <class T>
+void accumulate_tile(const Leaf& leaf, const Tile& tile) {
+  if (leaf.action != Action::accumulate) return;
+  T buffer[kBlock];
+  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+    const Gradient<T> gradient(leaf, slice);
+    for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+      T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
+      for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
+        T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
+        const T* sum = gradient.run(row, tile.col + offset, n, gradient.in_place_with_links() ? to : buffer);
+        if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
+      });
+    }
+  }
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS
+
+#include "adafactor/compiler/exact_end.hpp"

@@ -1,0 +1,208 @@
+// Phase `moments`: reads g once; per tile the row and column sums of G^2, and from their total the norm and whether all
+// of it is finite. A second, small pass adds up the tiles of a leaf, in their order, to the means that `factors` needs.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/runs/cells.hpp"
+#include "adafactor/cpu/runs/gradient.hpp"
+#include "adafactor/cpu/runs/loops.hpp"
+#include "adafactor/cpu/short/rows.hpp"
+#include "adafactor/step/leaf.hpp"
+
+#include "adafactor/compiler/exact_begin.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+namespace loop_detail {
+
+template <class T>
+void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares) {
+  const T scale = static_cast<T>(leaf.gradient_scale());
+  const Gradient<T> gradient(leaf, slice);
+  T buffer[kBlock];
+  CellSums cells;
+  const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
+    if (gradient.in_place()) {
+      with_loops<T>(leaf.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        add_squares(gradient.template at<G>(row, first), scale, n, cells.blocks());
+      });
+      return;
+    }
+    for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+      add_squares(gradient.unclipped(row, first + from, count, buffer), scale, count, cells.blocks() + from / kBlock);
+    });
+  };
+  for_rows_of_groups(tile, add_row, [&](std::int64_t n) { cells.finish_group(n, squares.before_clipping); });
+}
+
+// A slice's part of a factored tile.
+template <class T>
+class FactoredMoments {
+ public:
+  FactoredMoments(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares)
+      : leaf_(leaf),
+        tile_(tile),
+        slice_(slice),
+        squares_(squares),
+        gradient_(leaf, slice),
+        scale_(static_cast<T>(leaf.gradient_scale())) {}
+
+  // Adds the squares of the slice's part; writes its row and column sums.
+  void operator()() {
+    for_groups(
+        tile_,
+        [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+          std::memset(column_sums_, 0, static_cast<std::size_t>(n) * sizeof(T));
+          add_rows(row, count, first, n);
+        },
+        [&](std::int64_t n, bool is_first) {
+          add_wide(column_sums_, column_totals_, is_first, n);
+          finish_cells(n);
+        },
+        [&](std::int64_t first, std::int64_t n) { finish_columns(first, n); });
+    if (leaf_.tiles_hold_slices()) leaf_.mean_moment[slice_] = of_slice_.sum();
+  }
+
+ private:
+  void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+    const std::int64_t end = row + count;
+    if (gradient_.in_place()) {
+      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        for (; row < end; ++row) {
+          const G* g = gradient_.template at<G>(row, first);
+          end_row(row, first, n,
+                  add_squares_by_column(g, scale_, n, column_sums_, begun_sum(row, first), cells_.blocks()));
+        }
+      });
+    } else {
+      for (; row < end; ++row) add_linked_row(row, first, n);
+    }
+  }
+
+  double begun_sum(std::int64_t row, std::int64_t first) const {
+    return first == tile_.col ? 0 : row_sums_[row - tile_.row];
+  }
+
+  void end_row(std::int64_t row, std::int64_t first, std::int64_t n, double sum) {
+    if (first + n < tile_.col + tile_.cols) {
+      row_sums_[row - tile_.row] = sum;
+    } else {
+      finish_row(row, sum);
+    }
+  }
+
+  // Of a row that is read through its links, or through a buffer.
+  void add_linked_row(std::int64_t row, std::int64_t first, std::int64_t n) {
+    double sum = begun_sum(row, first);
+    const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
+      sum = add_squares_by_column(run, links, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock,
+                                  cells_before_clipping_.blocks() + from / kBlock);
+    };
+    if (gradient_.in_place_with_links()) {
+      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
+        using G = typename decltype(storage)::type;
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+          add(gradient_.template at<G>(row, first), gradient_.links(row, first), 0, n);
+        }
+      });
+    } else {
+      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+        if (leaf_.clip_value > 0) {
+          add_squares(gradient_.unclipped(row, first + from, count, buffer_), T{1}, count,
+                      cells_before_clipping_.blocks() + from / kBlock);
+        }
+        const T* g = gradient_.run(row, first + from, count, buffer_);
+        sum = add_squares_by_column(g, scale_, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock);
+      });
+    }
+    end_row(row, first, n, sum);
+  }
+
+  void finish_row(std::int64_t row, double sum) {
+    if (leaf_.col_blocks == 1) {
+      static_cast<T*>(leaf_.row_moment)[slice_ * leaf_.rows + row] =
+          static_cast<T>(sum / static_cast<double>(leaf_.cols));
+    } else {
+      leaf_.row_partial[(slice_ * leaf_.col_blocks + tile_.col_block) * leaf_.rows + row] = sum;
+    }
+  }
+
+  void finish_cells(std::int64_t n) {
+    if (leaf_.clip_value > 0) cells_before_clipping_.finish_group(n, squares_.before_clipping);
+    if (leaf_.tiles_hold_slices()) {
+      cells_.finish_group(n, squares_.clipped, of_slice_);
+    } else {
+      cells_.finish_group(n, squares_.clipped);
+    }
+  }
+
+  void finish_columns(std::int64_t first, std::int64_t n) {
+    if (!(squares_.clipped.sum() < kSafeTotal<T>)) squares_.spoilt += 0 * sum_of(column_totals_, n);
+    if (leaf_.row_blocks == 1) {
+      T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + first;
+      store_means(column_totals_, static_cast<double>(leaf_.rows), means, n);
+    } else {
+      double* partial = leaf_.col_partial + (slice_ * leaf_.row_blocks + tile_.row_block) * leaf_.cols + first;
+      std::memcpy(partial, column_totals_, static_cast<std::size_t>(n) * sizeof(double));
+    }
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  std::int64_t slice_;
+  TileSquares& squares_;
+  Total of_slice_;  // where the tile holds several
+  Gradient<T> gradient_;
+  T scale_;
+  CellSums cells_;
+  CellSums cells_before_clipping_;
+  double row_sums_[kFewRows];
+  double column_totals_[kPanel];
+  T column_sums_[kPanel];
+  T buffer_[kBlock];
+};
+
+template <class T>
+ADAFACTOR_OWN_FRAME void factored_moments(const Leaf& leaf, const Tile& tile, std::int64_t slice,
+                                          TileSquares& squares) {
+  FactoredMoments<T>(leaf, tile, slice, squares)();
+}
+
+// means <- the sum of `parts` vectors, each `stride` after the last, in their order, over `count`.
+template <class T>
+void reduce_partials(const double* partial, std::int64_t parts, std::int64_t stride, double count, T* means,
+                     std::int64_t n) {
+  double sums[kBlock];
+  for_blocks(n, [&](std::int64_t first, std::int64_t width) {
+    for (std::int64_t part = 0; part < parts; ++part) {
+      add_wide(partial + part * stride + first, sums, part == 0, width);
+    }
+    store_means(sums, count, means + first, width);
+  });
+}
+
+}  // namespace loop_detail
+
+// Adds up what the tiles of a slice left in parts: rows by the tiles of the first column block, columns by those of the
+// first row block.
+template <class T>
+void means_of_tile(const Leaf& leaf, const Tile& tile) {
+  if (!leaf.factored || leaf.action != Action::update) return;
+  if (leaf.col_blocks > 1 && tile.col_block == 0) {
+    const double* partial = leaf.row_partial + tile.slice * leaf.col_blocks * leaf.rows + tile.row;
+    T* means = static_cast<T*>(leaf.row_moment) + tile.slice * leaf.rows + tile.row;
+    loop_detail::reduce_partials(partial, leaf.col_blocks, leaf.rows, static_cast<double>(leaf.cols), means, tile.rows);
+  }
+  if (leaf.row_blocks > 1 && tile.row_block == 0) {
+    const double* partial = leaf.col_partial + tile.slice * leaf.row_blocks * leaf.cols + tile.col;
+    T* means = static_cast<T*>(leaf.col_moment) + tile.slice * leaf.cols + tile.col;
+    loop_detail::reduce_partials(partial, leaf.row_blocks, leaf.cols, static_cast<double>(leaf.rows), means, tile.cols);
+  }
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS
+
+#include "adafactor/compiler/exact_end.hpp"

@@ -1,0 +1,138 @@
+// Phase `rms`: the sums of U^2 and P^2 of a tile. U is not stored: `apply` makes it again. Of an unfactored leaf that
+// no norm clips it goes along with `moments`, since it needs no factors.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/runs/cells.hpp"
+#include "adafactor/cpu/runs/gradient.hpp"
+#include "adafactor/cpu/runs/links.hpp"
+#include "adafactor/cpu/runs/update.hpp"
+#include "adafactor/cpu/short/factors.hpp"
+
+#include "adafactor/compiler/exact_begin.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS { namespace loop_detail {
+
+// A slice's part of a tile.
+template <class T>
+class SliceSquares {
+ public:
+  SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
+      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.parameter, slice), update_(leaf, slice, 1) {}
+
+  // Adds the squares of the slice's part.
+  void operator()(Total& of_update, Total& of_parameter) {
+    const bool in_place = leaf_.is_plain() && gradient_.in_place_with_links() && parameter_.template in_place<T>();
+    const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
+      if constexpr (kFusesUpdate<T>) {
+        if (in_place) return add_run(row, first, n);
+      }
+      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+        add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
+      });
+    };
+    for_rows_of_groups(tile_, add_row, [&](std::int64_t n) {
+      updates_.finish_group(n, of_update);
+      parameters_.finish_group(n, of_parameter);
+    });
+  }
+
+ private:
+  void add_run(std::int64_t row, std::int64_t first, std::int64_t n) {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using P = typename decltype(of_parameter)::type;
+      using G = typename decltype(of_gradient)::type;
+      const G* g = gradient_.template at<G>(row, first);
+      const P* p = parameter_.row(row).at<const P>(first);
+      const FactoredUpdate<T> update = update_.plain(row, first);
+      if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+        if (!gradient_.in_place()) {
+          return add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, first), update}, n);
+        }
+      }
+      add(g, p, update, n);
+    });
+  }
+
+  // In one loop, or in one for the update and one for the parameter.
+  template <class G, class P, class U>
+  void add(const G* g, const P* p, const U& update, std::int64_t n) {
+    if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
+      add_update_squares<T>(g, p, update, n, updates_.blocks(), parameters_.blocks());
+    } else {
+      add_squares_of<T>(g, update, n, updates_.blocks());
+      add_squares(p, T{1}, n, parameters_.blocks());
+    }
+  }
+
+  // At most a block.
+  void add_block(std::int64_t row, std::int64_t first, std::int64_t n, double& of_update, double& of_parameter) const {
+    T g_buffer[kBlock];
+    T p_buffer[kBlock];
+    T u[kBlock];
+    const T* g = gradient_.run(row, first, n, g_buffer);
+    const T* p = read_run(parameter_.row(row), first, n, p_buffer);
+    if (leaf_.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
+    update_.store(g, row, first, n, u, Update<T>::Moments::drop);
+    add_update_squares<T>(u, p, StoredUpdate{}, n, &of_update, &of_parameter);
+  }
+
+  // In double; seldom, and then the data alone decide it.
+  void add_wide_block(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
+                      double& of_parameter) const {
+    T u[kBlock];
+    double u_squares[kBlock];
+    double p_squares[kBlock];
+    if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
+    const double factor = leaf_.factored ? update_.row_factor(row) : 0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double x =
+          leaf_.factored ? update_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
+      const double y = load<double>(p + i, One{});
+      u_squares[i] = x * x;
+      p_squares[i] = y * y;
+    }
+    of_update += sum_of(u_squares, n);
+    of_parameter += sum_of(p_squares, n);
+  }
+
+  const Leaf& leaf_;
+  const Tile& tile_;
+  Gradient<T> gradient_;
+  Slice parameter_;
+  Update<T> update_;
+  CellSums updates_;
+  CellSums parameters_;
+};
+
+// A tile of short rows; each run is a cell.
+template <class T, class Factors>
+ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, Total& of_update, Total& of_parameter) {
+  Factors factors(leaf, tile, 1);
+  T g_buffer[kBlock];
+  T p_buffer[kBlock];
+  for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
+    const T* g = read_gradient_rows(leaf, rows, g_buffer);
+    const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
+    factors.prepare(rows);
+    const std::int64_t n = rows.count * leaf.cols;
+    double update_cell = 0;
+    double parameter_cell = 0;
+    factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+      if constexpr (kFusesUpdate<T>) {
+        add_update_squares<T>(g, p, update, n, &update_cell, &parameter_cell);
+      } else {
+        T u[kBlock];
+        store_update(g, u, update, n);
+        add_update_squares<T>(u, p, StoredUpdate{}, n, &update_cell, &parameter_cell);
+      }
+    });
+    of_update.add(update_cell);
+    of_parameter.add(parameter_cell);
+  });
+}
+
+}}}  // namespace adafactor::ADAFACTOR_LOOPS::loop_detail
+
+#include "adafactor/compiler/exact_end.hpp"

@@ -1,0 +1,134 @@
+// How the phases read a gradient: run by run, in place where it can be, otherwise through a buffer in L1 where the
+// gradient links have made G of it.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "adafactor/cpu/runs/links.hpp"
+#include "adafactor/cpu/runs/walk.hpp"
+#include "adafactor/cpu/short/rows.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+// The gradient links of the elements from `first` on, in the order of the state, with or without clipping by value.
+template <class T>
+GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
+  const double limit = clips && leaf.clip_value > 0 ? leaf.clip_value : __builtin_inf();
+  return {leaf.accumulates ? static_cast<const T*>(leaf.before.accumulator) + first : nullptr,
+          static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
+}
+
+// buffer <- G of n elements of a row from `first` on. Where loops read the row in place, the
+// buffer may be the accumulator itself: each element is read before it is written.
+template <class T>
+void make_gradient(const Row& row, std::int64_t first, std::int64_t n, const GradientLinks<T>& links, T* buffer) {
+  if (row.contiguous && has_loops<T>(row.dtype)) {
+    with_loops<T>(row.dtype, [&](auto storage) {
+      using G = typename decltype(storage)::type;
+      store_gradient(row.at<const G>(first), links, buffer, n);
+    });
+  } else {
+    store_gradient(read_run(row, first, n, buffer), links, buffer, n);
+  }
+}
+
+// The gradient of one slice of a leaf.
+template <class T>
+class Gradient {
+ public:
+  Gradient(const Leaf& leaf, std::int64_t slice)
+      : leaf_(leaf),
+        slice_(leaf.gradient, slice),
+        first_element_(slice * leaf.rows * leaf.cols),
+        linked_(leaf.links_gradient()) {}
+
+  // Whether loops read runs as they lie in memory, in whatever type; these may be longer than a block.
+  bool in_place() const { return slice_.in_place<T>() && !linked_; }
+
+  // The elements of a row from `first` on, where they are in place and stored as S.
+  template <class S>
+  const S* at(std::int64_t row, std::int64_t first) const {
+    return slice_.row(row).at<const S>(first);
+  }
+
+  // Whether they do so through the links, where there are any.
+  bool in_place_with_links() const { return slice_.in_place<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
+
+  // The links of a row's elements from `first` on.
+  GradientLinks<T> links(std::int64_t row, std::int64_t first, bool clips = true) const {
+    return gradient_links<T>(leaf_, first_element_ + row * leaf_.cols + first, clips);
+  }
+
+  // A run of G, or of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock
+  // elements).
+  const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer, bool clips = true) const {
+    if (!slice_.exists()) {
+      std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
+      if (linked_) store_gradient(buffer, links(row, first, clips), buffer, n);
+      return buffer;
+    }
+    if (!linked_) return read_run(slice_.row(row), first, n, buffer);
+    make_gradient(slice_.row(row), first, n, links(row, first, clips), buffer);
+    return buffer;
+  }
+  const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+    return run(row, first, n, buffer, false);
+  }
+
+ private:
+  const Leaf& leaf_;
+  Slice slice_;
+  std::int64_t first_element_;
+  bool linked_;
+};
+
+namespace loop_detail {
+
+template <class T>
+const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+  for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const Slice from(walk, slice);
+    for (std::int64_t r = 0; r < count; ++r) {
+      read_into(buffer + (offset + r) * leaf.cols, from.row(row + r), 0, leaf.cols);
+    }
+  });
+  return buffer;
+}
+
+template <class T>
+const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips) {
+  if (leaf.gradient.data && leaf.gradient.whole) {
+    const std::int64_t first = range.first * leaf.cols;
+    const std::int64_t n = range.count * leaf.cols;
+    make_gradient(whole_row(leaf.gradient), first, n, gradient_links<T>(leaf, first, clips), buffer);
+    return buffer;
+  }
+  for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
+    const Gradient<T> gradient(leaf, slice);
+    for (std::int64_t r = 0; r < count; ++r) {
+      T* to = buffer + (offset + r) * leaf.cols;
+      const T* g = gradient.run(row + r, 0, leaf.cols, to, clips);
+      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.cols) * sizeof(T));
+    }
+  });
+  return buffer;
+}
+
+}  // namespace loop_detail
+
+// The rows of a range as one run: in place, or copied into the buffer.
+template <class T>
+ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+  if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
+  return loop_detail::copy_rows(leaf, walk, range, buffer);
+}
+
+// The same of G, or of G before it is clipped by value.
+template <class T>
+ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
+  if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+  return loop_detail::make_gradient_rows(leaf, range, buffer, clips);
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -1,0 +1,128 @@
+// Links: small functions on one run. Gradient links make G out of what lies in memory and run wherever g is read;
+// update links turn the update into the new parameter and run in `apply` alone.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/dtype.hpp"
+#include "adafactor/lanes/lanes.hpp"
+#include "adafactor/order.hpp"
+#include "adafactor/step/leaf.hpp"
+
+#include "adafactor/compiler/exact_begin.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+// The gradient links of one run: what is read becomes G = (accumulator + multiplier g) mean_factor, kept within
+// [-limit, limit]; a NaN stays one.
+template <class T>
+struct GradientLinks {
+  const T* accumulator;  // of the run's elements; null where there is none
+  T multiplier;
+  T mean_factor;
+  T limit;  // infinity where there is none
+
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t i, Extent extent) const {
+    if (!accumulator) return g * multiplier;
+    return (load<T>(accumulator + i, extent) + g * multiplier) * mean_factor;
+  }
+
+  template <class Numbers>
+  ADAFACTOR_INLINE Numbers clip(const Numbers& x) const {
+    return larger(smaller(x, limit), -limit);
+  }
+};
+
+// The update of what is read, through the gradient links.
+template <class T, class Update>
+struct LinkedUpdate {
+  GradientLinks<T> links;
+  Update update;
+
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+    return update(links.clip(links.unclipped(g, i, extent)), i, extent);
+  }
+};
+
+// buffer <- G, of what is stored as G.
+template <class T, class G>
+void store_gradient(const G* g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    store(buffer + i, links.clip(links.unclipped(load<T>(g + i, extent), i, extent)), extent);
+  });
+}
+
+// g <- scale g.
+template <class T>
+void multiply(T* g, T scale, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent)
+                  ADAFACTOR_INLINE_LAMBDA { store(g + i, load<T>(g + i, extent) * scale, extent); });
+}
+
+// after <- beta_1 before + (1 - beta_1) x, and x becomes it.
+template <class T>
+void apply_momentum(T* x, const T* before, T* after, double beta_1, std::int64_t n) {
+  const T decay = static_cast<T>(beta_1);
+  const T gain = static_cast<T>(1 - beta_1);
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto momentum = decay * load<T>(before + i, extent) + gain * load<T>(x + i, extent);
+    store(after + i, momentum, extent);
+    store(x + i, momentum, extent);
+  });
+}
+
+// The same with the momentum stored in 16 bits; x becomes it before (exact) or after rounding.
+template <class T>
+void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
+  const T decay = static_cast<T>(beta_1);
+  const T gain = static_cast<T>(1 - beta_1);
+  if constexpr (sizeof(T) == sizeof(float)) {
+    for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+      const auto momentum = decay * load<T>(before + i, extent) + gain * load<T>(x + i, extent);
+      store(after + i, momentum, extent);
+      store(x + i, exact ? momentum : load<T>(after + i, extent), extent);
+    });
+  } else {
+    for (std::int64_t i = 0; i < n; ++i) {
+      const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
+      after[i] = to_bfloat16(static_cast<float>(momentum));
+      x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
+    }
+  }
+}
+
+// out <- p - (u + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
+template <class T, class G, class P, class Update>
+void subtract_with_decay(const G* g, const P* p, P* out, const Update& update, T decay, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto old = load<T>(p + i, extent);
+    store(out + i, old - (update(load<T>(g + i, extent), i, extent) + decay * old), extent);
+  });
+}
+
+// What an update that was stored is in such a loop.
+struct StoredUpdate {
+  template <class Numbers, class Extent>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Extent) const {
+    return u;
+  }
+};
+
+// after <- momentum before + (1 - momentum) p, or p where the average starts; p becomes it where it overwrites.
+template <class T>
+void apply_average(T* p, const T* before, T* after, const Leaf& leaf, std::int64_t n) {
+  const double momentum = leaf.starts_average ? 0 : leaf.ema_momentum;
+  const T decay = static_cast<T>(momentum);
+  const T gain = static_cast<T>(1 - momentum);
+  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
+    const auto average = decay * load<T>(before + i, extent) + gain * load<T>(p + i, extent);
+    store(after + i, average, extent);
+    if (leaf.overwrites) store(p + i, average, extent);
+  });
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS
+
+#include "adafactor/compiler/exact_end.hpp"

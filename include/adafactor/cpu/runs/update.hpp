@@ -1,0 +1,119 @@
+// U, the update of one run before clipping, for every kind of leaf: factored, factored with torch's clamp, unfactored,
+// and the wide one in double for a leaf whose U leaves the arithmetic's range.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/runs/loops.hpp"
+#include "adafactor/lanes/stored.hpp"
+#include "adafactor/step/leaf.hpp"
+
+#include "adafactor/compiler/exact_begin.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+// Calls body(Storage<G>{}, Storage<P>{}) for what the gradient and the parameter of a leaf are stored as, where loops
+// read both so.
+template <class T, class Body>
+ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
+  with_loops<T>(leaf.gradient.dtype, [&](auto of_gradient) {
+    with_loops<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
+  });
+}
+
+// What takes runs of the gradient of one slice, as they are read, to `scale` times U.
+template <class T>
+class Update {
+ public:
+  Update(const Leaf& leaf, std::int64_t slice, double scale)
+      : leaf_(leaf),
+        gradient_scale_(leaf.gradient_scale() * leaf.norm_factor),
+        update_scale_(scale),
+        scale_(gradient_scale_ * scale) {
+    if (!leaf.factored) return;
+    col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
+    row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
+    if (leaf.row_factor) row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
+    col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
+    mean_ = leaf.mean_moment ? leaf.mean_moment[slice] : mean_of_moments();
+  }
+
+  // The update as a function of lanes, for columns from `first` on, where it is plain.
+  FactoredUpdate<T> plain(std::int64_t row, std::int64_t first) const {
+    return {static_cast<T>(kept_row_factor(row) * scale_), col_factors_ + first};
+  }
+
+  // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
+  // stay; `rms` needs u alone.
+  enum class Moments { drop, keep };
+  void store(const T* g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+    if (!leaf_.factored) {
+      store_full(g, first, n, u, moments);
+    } else if (leaf_.wide) {
+      const double factor = row_factor(row);
+      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
+    } else {
+      if (leaf_.clamp_binds) {
+        store_update(g, u, clamped(row, first), n);
+      } else {
+        store_update(g, u, plain(row, first), n);
+      }
+    }
+  }
+
+  // (R / M)^-1/2 of a row.
+  double row_factor(std::int64_t row) const {
+    const double moment = static_cast<double>(row_moments_[row]);
+    return moment == 0 ? 0 : square_root(mean_ / moment);
+  }
+
+  // scale U of one element of a wide leaf, in double.
+  double wide(T g, double factor_of_row, std::int64_t col) const {
+    const double moment = static_cast<double>(col_moments_[col]);
+    double factor = moment == 0 ? 0 : factor_of_row / square_root(moment);
+    if (leaf_.clamps && factor > 1 / leaf_.epsilon_1) factor = 1 / leaf_.epsilon_1;
+    return static_cast<double>(g) * scale_ * factor;
+  }
+
+ private:
+  ClampedUpdate<T> clamped(std::int64_t row, std::int64_t first) const {
+    const double bare = kept_row_factor(row);
+    const double limit = 1 / leaf_.epsilon_1;
+    return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
+            static_cast<T>(limit * scale_)};
+  }
+
+  // M of a small slice, where it was not kept.
+  double mean_of_moments() const {
+    const double mean = sum_of(row_moments_, leaf_.rows) / static_cast<double>(leaf_.rows);
+    return leaf_.clamps && mean < leaf_.epsilon_1 ? leaf_.epsilon_1 : mean;
+  }
+
+  double kept_row_factor(std::int64_t row) const {
+    return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
+  }
+
+  void store_full(const T* g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+    const T floor = leaf_.clamps ? static_cast<T>(leaf_.epsilon_1 * leaf_.epsilon_1) : T{0};
+    const T epsilon = leaf_.clamps ? T{0} : static_cast<T>(leaf_.epsilon_1);
+    const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.beta_2),
+                           static_cast<T>(leaf_.one_minus_beta_2), epsilon, floor};
+    const T* before = static_cast<const T*>(leaf_.before.full) + first;
+    T* after = moments == Moments::keep ? static_cast<T*>(leaf_.after.full) + first : nullptr;
+    update_full(g, before, after, rule, static_cast<T>(update_scale_), u, n);
+  }
+
+  const Leaf& leaf_;
+  double gradient_scale_;
+  double update_scale_;
+  double scale_;  // of both
+  const T* col_factors_ = nullptr;
+  const T* row_moments_ = nullptr;
+  const T* row_factors_ = nullptr;  // those that are kept
+  const T* col_moments_ = nullptr;
+  double mean_ = 0;
+};
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS
+
+#include "adafactor/compiler/exact_end.hpp"

@@ -1,0 +1,52 @@
+// Ranges of the short rows of a leaf, which follow each other through all slices.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/compiler/abi.hpp"
+#include "adafactor/order.hpp"
+#include "adafactor/step/leaf.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+// Whether rows are too short for runs of their own.
+inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kLanes && leaf.cols > 0; }
+
+// Whether slices are small too; then a range of rows holds whole ones.
+inline bool has_small_slices(const Leaf& leaf) { return leaf.row_factor != nullptr; }
+
+// A range of rows, counted through all slices.
+struct RowRange {
+  std::int64_t first = 0;
+  std::int64_t count = 0;
+};
+
+// The rows of a tile.
+inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
+  return {tile.slice * leaf.rows + tile.row, tile.slices * tile.rows};
+}
+
+// Calls body(rows) for ranges of at most so many rows.
+template <class Body>
+ADAFACTOR_INLINE void for_row_ranges(const Leaf& leaf, const Tile& tile, std::int64_t most, const Body& body) {
+  const RowRange all = rows_of(leaf, tile);
+  for (std::int64_t r = 0; r < all.count; r += most) {
+    body(RowRange{all.first + r, all.count - r < most ? all.count - r : most});
+  }
+}
+
+// Calls body(slice, row, count, offset) for the parts of a range that lie in one slice each; `offset` is how many rows
+// of the range come before.
+template <class Body>
+ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& body) {
+  std::int64_t slice = range.first / leaf.rows;
+  std::int64_t row = range.first % leaf.rows;
+  for (std::int64_t offset = 0; offset < range.count; ++slice, row = 0) {
+    const std::int64_t left = range.count - offset;
+    const std::int64_t count = leaf.rows - row < left ? leaf.rows - row : left;
+    body(slice, row, count, offset);
+    offset += count;
+  }
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS

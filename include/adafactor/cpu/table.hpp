@@ -1,0 +1,121 @@
+// The functions of the phases, as this file's flags compile them: which loops the tiles of a leaf go through.
+#pragma once
+
+#include "adafactor/cpu/apply.hpp"
+#include "adafactor/cpu/exactness.hpp"
+#include "adafactor/cpu/factors.hpp"
+#include "adafactor/cpu/kernels.hpp"
+#include "adafactor/cpu/moments.hpp"
+#include "adafactor/cpu/rms.hpp"
+#include "adafactor/cpu/short/factors.hpp"
+#include "adafactor/cpu/short/moments.hpp"
+#include "adafactor/cpu/short/registers.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_LOOPS {
+
+// The first phase on one tile: its sum of squares, the row and column sums of its part, and the sum of its old R, of
+// which M is made.
+template <class T>
+void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  TileSquares squares;
+  if (!leaf.factored || leaf.action != Action::update) {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::sum_squares<T>(leaf, tile, slice, squares);
+    }
+    sums.gradient_squares = squares.before_clipping.sum();
+    return;
+  }
+  if (is_narrow(leaf)) {
+    loop_detail::narrow_moments<T>(leaf, tile, squares);
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::factored_moments<T>(leaf, tile, slice, squares);
+    }
+  }
+  sums.clipped_squares = squares.clipped.sum();
+  // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
+  sums.gradient_squares = (leaf.clip_value > 0 ? squares.before_clipping.sum() : sums.clipped_squares) + squares.spoilt;
+  if (tile.col_block == 0 && !leaf.tiles_hold_slices()) {
+    sums.row_moments = sum_of(static_cast<const T*>(leaf.before.row) + tile.slice * leaf.rows + tile.row, tile.rows);
+  }
+}
+
+// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
+template <class T, class Body>
+void with_narrow_factors(const Leaf& leaf, const Body& body) {
+  if constexpr (kSpecialLoops<T>) {
+    if (leaf.slices == 1 && leaf.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
+    if (leaf.slices == 1 && leaf.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
+  }
+  body.template operator()<NarrowFactors<T>>();
+}
+
+// The third phase on one tile.
+template <class T>
+void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  Total of_update;
+  Total of_parameter;
+  if (is_narrow(leaf) && leaf.is_plain()) {
+    with_narrow_factors<T>(leaf, [&]<class Factors>() {
+      loop_detail::add_narrow_squares<T, Factors>(leaf, tile, of_update, of_parameter);
+    });
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter);
+    }
+  }
+  sums.update_squares = of_update.sum();
+  sums.parameter_squares = of_parameter.sum();
+}
+
+// The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its
+// moments.
+template <class T>
+void apply_to_tile(const Leaf& leaf, const Tile& tile) {
+  const bool updates = leaf.action == Action::update;
+  if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
+  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && has_whole_output(leaf)) {
+    with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      if (updates) {
+        loop_detail::SliceApply<T>(leaf, tile, slice)();
+      } else {
+        loop_detail::keep_slice<T>(leaf, tile, slice);
+      }
+    }
+  }
+  if (updates && leaf.factored) loop_detail::commit_moments<T>(leaf, tile);
+}
+
+// The functions of the phases for T, as the including file's flags compile them.
+template <class T>
+constexpr Kernels make_kernels() {
+  return {moments_of_tile<T>, means_of_tile<T>, factors_of_tile<T>,
+          rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
+}
+
+// The same of both arithmetics, under the name of an instruction set.
+constexpr KernelTable make_kernel_table(const char* isa) {
+  return {isa, make_kernels<float>(), make_kernels<double>(), loops_compute_as_written};
+}
+
+}}  // namespace adafactor::ADAFACTOR_LOOPS
+
+#if ADAFACTOR_DEFINES_LOOPS
+
+#include "adafactor/cpu/kernel_check.hpp"
+
+#define ADAFACTOR_STRING(text) #text
+#define ADAFACTOR_EXPAND_STRING(text) ADAFACTOR_STRING(text)
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
+  static constexpr KernelTable table = make_kernel_table(ADAFACTOR_EXPAND_STRING(ADAFACTOR_ISA_TAG));
+  static const KernelTable& checked = checked_kernels(table);
+  return checked;
+}
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+#endif

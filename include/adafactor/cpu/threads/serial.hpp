@@ -1,0 +1,24 @@
+// No threads: the caller does everything.
+#pragma once
+
+#include "adafactor/cpu/threads/job.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
+
+// What these threads are.
+inline constexpr const char* kThreadsKind = "serial";
+
+inline bool has_threads() { return false; }
+
+inline int default_threads() { return 1; }
+
+// There is nobody to wait for.
+ADAFACTOR_FUNCTION void give_way() {}
+
+template <class Share>
+int run_on_team(int, const Share& share) {
+  share(0);
+  return 1;
+}
+
+}}}  // namespace adafactor::ADAFACTOR_ABI::detail

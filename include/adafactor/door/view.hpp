@@ -1,0 +1,58 @@
+// The caller's arrays at the door: each is held against the plan before a phase sees it. Bad input never reaches a
+// loop.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "adafactor/error.hpp"
+#include "adafactor/plan/layout.hpp"
+#include "adafactor/tensor.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+// Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf);
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf) {
+  const std::vector<std::int64_t>& shape = plan.spec.shape;
+  // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
+  const bool written = role == Role::params;
+  const auto of_state = [&] { return std::string(written ? " as in the state" : ""); };
+  const auto refuse = [&](ErrorKind kind, const std::string& expected, const std::string& found) {
+    throw Error({.kind = kind, .role = name(role), .leaf = leaf, .expected = expected, .found = found});
+  };
+  if (written ? view.dtype != plan.spec.dtype : !takes_gradient(plan.spec.dtype, view.dtype)) {
+    const char* expected = written ? name(plan.spec.dtype) : gradients_of(plan.spec.dtype);
+    refuse(ErrorKind::type, expected + of_state(), std::string("dtype ") + name(view.dtype));
+  }
+  if (view.rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), view.shape)) {
+    refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state(),
+           "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
+  }
+  if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");
+  if (!view.strides) return;
+  const std::int64_t item = item_size(view.dtype);
+  std::int64_t reach = 1;  // from the first element to the last, in elements
+  for (int axis = 0; axis < view.rank && plan.layout.size() > 0; ++axis) {
+    const std::int64_t steps = view.shape[axis] - 1;
+    const std::int64_t stride = view.strides[axis] < 0 ? -(view.strides[axis] + 1) : view.strides[axis];
+    if (steps > 0 && stride > ((std::numeric_limits<std::int64_t>::max)() / item - reach) / steps) {
+      refuse(ErrorKind::value, "strides within 64 bits", "a stride of " + counted(view.strides[axis], " elements"));
+    }
+    reach += steps * stride;
+  }
+}
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -1,0 +1,91 @@
+// What a plan knows of one leaf: what the user said of it, its layout and tiling, and where its pieces of the state and
+// of the scratch lie.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "adafactor/compiler/abi.hpp"
+#include "adafactor/dtype.hpp"
+#include "adafactor/host/pages.hpp"
+#include "adafactor/order.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+// The kinds of arrays that a state may hold for a leaf.
+enum class StateKind : std::uint8_t { row, col, full, momentum, average, accumulator };
+inline constexpr std::array<const char*, 6> kStateKindNames{"row", "col", "full", "momentum", "average", "accumulator"};
+inline constexpr std::size_t kStateKinds = kStateKindNames.size();
+
+// One parameter as the user describes it; `knobs` is the index of its row of knobs.
+struct LeafSpec {
+  std::vector<std::int64_t> shape;
+  DType dtype = DType::float32;
+  std::size_t knobs = 0;
+  // What tells its noise of stochastic rounding from that of others; empty: its index, in decimal digits.
+  std::string path = {};
+};
+
+// A piece of the state's memory, in bytes from its beginning.
+struct StateArray {
+  std::int64_t offset = -1;  // -1: the leaf has none
+  std::int64_t count = 0;
+  DType dtype = DType::float32;
+
+  bool exists() const { return offset >= 0; }
+  std::int64_t nbytes() const { return count * item_size(dtype); }
+};
+
+// `row` moments are means over the column axis, `col` moments means over the row axis; every other axis is a slice
+// axis. An unfactored leaf is one row of all its elements in C order.
+struct Layout {
+  bool factored = false;
+  int row_axis = -1;
+  int col_axis = -1;
+  std::int64_t slices = 1;
+  std::int64_t rows = 1;
+  std::int64_t cols = 1;
+
+  std::int64_t size() const { return slices * rows * cols; }
+  // Whether neither rows nor columns fill the lanes, as those of a 3x3 kernel, but the slices do.
+  bool has_small_slices() const { return factored && rows < kLanes && cols < kLanes && slices >= kLanes; }
+};
+
+// What a plan knows of one leaf.
+struct LeafPlan {
+  LeafSpec spec;
+  Layout layout;
+  DType arithmetic = DType::float32;
+  std::uint64_t noise_key = 0;
+  std::array<StateArray, kStateKinds> state;
+
+  std::int64_t row_blocks = 1;
+  std::int64_t col_blocks = 1;
+  std::int64_t first_tile = 0;
+  std::int64_t tile_count = 0;
+
+  // Bytes from the beginning of the workspace's moments.
+  std::int64_t row_moment = 0, col_moment = 0, col_factor = 0, row_factor = 0, mean_moment = 0;
+
+  // Numbers that the tiles of a slice leave for each other, where rows or columns are cut.
+  std::int64_t row_partials() const {
+    return layout.factored && col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
+  }
+  std::int64_t partials() const {
+    const std::int64_t rows = col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
+    const std::int64_t cols = row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0;
+    return layout.factored ? rows + cols : 0;
+  }
+  // Whether all rows of the parameter begin at the same place of a page, as those of its factors do, and a page is no
+  // more than the moments of its rows, so that scratch stays within twice the moments.
+  bool moves_factors() const {
+    const std::int64_t item = item_size(arithmetic);
+    return layout.factored && spec.dtype == arithmetic && layout.cols * item % kPageBytes == 0 &&
+           layout.slices * layout.rows * item >= kPageBytes;
+  }
+};
+
+}}  // namespace adafactor::ADAFACTOR_ABI

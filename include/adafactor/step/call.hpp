@@ -1,0 +1,90 @@
+// One call on a state: what it hands in, what it finds out, and the functions that make it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "adafactor/step/scalars.hpp"
+#include "adafactor/tensor.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_DATA {
+
+// The functions of the phases, for one instruction set: cpu/kernels.hpp.
+struct KernelTable;
+
+}}  // namespace adafactor::ADAFACTOR_DATA
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+// plan.hpp.
+class Plan;
+
+// state.hpp.
+class State;
+
+// What one call hands in. The arrays are in the plan's order of leaves and were checked; a gradient without data is
+// absent. `outputs` may be `parameters`: then the step is in place.
+struct Call {
+  const TensorView* parameters = nullptr;
+  const TensorView* gradients = nullptr;
+  const TensorView* outputs = nullptr;
+  const LearningRate* rates = nullptr;  // one for each row of knobs
+  double grad_multiplier = 1;
+  bool moved = true;  // false: all arrays lie where they lay in the last call on this state
+  // Whether this is the update of an open window of accumulation, from what it has; then no gradient has data.
+  bool completes = false;
+};
+
+// What one call found out about a leaf; NaN where it had no reason to compute it.
+struct LeafReport {
+  double grad_norm;    // of G after multiplier, loss scale and mean, before clipping
+  double param_rms;    // of P before decay
+  double update_rms;   // of U before clipping
+  double clip_factor;  // what U was multiplied by
+  double step_size;    // alpha
+  bool nonfinite;      // G, or P, or the state, or a sum of their squares is not finite: nothing is done to the leaf
+  bool at_floor;       // RMS(P) lies below epsilon_2, which stands in for it
+};
+
+// Where the reports of all leaves go, number by number.
+struct ReportColumns {
+  double* grad_norm;
+  double* param_rms;
+  double* update_rms;
+  double* clip_factor;
+  double* step_size;
+  bool* nonfinite;
+  bool* at_floor;
+};
+
+// What one call did. The numbers of each leaf are in the state's workspace until the next call.
+struct Outcome {
+  bool updated = false;
+  bool skipped = false;
+  std::int64_t nonfinite_leaf = -1;  // the first
+  double global_grad_norm = 0;       // of all G together
+  int threads = 0;
+};
+
+// What the steps of a state allocate, once.
+ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan);
+
+// What the last call found out about a leaf, for as long as the state makes no other. `updated` is that call's outcome.
+ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated);
+
+// The same of all leaves, into arrays that have a place for each.
+ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const ReportColumns& columns);
+
+// The scalars that were in force in the last call: those of the first row of knobs, with `rate` for its learning rate.
+// beta_2 and rho are NaN where nothing was updated.
+ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate);
+
+// One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
+// outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate". So
+// does a non-finite parameter in the first update, and in one after another that has found it and left its leaf alone.
+ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTable& kernels);
+
+// "1 NaN and 0 Inf of 32 values" of an array, or nothing where all are finite.
+ADAFACTOR_FUNCTION std::string nonfinite_text(const TensorView& view);
+
+}}  // namespace adafactor::ADAFACTOR_ABI

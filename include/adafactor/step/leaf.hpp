@@ -1,0 +1,186 @@
+// One leaf during one step: where its arrays, its state and its scratch lie, which links it has, and the numbers that
+// the phases find. Plain data, so that every instruction set and every device sees the same.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "adafactor/compiler/abi.hpp"
+#include "adafactor/dtype.hpp"
+#include "adafactor/plan/tile.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_DATA {
+
+// One axis on a walk through memory.
+struct Axis {
+  std::int64_t extent;
+  std::int64_t stride;  // in elements
+};
+
+// An array of the caller's in the order of the leaf's layout. Slices and columns may each run over several axes, the
+// last the fastest: an unfactored leaf of any rank is one row, and its memory need not be contiguous.
+struct Walk {
+  std::byte* data = nullptr;
+  std::int64_t row_stride = 0;
+  const Axis* slice_axes = nullptr;
+  const Axis* col_axes = nullptr;
+  int slice_rank = 0;
+  int col_rank = 0;
+  DType dtype = DType::float32;
+  bool contiguous = false;  // the columns of a row lie side by side
+  bool whole = false;       // all elements lie side by side, in the order of the layout
+};
+
+// The state of one leaf, each array in the layout's order: [slice][row], [slice][col] or [slice][row][col].
+struct StateArrays {
+  void* row = nullptr;
+  void* col = nullptr;
+  void* full = nullptr;
+  void* momentum = nullptr;
+  void* average = nullptr;
+  void* accumulator = nullptr;
+};
+
+// What the random bits of one leaf in one update depend on, beside the element; noise.hpp says how.
+struct Noise {
+  std::uint64_t key = 0;
+  std::uint64_t update = 0;
+};
+
+// What a leaf writes in this call.
+enum class Action : std::uint8_t {
+  update,      // the whole rule
+  keep,        // the parameter stays (it is copied where the output is another array); the average may still move
+  accumulate,  // the gradient is added to the accumulator
+};
+
+// All that a kernel is told of a leaf; what may change is set anew for each call.
+struct Leaf {
+  // Layout and tiling.
+  DType arithmetic = DType::float32;
+  bool factored = false;
+  std::int64_t slices = 1;
+  std::int64_t rows = 1;
+  std::int64_t cols = 1;
+  std::int64_t row_blocks = 1;  // tiles that one column of a slice passes through
+  std::int64_t col_blocks = 1;  // tiles that one row of a slice passes through
+  std::int64_t first_tile = 0;
+  std::int64_t tile_count = 0;
+
+  // The caller's arrays. A gradient without data is absent and reads as zero.
+  Walk gradient;
+  Walk parameter;
+  Walk parameter_out;
+
+  // Of a parameter that is rounded by noise; the walk says which element, in C order, lies where.
+  bool rounds_by_noise = false;
+  Noise noise;
+  Walk elements;
+
+  StateArrays before;
+  StateArrays after;
+  bool momentum_is_bfloat16 = false;
+
+  // Scratch. `row_moment` and `col_moment` hold means of g^2 after `moments` and the new moments after `factors`.
+  void* row_moment = nullptr;
+  void* col_moment = nullptr;
+  void* col_factor = nullptr;
+  void* row_factor = nullptr;     // null unless slices are small
+  double* mean_moment = nullptr;  // M of each slice; until `factors` its sum of G^2, where tiles hold several; or null
+  double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
+  double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
+
+  // Gradient links.
+  Action action = Action::keep;
+  double multiplier = 1;     // of g where it is loaded
+  bool accumulates = false;  // g <- (accumulator + multiplier g) mean_factor
+  double mean_factor = 1;    // 1 / gradient_accumulation_steps
+  double report_scale = 1;   // the report multiplies norms by it: 1 / N in an open window of accumulation, else 1
+  double clip_value = 0;     // 0: no clipping by value
+
+  // The rule.
+  double beta_2 = 0;
+  double one_minus_beta_2 = 1;
+  double epsilon_1 = 0;
+  bool clamps = false;  // epsilon_1_mode = clamp
+  double rho = 0;
+  double epsilon_2 = 0;
+  double max_parameter_scale = 0;  // infinity: none
+  double clip_threshold = 0;       // infinity: none
+  bool scales_parameter = false;
+  double clipnorm = 0;         // infinity: none
+  bool clips_by_norm = false;  // by the leaf's or by that of all
+
+  // Update links.
+  double beta_1 = 0;
+  bool has_momentum = false;
+  bool momentum_of_scaled = true;
+  bool uses_exact_momentum = false;
+  double weight_decay = 0;      // what multiplies p, known once alpha is
+  bool decays_by_step = false;  // weight_decay still has to be multiplied by alpha
+  bool decays_first = true;
+  double ema_momentum = 0;
+  bool averages = false;
+  bool starts_average = false;  // the first update, or one after a stop: the average becomes the parameter
+  bool overwrites = false;      // the parameter becomes the average
+
+  // Found by the phases.
+  bool judged = false;           // there is a gradient, or what is left of one, in this call
+  bool stopped = false;          // something else than the gradient is not finite: the leaf is left alone
+  double gradient_squares = 0;   // sum of G^2
+  double norm_factor = 1;        // what clipping by norm multiplies G by
+  double update_squares = 0;     // sum of U^2
+  double parameter_squares = 0;  // sum of P^2
+  bool clamp_binds = false;      // some estimate may lie below epsilon_1 where that is its least
+  bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
+  double clip_factor = 1;        // what clipping by rms multiplies U by
+  double step_size = 0;          // alpha
+  bool at_floor = false;         // epsilon_2 is the parameter's scale
+
+  ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
+  // Whether a tile may hold several slices; otherwise it is one, or a part of one.
+  ADAFACTOR_ALWAYS_INLINE bool tiles_hold_slices() const { return tile_count < slices * row_blocks * col_blocks; }
+  // Leaves the leaf alone in this call, its average too.
+  ADAFACTOR_ALWAYS_INLINE void stop() {
+    stopped = true;
+    action = Action::keep;
+    averages = false;
+  }
+  // Whether the parameter's scale or the clipping of U asks for `rms`.
+  ADAFACTOR_ALWAYS_INLINE bool measures() const {
+    return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf());
+  }
+  // Whether `rms` needs nothing that `moments` of other tiles find: then it goes along with `moments`, on a tile that
+  // is in the cache already.
+  ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !factored && !clips_by_norm; }
+  // What the elements of a gradient, as it is read, still have to be multiplied by to be G.
+  ADAFACTOR_ALWAYS_INLINE double gradient_scale() const { return links_gradient() ? 1 : multiplier; }
+  ADAFACTOR_ALWAYS_INLINE bool links_gradient() const { return accumulates || clip_value > 0; }
+  // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
+  ADAFACTOR_ALWAYS_INLINE bool scales_early() const { return !has_momentum || momentum_of_scaled; }
+  // Whether U is (g * row factor) * column factor and nothing else.
+  ADAFACTOR_ALWAYS_INLINE bool is_plain() const { return factored && !wide && !clamp_binds; }
+  ADAFACTOR_ALWAYS_INLINE double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
+  ADAFACTOR_ALWAYS_INLINE bool links_update() const {
+    return has_momentum || weight_decay != 0 || averages || accumulates;
+  }
+};
+
+// The smallest moment above zero and the largest; infinity and zero where there is none.
+struct MomentRange {
+  double smallest = 0;
+  double largest = 0;
+};
+
+// What the phases find in one tile.
+struct TileSums {
+  double gradient_squares = 0;  // before clipping by value
+  double clipped_squares = 0;   // after it
+  double update_squares = 0;
+  double parameter_squares = 0;
+  double row_moments = 0;  // sum of the old R of the tile's rows, where it is a part of one slice
+  MomentRange rows;        // of the new row moments
+  MomentRange cols;        // of the new column moments
+};
+
+}}  // namespace adafactor::ADAFACTOR_DATA

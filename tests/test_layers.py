@@ -201,16 +201,21 @@ def test_headers_include_what_the_map_says():
     assert wing_breaches(ROOT) == []
 
 
+def write(files: dict[str, str], root: Path) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n", encoding="utf-8")
+
+
 def test_an_include_that_the_map_does_not_have_is_seen(tmp_path):
-    for name, text in {
+    files = {
         "docs/design/map.md": (ROOT / "docs/design/map.md").read_text(encoding="utf-8"),
         "include/adafactor/lanes/a.hpp": '#include "adafactor/order.hpp"\n#include "adafactor/config.hpp"',
         "include/adafactor/order.hpp": "",
         "include/adafactor/config.hpp": '#include "adafactor/error.hpp"',
         "include/adafactor/error.hpp": "",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    }
+    write(files, tmp_path)
     assert wing_breaches(tmp_path) == ["lanes/a.hpp includes config.hpp"]
     assert floors(header_graph(tmp_path)) == 3
 
@@ -316,15 +321,14 @@ def test_every_rule_is_shown_a_breach():
 
 
 def test_a_higher_layer_a_cycle_and_a_framework_are_seen(tmp_path):
-    for name, text in {
+    files = {
         "include/adafactor/plan.hpp": '#include "adafactor/step.hpp"\n#include "../../src/cpu/table.hpp"',
         "include/adafactor/step.hpp": '#include "adafactor/plan.hpp"\n#include "adafactor/absent.hpp"',
         "src/cpu/table.hpp": '#include "adafactor/plan.hpp"',
         "python/adafactor/api.py": "def step():\n    import torch.nn\n    from .jax import update",
         "python/adafactor/torch.py": "import torch\nfrom .arrays import torch",
-    }.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    }
+    write(files, tmp_path)
     assert layer_breaches(tmp_path) == [
         "include/adafactor/plan.hpp includes ../../src/cpu/table.hpp, which lies above it",
         "include/adafactor/step.hpp includes adafactor/absent.hpp, which is nowhere",

@@ -75,9 +75,7 @@ struct LeafPlan {
     return layout.factored && col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
   }
   std::int64_t partials() const {
-    const std::int64_t rows = col_blocks > 1 ? layout.slices * col_blocks * layout.rows : 0;
-    const std::int64_t cols = row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0;
-    return layout.factored ? rows + cols : 0;
+    return row_partials() + (layout.factored && row_blocks > 1 ? layout.slices * row_blocks * layout.cols : 0);
   }
   // Whether all rows of the parameter begin at the same place of a page, as those of its factors do, and a page is no
   // more than the moments of its rows, so that scratch stays within twice the moments.

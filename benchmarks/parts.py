@@ -32,11 +32,11 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
     named = {f"parameter.{index}": each for index, each in enumerate(torch_parameters(params, grads))}
     given = {name: parameter.grad for name, parameter in named.items()}
     state = adafactor.init(named, learning_rate=TIMED_LEARNING_RATE)
-    core, tree, library = state._core, state.tree, library_named("torch")
+    core, tree, library = state._engine.core, state.tree, library_named("torch")
     leaves, gradients, rates = list(named.values()), list(given.values()), state.rates(None)
 
     def core_step() -> tuple[Any, ...]:
-        with state.in_use():
+        with state._engine.in_use():
             return core.step(leaves, gradients, leaves, rates, 1.0, False)
 
     reading = adafactor.init(named)

@@ -33,18 +33,6 @@ suppress_warnings = ["config.cache"]  # the pictures' functions are no values th
 
 default_role = "code"  # what docstrings put between single backticks is code
 autodoc_member_order = "bysource"
-# By these the modules of the package speak with each other.
-INTERNAL = [
-    "check_params",
-    "complete_leaves",
-    "finalize_leaves",
-    "in_use",
-    "rates",
-    "to_core",
-    "tree",
-    "warn_of_idle_patterns",
-]
-autodoc_default_options = {"exclude-members": ", ".join(INTERNAL)}
 autodoc_typehints_format = "short"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
@@ -53,7 +41,7 @@ napoleon_use_rtype = False
 # What other projects document, and private classes.
 nitpick_ignore_regex = [
     ("py:class", r"(numpy|collections)\..*|LearningRate"),
-    ("py:class", r"adafactor\.(plan\.Description|schedules\._Formula|saving\.Saving)"),
+    ("py:class", r"adafactor\.(engine|schedules\.formula|optimizer\.base)\..*"),
 ]
 
 html_theme = "furo"

@@ -8,6 +8,7 @@ import pytest
 
 import adafactor
 import snapshots
+from adafactor.config import core_knobs
 
 # Widths are 16 k + 5, so that the last element of a row is in the remainder of every vector loop.
 TREES = {
@@ -106,7 +107,7 @@ def message_of(path, name, size):
 
 
 def test_the_trees_have_leaves_of_one_and_of_several_tiles():
-    knobs = [adafactor.Config().to_core()]
+    knobs = [core_knobs(adafactor.Config())]
     for name, shapes in TREES.items():
         plan = adafactor._core.Plan(
             list(shapes.values()), ["float32"] * len(shapes), [0] * len(shapes), knobs, list(shapes)

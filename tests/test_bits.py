@@ -39,7 +39,7 @@ def test_the_cases_have_the_tiles_that_they_are_there_for():
     def layouts(name):
         case = CASES[name]
         state = adafactor.init(digest.inputs(case)[0], **case.knobs)
-        return [state._core.plan.layout(leaf) for leaf in range(len(case.leaves))]
+        return [state._engine.core.plan.layout(leaf) for leaf in range(len(case.leaves))]
 
     (tall,) = layouts("tall")
     assert (tall["rows"], tall["cols"], tall["tiles"]) == (3600, 512, 14)
@@ -168,7 +168,7 @@ def test_fourteen_tiles_give_the_digest_on_any_number_of_threads(layout):
             found, state = digest.run(case, functional=functional, params_as=lay_out, grads_as=lay_out)
             assert found == case.digest, (threads, functional)
             serial = adafactor.build_info()["threads"] == "serial"
-            assert state._core.threads == (1 if serial else threads), (threads, functional)
+            assert state._engine.core.threads == (1 if serial else threads), (threads, functional)
 
 
 def test_what_lies_between_the_elements_is_not_written():

@@ -47,5 +47,5 @@ def test_the_container_does_not_matter(make, order):
     plain = adafactor.init(twin.params)
     for _ in range(2):
         adafactor.step(twin.params, twin.grads, plain)
-    leaves = adafactor.tree.Tree.of(after)[1]
+    leaves = adafactor.trees.tree.Tree.of(after)[1]
     assert snapshots.same_bits(leaves, twin.params.values())

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 import adafactor
 from adafactor import __main__ as command_line
-from adafactor import demo
+from adafactor.demo import command, network, picture
 
 LEAVES = [f"layer_{number}/{kind}" for number in (1, 2, 3) for kind in ("weight", "bias")]
 
@@ -81,7 +81,7 @@ def test_the_picture_is_a_png_in_which_every_leaf_has_its_colour(default_run) ->
     assert re.search(r"^picture +adafactor-demo\.png$", result.stdout, re.MULTILINE)
     assert png_size(folder / "adafactor-demo.png") == (11 * 150, 8.5 * 150)
     pixels = np.round(255 * imread(folder / "adafactor-demo.png")[..., :3]).astype(int)
-    for colour in demo.COLOURS:
+    for colour in picture.COLOURS:
         rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
         assert (pixels == rgb).all(axis=-1).sum() > 1000, f"{colour} is hardly there"
 
@@ -97,11 +97,13 @@ def test_options_are_obeyed(epochs: int, tmp_path: Path, capsys: pytest.CaptureF
     assert png_size(out)[0] == 1650
 
 
-def train(epochs: int, seed: int, learning_rate: float = 0.02) -> demo.History:
+def train(epochs: int, seed: int, learning_rate: float = 0.02) -> network.History:
     generator = np.random.default_rng(seed)
-    parameters, digits = demo.make_network(generator), demo.load_digits()
+    parameters, digits = network.make_network(generator), network.load_digits()
     with threadpool_limits(1):  # as the command does
-        return demo.train(parameters, digits, epochs=epochs, learning_rate=learning_rate, generator=generator)
+        return network.train(
+            parameters, digits, epochs=epochs, learning_rate=learning_rate, generator=generator
+        )
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
@@ -124,7 +126,7 @@ def test_the_history_holds_what_the_reports_said() -> None:
 
 def test_a_training_that_stands_still_can_be_drawn(tmp_path: Path) -> None:
     epochs, steps = 3, 66
-    history = demo.History(
+    history = network.History(
         paths=tuple(LEAVES),
         loss=np.full(steps, 2.3),
         update_rms=np.zeros((steps, 6)),
@@ -133,7 +135,7 @@ def test_a_training_that_stands_still_can_be_drawn(tmp_path: Path) -> None:
         test_accuracy=np.full(epochs, 0.1),
         state_nbytes=9552,
     )
-    demo.draw(history, "nothing moves", tmp_path / "still.png")
+    picture.draw(history, "nothing moves", tmp_path / "still.png")
     assert png_size(tmp_path / "still.png")[0] == 1650
 
 
@@ -141,7 +143,7 @@ def test_a_training_that_stands_still_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_the_digits_are_split_evenly_and_scaled() -> None:
-    digits = demo.load_digits()
+    digits = network.load_digits()
     assert digits.train_images.shape == (1437, 64)
     assert digits.test_images.shape == (360, 64)
     assert digits.train_images.dtype == digits.test_images.dtype == np.float32
@@ -149,18 +151,18 @@ def test_the_digits_are_split_evenly_and_scaled() -> None:
     assert set(np.bincount(digits.test_labels)) <= {35, 36, 37}
 
 
-def loss_of(parameters: demo.Parameters, images: demo.Array, labels: demo.Array) -> float:
-    return demo.cross_entropy(demo.forward(parameters, images)[-1], labels)[0]
+def loss_of(parameters: network.Parameters, images: network.Array, labels: network.Array) -> float:
+    return network.cross_entropy(network.forward(parameters, images)[-1], labels)[0]
 
 
 def test_gradients_are_the_slopes_of_the_loss() -> None:
     generator = np.random.default_rng(11)
-    parameters = demo.make_network(generator, np.float64)
+    parameters = network.make_network(generator, np.float64)
     for layer in parameters.values():
         layer["bias"] += generator.normal(0, 0.1, layer["bias"].shape)
     images, labels = generator.uniform(0, 1, (20, 64)), generator.integers(0, 10, 20)
-    activations = demo.forward(parameters, images)
-    gradients = demo.backward(parameters, activations, demo.cross_entropy(activations[-1], labels)[1])
+    activations = network.forward(parameters, images)
+    gradients = network.backward(parameters, activations, network.cross_entropy(activations[-1], labels)[1])
 
     width = 1e-5
     for name, layer in parameters.items():
@@ -184,7 +186,7 @@ def test_gradients_are_the_slopes_of_the_loss() -> None:
 
 
 def test_scores_of_any_size_give_a_finite_loss() -> None:
-    loss, error = demo.cross_entropy(np.array([[1e4, 0, -1e4], [-1e4, 0, 1e4]]), np.array([0, 0]))
+    loss, error = network.cross_entropy(np.array([[1e4, 0, -1e4], [-1e4, 0, 1e4]]), np.array([0, 0]))
     assert loss == 1e4
     np.testing.assert_allclose(error, [[0, 0, 0], [-0.5, 0, 0.5]])
 
@@ -207,7 +209,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         pytest.fail("the demo went on although it cannot come to its end")
 
-    monkeypatch.setattr(demo, "load_digits", fail)
+    monkeypatch.setattr(command, "load_digits", fail)
 
 
 @pytest.mark.usefixtures("no_training")
@@ -240,8 +242,8 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_training(
 def test_the_check_of_the_picture_leaves_files_as_they_are(tmp_path: Path) -> None:
     there, absent = tmp_path / "there.png", tmp_path / "absent.png"
     there.write_bytes(b"old")
-    assert demo.obstacle(there) is None
-    assert demo.obstacle(absent) is None
+    assert command.obstacle(there) is None
+    assert command.obstacle(absent) is None
     assert there.read_bytes() == b"old"
     assert not absent.exists()
 
@@ -281,7 +283,7 @@ def test_a_training_that_diverges_says_so(tmp_path: Path, capsys: pytest.Capture
 
 def test_importing_the_demo_imports_nothing_that_the_library_does_not_need(tmp_path: Path) -> None:
     code = (
-        "import sys, adafactor.__main__, adafactor.demo;"
+        "import sys, adafactor.__main__, adafactor.demo.command;"
         "print([name for name in ('matplotlib', 'sklearn', 'scipy', 'tqdm') if name in sys.modules])"
     )
     result = subprocess.run(

@@ -59,7 +59,7 @@ def test_every_argument_of_keras_is_described_with_its_default():
 
 
 def test_what_cannot_be_overridden_is_named():
-    from adafactor.plan import WHOLE_CALL
+    from adafactor.engine.rows import WHOLE_CALL
 
     sentence = re.search(r"those that concern the whole call:\n(.*?)\.\n", page("knobs"), re.DOTALL).group(1)
     assert set(re.findall(r"`(\w+)`", sentence)) == WHOLE_CALL

@@ -1,13 +1,11 @@
 """What the public docstrings show is true: each public name has an example, and every example is run."""
 
-import ast
 import dataclasses
 import doctest
 import importlib
 import inspect
 import pkgutil
 import re
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +17,6 @@ MODULES = sorted(
 FINDER = doctest.DocTestFinder(exclude_empty=True)
 PARSER = doctest.DocTestParser()
 RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# By these the modules of the package speak with each other; the reference leaves them out.
-SETTINGS = ast.parse((Path(__file__).parents[1] / "docs/conf.py").read_text(encoding="utf-8"))
-(INTERNAL,) = (
-    ast.literal_eval(each.value)
-    for each in SETTINGS.body
-    if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "INTERNAL"
-)
 
 
 def public_places():
@@ -50,7 +41,7 @@ def public_members():
         if not inspect.isclass(cls) or issubclass(cls, Exception):
             continue
         for name, member in inspect.getmembers(cls):
-            if name.startswith("_") or name in INTERNAL:
+            if name.startswith("_"):
                 continue
             if inspect.isroutine(member) or isinstance(member, property):
                 yield pytest.param(cls, name, id=f"{parameter.id}.{name}")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import adafactor
-from adafactor import config, hints
+from adafactor import config
+from adafactor.knobs import hints
 from peers import require
 
 ARRAY = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"

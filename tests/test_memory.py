@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import adafactor
-from adafactor.plan import describe
+from adafactor.engine.leaves import describe
 from peers import require
 from sources import PYTHONPATH
 
@@ -105,7 +105,7 @@ def pages():
 def references():
     arrays = [*params.values(), grads["w"], grads["b"]]
     arrays += [array.memory for array in arrays if hasattr(array, "memory")]
-    objects = [params, grads, state, state._core, callback, *arrays]
+    objects = [params, grads, state, state._engine.core, callback, *arrays]
     return [sys.getrefcount(each) for each in objects]
 
 def callback():

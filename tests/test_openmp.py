@@ -62,7 +62,7 @@ class Training:
     def steps(self, count, meanwhile=lambda: None):
         for index in range(count):
             self.adafactor.step(self.leaf(), self.gradient(0.5 ** (index % 5)), self.state)
-            self.threads.add(self.state._core.threads)
+            self.threads.add(self.state._engine.core.threads)
             if index % 25 == 0:
                 meanwhile()
         return self.digest()

@@ -8,7 +8,7 @@ import pytest
 
 import adafactor
 import snapshots
-from adafactor.plan import WHOLE_CALL
+from adafactor.engine.rows import WHOLE_CALL
 
 SHAPES = {"encoder/kernel": (7, 37), "encoder/bias": (37,), "head/kernel": (37, 3), "head/bias": (3,)}
 

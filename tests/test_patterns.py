@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import adafactor
-from adafactor.paths import joined_plainly
-from adafactor.patterns import Choice, nearest, pattern_of_path
+from adafactor.knobs.patterns import Choice, nearest, pattern_of_path
+from adafactor.trees.paths import joined_plainly
 
 SLASHES = {"Dense_0/kernel": np.ones((2, 2)), "Dense_0/bias": np.ones(2), "a~b": {"c": np.ones(3)}}
 FROZEN = {"learning_rate": 0.0}
@@ -24,7 +24,7 @@ def moved(params, **knobs):
     params = ones_like(params)
     state = adafactor.init(params, learning_rate=0.5, **knobs)
     adafactor.step(params, ones_like(params), state)
-    leaves = dict(zip(state.paths, state.tree.leaves(params, "params"), strict=True))
+    leaves = dict(zip(state.paths, state._engine.tree.leaves(params, "params"), strict=True))
     return {path for path, leaf in leaves.items() if (leaf != 1).any()}
 
 
@@ -181,7 +181,7 @@ class CountedPattern:
 
             return Pattern()
 
-        monkeypatch.setattr("adafactor.patterns.re.compile", counted)
+        monkeypatch.setattr("adafactor.knobs.patterns.re.compile", counted)
 
 
 def test_patterns_are_tried_once_for_each_leaf_and_never_again(monkeypatch):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import adafactor
-from adafactor.tree import Tree
+from adafactor.trees.tree import Tree
 
 
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["weight", "bias"], meta_fields=["features"])

@@ -22,6 +22,9 @@ from adafactor.schedules import (
     LearningRateSchedule,
     PiecewiseConstantDecay,
     PolynomialDecay,
+    base,
+    decays,
+    formula,
 )
 
 # One object of each class with every argument given, and away from its default where it has one.
@@ -325,6 +328,6 @@ def test_an_unknown_argument_is_refused() -> None:
 
 
 def test_the_examples_in_the_docstrings_run() -> None:
-    result = doctest.testmod(adafactor.schedules)
-    assert result.attempted >= 15
-    assert result.failed == 0
+    results = [doctest.testmod(module) for module in (adafactor.schedules, base, decays, formula)]
+    assert sum(result.attempted for result in results) >= 15
+    assert not any(result.failed for result in results)

@@ -326,7 +326,7 @@ def test_finalize_before_the_first_update_of_a_window():
 
 def test_the_core_refuses_what_the_package_never_hands_it():
     """Its methods are private, and a mistake in the package is an error all the same, not a crash."""
-    state = adafactor.init([np.ones(3)], overrides=[("", {"learning_rate": 0.1})])._core
+    state = adafactor.init([np.ones(3)], overrides=[("", {"learning_rate": 0.1})])._engine.core
     with pytest.raises(TypeError):
         adafactor._core.State(None)
     arrays = [np.ones(3)]

@@ -105,9 +105,9 @@ def test_everything_is_checked_before_anything_is_written():
         with pytest.raises(error, match=message):
             state.restore(*arguments)
         assert snapshots.of_state(state) == before
-    with state.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
+    with state._engine.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
         state.restore(2, tensors)
-    with state.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
+    with state._engine.in_use(), pytest.raises(RuntimeError, match=r"^state in use"):
         state.set_learning_rate(0.1)
     assert adafactor.step(params, tree(1), state).updated
 

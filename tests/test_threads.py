@@ -37,7 +37,7 @@ def step(threads=None):
     if threads is not None:
         adafactor.set_num_threads(threads)
     found, state = digest.run(TALL, params_as=make, grads_as=make)
-    return found, state._core.threads
+    return found, state._engine.core.threads
 
 def in_child(checks):
     child = os.fork()
@@ -160,7 +160,7 @@ def work():
         begun.set()
 
 def checks():
-    if not state._core.torn:
+    if not state._engine.core.torn:
         return 9  # between two steps
     messages = []
     for call in (
@@ -190,7 +190,8 @@ while codes[-1] == 9:
     codes.append(in_child(checks))
 enough.set()
 thread.join()
-found = [codes[-1], state._core.torn, adafactor.step(params, grads, state).updated, step(3)[0] == TALL.digest]
+torn = state._engine.core.torn
+found = [codes[-1], torn, adafactor.step(params, grads, state).updated, step(3)[0] == TALL.digest]
 """
     assert run(library + script) == [0, False, True, True]
 

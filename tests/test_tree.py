@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adafactor.tree import Tree
+from adafactor.trees.tree import Tree
 
 
 class Leaf:

@@ -12,7 +12,8 @@ import typing
 
 import pytest
 
-from adafactor.tree import MAX_DEPTH, Tree
+from adafactor.trees.mismatch import MAX_DEPTH
+from adafactor.trees.tree import Tree
 
 
 class Leaf:

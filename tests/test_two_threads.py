@@ -74,7 +74,7 @@ class Training:
         """Whether another thread has the state, and so is inside a step. It gets its chance to be."""
         time.sleep(0.0005)
         try:
-            with self.state.in_use():
+            with self.state._engine.in_use():
                 return False
         except RuntimeError:
             return True

@@ -151,7 +151,7 @@ def test_an_open_window_is_saved_and_completed():
 
 def test_a_state_in_use_is_neither_completed_nor_dropped():
     params, state = trained(2, 4)
-    with state.in_use():
+    with state._engine.in_use():
         for call in (lambda: state.complete_window(params), state.drop_window):
             with pytest.raises(RuntimeError, match=r"^state in use"):
                 call()

@@ -9,7 +9,7 @@ True
 """
 
 # The first of these comes before whatever loads the compiled core.
-from adafactor import main_interpreter, _core, presets, schedules  # noqa: F401, I001
+from adafactor import main_interpreter, _core, earlier, presets, schedules  # noqa: F401, I001
 from adafactor.api import (
     build_info,
     get_num_threads,

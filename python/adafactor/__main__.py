@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 import adafactor
-from adafactor import demo
+from adafactor.demo import command
 
 
 def info(_options: argparse.Namespace) -> int:
@@ -37,8 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "some seconds.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    demo.add_arguments(train)
-    train.set_defaults(run=demo.run)
+    command.add_arguments(train)
+    train.set_defaults(run=command.run)
 
     build = commands.add_parser("info", help="print version, instruction sets and threads of this build")
     build.set_defaults(run=info)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor import _core
-from adafactor.call import finished, new_like, run
-from adafactor.config import Config, whole_number
+from adafactor.config import Config
+from adafactor.engine import call
+from adafactor.engine.engine import Engine
+from adafactor.engine.leaves import describe, foretell
 from adafactor.errors import phrase
-from adafactor.plan import describe, foretell
+from adafactor.knobs.numbers import whole_number
 from adafactor.report import StepReport
-from adafactor.state import State, require_state
+from adafactor.state import State, engine_of
 
 __all__ = [
     "build_info",
@@ -53,9 +55,9 @@ def init(params: Any, config: Config | None = None, /, *, overrides: Any = (), *
     >>> adafactor.init({"w": np.zeros((4, 3), np.float32)}, overrides=[("w", {"weight_decay": None})])
     State(1 leaf, 28 bytes, 0 updates)
     """
-    state = State(describe(params, config, overrides, knobs))
-    state.warn_of_idle_patterns(depth=1)
-    return state
+    engine = Engine(describe(params, config, overrides, knobs))
+    engine.warn_of_idle_patterns()
+    return State(engine)
 
 
 def step(
@@ -100,11 +102,7 @@ def step(
     >>> params["w"].tolist(), state.iterations
     ([[0.8999999761581421, 0.8999999761581421], [0.8999999761581421, 0.8999999761581421]], 1)
     """
-    require_state(state)
-    with state.in_use():
-        leaves = state.tree.leaves(params, "params")
-        gradients = state.tree.leaves(grads, "grads", allow_none=True)
-        return run(state, leaves, leaves, gradients, grad_multiplier, learning_rate)
+    return call.step(engine_of(state), params, grads, grad_multiplier, learning_rate)
 
 
 def update(
@@ -130,14 +128,9 @@ def update(
     >>> before.tolist(), after.tolist()
     ([1.0, 1.0, 1.0], [0.999, 1.001, 0.999])
     """
-    require_state(state)
-    after = state.copy()
-    with after.in_use():
-        leaves = state.tree.leaves(params, "params")
-        gradients = state.tree.leaves(grads, "grads", allow_none=True)
-        outputs = new_like(leaves, after)
-        report = run(after, leaves, outputs, gradients, grad_multiplier, learning_rate)
-    return state.tree.build(params, finished(outputs, leaves)), after, report
+    after = engine_of(state).copy()
+    made, report = call.update(after, params, grads, grad_multiplier, learning_rate)
+    return made, State(after), report
 
 
 def state_nbytes(params: Any, config: Config | None = None, /, **knobs: Any) -> int:

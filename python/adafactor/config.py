@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import dataclasses
 import inspect
-import math
-import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self, get_type_hints
 
-from adafactor import _core, rates, schedules
+from adafactor import _core
 from adafactor.errors import phrase
-from adafactor.hints import refuse_unknown
-from adafactor.patterns import check_pattern
+from adafactor.knobs.hints import refuse_unknown
+from adafactor.knobs.kinds import of_kind
+from adafactor.knobs.rates import LearningRate
+from adafactor.schedules import serialized
 
 __all__ = ["Config"]
-
-LearningRate = float | schedules.LearningRateSchedule | Callable[[], float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,9 +145,9 @@ class Config:
 
     def _set(self, knobs: Mapping[str, Any]) -> None:
         for name, value in knobs.items():
-            object.__setattr__(self, name, _of_kind(name, _KINDS[name], value))
+            object.__setattr__(self, name, of_kind(_KINDS[name], name, value))
         try:
-            _core.check_config(self.to_core())
+            _core.check_config(core_knobs(self))
         except _core.Error as error:
             raise phrase(error) from None
 
@@ -181,9 +178,9 @@ class Config:
         knobs["exclude_from_weight_decay"] = list(self.exclude_from_weight_decay)
         rate = self.learning_rate
         if callable(rate):
-            if not rates.is_of_keras(rate):
+            if not serialized.is_of_keras(rate):
                 raise TypeError(f"learning_rate: {rate!r} cannot be written into a dictionary")
-            written = rates.to_dict(rate)
+            written = serialized.to_dict(rate)
             knobs["learning_rate"] = {name: written[name] for name in ("class_name", "config")}
         return knobs
 
@@ -200,173 +197,24 @@ class Config:
         """
         values = dict(knobs)
         if isinstance(values.get("learning_rate"), Mapping):
-            values["learning_rate"] = rates.from_dict(values["learning_rate"], {})
+            values["learning_rate"] = serialized.from_dict(values["learning_rate"], {})
         return cls(**values)
 
-    def to_core(self) -> dict[str, Any]:
-        """The knobs that the core knows; a rate that changes from call to call is handed over with each."""
-        knobs = {name: getattr(self, name) for name in _KINDS}
-        del knobs["exclude_from_weight_decay"]
-        if callable(self.learning_rate):
-            knobs["learning_rate"] = 0.0
-        return knobs
+
+def core_knobs(config: Config) -> dict[str, Any]:
+    """The knobs that the core knows; a rate that changes from call to call is handed over with each."""
+    knobs = {name: getattr(config, name) for name in _KINDS}
+    del knobs["exclude_from_weight_decay"]
+    if callable(config.learning_rate):
+        knobs["learning_rate"] = 0.0
+    return knobs
 
 
 # What each knob is, as its annotation says.
-_KINDS = {field.name: str(field.type) for field in dataclasses.fields(Config)}
+_KINDS = get_type_hints(Config)
 
 # `help` and editors would show the signature of __new__, which takes any name, so as to refuse it in words.
 _SIGNATURE = inspect.signature(Config.__init__)
 Config.__signature__ = _SIGNATURE.replace(  # type: ignore[attr-defined]
     parameters=list(_SIGNATURE.parameters.values())[1:]
 )
-
-
-def real_number(name: str, value: Any) -> float:
-    """The value as a float; TypeError unless it is a real number and no bool, ValueError if too large."""
-    # NumPy's bools, complex numbers, strings, times and objects, which `float` takes one way or another.
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    if (
-        isinstance(value, bool | str | bytes | complex)
-        or kind in tuple("bcSUmMO")
-        or not (hasattr(value, "__float__") or hasattr(value, "__index__"))
-        or getattr(value, "ndim", 0) != 0
-    ):
-        raise TypeError(f"{name}: {_shown(value)}, expected a number")
-    try:
-        return float(value)
-    except (OverflowError, ValueError):  # too large, or a decimal's signaling NaN
-        raise ValueError(f"{name}: {_shown(value)}, expected a finite number") from None
-    except TypeError:
-        raise TypeError(f"{name}: {_shown(value)}, expected a number") from None
-
-
-def _is_bool(value: Any) -> bool:
-    """Python's, or NumPy's."""
-    return type(value).__name__ in ("bool", "bool_")
-
-
-def whole_number(name: str, value: Any) -> int:
-    """The value as an int; TypeError unless it is a whole number by its kind and no bool."""
-    # Older versions of NumPy take their bool for an index.
-    if not _is_bool(value) and getattr(value, "ndim", 0) == 0:
-        with contextlib.suppress(TypeError):
-            return operator.index(value)
-    raise TypeError(f"{name}: {_shown(value)}, expected a whole number")
-
-
-def exact_whole_number(name: str, value: Any) -> int:
-    """The same of a size that a float64 holds exactly; ValueError beyond."""
-    number = whole_number(name, value)
-    if abs(number) > 2**53:
-        raise ValueError(f"{name}: {_shown(value)}, expected a whole number of at most 2**53")
-    return number
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _of_kind(name: str, kind: str, value: Any) -> Any:
-    """The value brought to the kind that a field's annotation names; what the core checks is left to it."""
-    if kind == "LearningRate":
-        return _callable_rate(value) if callable(value) else _rate(value)
-    if kind.startswith("tuple"):
-        return _patterns(name, value)
-    if value is None and kind.endswith("| None"):
-        return None
-    match kind.removesuffix(" | None"):
-        case "float":
-            return real_number(name, value)
-        case "int":
-            return exact_whole_number(name, value)
-        case "bool":
-            if not _is_bool(value):
-                raise TypeError(f"{name}: {_shown(value)}, expected True or False")
-            return bool(value)
-    # The rest choose among words (and True or False); the core knows which.
-    if _is_bool(value):
-        return bool(value)
-    if not isinstance(value, str):
-        raise TypeError(f"{name}: {_shown(value)}, expected one of {', '.join(map(repr, _words(name)))}")
-    return str(value)
-
-
-def _words(knob: str) -> list[Any]:
-    """The words that a knob chooses among; the core knows them."""
-    words = _core.knobs()[knob][1]
-    assert words is not None
-    return list(words)
-
-
-def _rate(value: Any) -> float:
-    try:
-        return real_number("learning_rate", value)
-    except TypeError:
-        expected = "a number, a LearningRateSchedule or a callable without arguments"
-        if isinstance(value, Mapping | list | tuple | Iterator):  # where torch's optimizers take parameters
-            found, what_to_do = type(value).__name__, "; parameters are given to init, or to build"
-        else:
-            found, what_to_do = _shown(value), ""
-        raise TypeError(f"learning_rate: {found}, expected {expected}{what_to_do}") from None
-
-
-def _callable_rate(value: Any) -> Any:
-    """The callable; TypeError where it plainly cannot be called without arguments.
-
-    Of a schedule of Keras' own it is the one of ours that has its name.
-    """
-    if rates.is_made_by_keras(value):
-        return rates.from_dict({"class_name": type(value).__name__, "config": value.get_config()}, {})
-    if not isinstance(value, schedules.LearningRateSchedule):
-        try:
-            signature = inspect.signature(value)
-        except (TypeError, ValueError):  # of something that does not tell
-            return value
-        try:
-            signature.bind()
-        except TypeError as error:
-            name = getattr(value, "__name__", type(value).__name__)
-            raise TypeError(
-                f"learning_rate: {name}{signature}: {error}, expected a callable without arguments; "
-                "what depends on the step is an adafactor.schedules.LearningRateSchedule"
-            ) from None
-    return value
-
-
-def _patterns(name: str, value: Any) -> tuple[str, ...]:
-    patterns = (value,) if isinstance(value, str) else value
-    if not isinstance(patterns, Iterable) or isinstance(patterns, Mapping):
-        raise TypeError(f"{name}: {_shown(value)}, expected regular expressions")
-    patterns = tuple(patterns)
-    for pattern in patterns:
-        check_pattern(name, pattern)
-    return patterns
-
-
-def rate_of_call(rate: Any, calls: int) -> float:
-    """What a schedule, or a callable without arguments, gives for the call after `calls` others.
-
-    Raises:
-        ValueError: it is no learning rate; or whatever the schedule raises.
-    """
-    value = rate(calls) if isinstance(rate, schedules.LearningRateSchedule) else rate()
-    giver = getattr(rate, "__name__", type(rate).__name__)
-    return checked_rate(f"learning_rate: {giver} returned", value)
-
-
-def checked_rate(where: str, value: Any) -> float:
-    """A learning rate that a schedule, a callable or the caller gave: a finite number of at least 0.
-
-    Raises:
-        ValueError: it is something else; a schedule's result is a value of the user's, whatever its kind. The
-            message begins with `where`.
-    """
-    try:
-        rate = real_number("", value)
-    except (TypeError, ValueError):
-        rate = math.nan
-    if not (math.isfinite(rate) and rate >= 0):
-        raise ValueError(f"{where} {_shown(value)}, expected a finite number >= 0")
-    return rate

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
 
-from adafactor.call import run
-from adafactor.config import exact_whole_number, real_number
+from adafactor.engine import call
+from adafactor.engine.warning import warn
+from adafactor.knobs.numbers import exact_whole_number, real_number
 from adafactor.report import StepReport
-from adafactor.state import require_state
+from adafactor.state import engine_of
 
 __all__ = ["DynamicLossScale"]
 
@@ -121,19 +121,16 @@ class DynamicLossScale:
             Exception: what `adafactor.step` raises, FloatingPointError for a parameter alone; the scale stays
                 then.
         """
-        require_state(state)
-        if state.config.on_nonfinite == "propagate":
+        engine = engine_of(state)
+        if engine.config.on_nonfinite == "propagate":
             raise ValueError('on_nonfinite: "propagate" hides an overflow, expected "skip" or "raise"')
-        if state.config.loss_scale_factor is not None:
+        if engine.config.loss_scale_factor is not None:
             raise ValueError("loss_scale_factor: the gradients would be divided twice, expected None")
         multiplier = real_number("grad_multiplier", grad_multiplier) / self._scale
-        with state.in_use():
-            leaves = state.tree.leaves(params, "params")
-            gradients = state.tree.leaves(grads, "grads", allow_none=True)
-            report = run(state, leaves, leaves, gradients, multiplier, learning_rate, raises=False)
+        report = call.step(engine, params, grads, multiplier, learning_rate, raises=False)
         overflows = bool((report.nonfinite & ~np.isfinite(report.grad_norm)).any())
         if overflows or not report.skipped:
-            self._advance(not overflows)
+            self.advance(not overflows)
         return report
 
     def advance(self, finite: bool) -> None:
@@ -147,18 +144,13 @@ class DynamicLossScale:
         >>> loss_scale.advance(True); loss_scale.advance(True); loss_scale.scale
         65536.0
         """
-        self._advance(finite)
-
-    def _advance(self, finite: bool) -> None:
         if not finite:
             at_floor = self._scale == self._floor
             self._scale, self._counter = max(self._scale / 2, self._floor), 0
             if at_floor:
-                warnings.warn(
+                warn(
                     f"loss scale: at its floor, {self._floor:g}, and a gradient is not finite all the same; "
-                    "every call may be skipped from now on, which no scale can change",
-                    UserWarning,
-                    stacklevel=3,
+                    "every call may be skipped from now on, which no scale can change"
                 )
         elif self._counter == self._growth - 1:
             self._scale, self._counter = min(self._scale * 2, self._ceiling), 0

@@ -64,7 +64,7 @@ def refused_while_held(m, *calls):
     held, done = threading.Event(), threading.Event()
 
     def hold():
-        with m.state.in_use():
+        with m.state._engine.in_use():
             held.set()
             done.wait()
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from adafactor import _core
 from adafactor.arrays import as_numpy, library_of
-from adafactor.paths import at
-from adafactor.tree import Tree
+from adafactor.engine.warning import warn
+from adafactor.trees.paths import at
+from adafactor.trees.tree import Tree
 
 __all__ = ["Variables", "as_list"]
 
@@ -59,21 +59,16 @@ class Variables:
             places[index] = path
         return list(places)
 
-    def warn_of_unseen(self, paths: Sequence[str], depth: int) -> None:
-        """Warn of arrays that nobody but this object can reach: a model that has others would not learn.
-
-        `depth` functions stand between the user's line and this one.
-        """
+    def warn_of_unseen(self, paths: Sequence[str]) -> None:
+        """Warn of arrays that nobody but this object can reach: a model that has others would not learn."""
         alone = _core.places_held_alone(self.leaves)
         unseen = [index for index in alone if library_of(self.leaves[index]).is_sole(self.leaves[index])]
         if unseen:
             named = ", ".join(at("variables", paths[index]) for index in unseen[:3])
             more = f" and {len(unseen) - 3} more" if len(unseen) > 3 else ""
-            warnings.warn(
+            warn(
                 f"{named}{more}: nobody but the optimizer has these arrays any more, so that nobody sees the "
-                "update; if the model has others in their place, build(variables) takes those",
-                UserWarning,
-                stacklevel=2 + depth,
+                "update; if the model has others in their place, build(variables) takes those"
             )
 
     def __getstate__(self) -> dict[str, Any]:

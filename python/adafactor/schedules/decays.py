@@ -1,169 +1,25 @@
-"""Learning-rate schedules: Keras' six under their names, and the base class for a schedule of your own.
-
-A schedule is called with the number of calls made so far, from 0, and returns the learning rate of the next:
-
->>> import adafactor.schedules
->>> schedule = adafactor.schedules.ExponentialDecay(0.1, decay_steps=10, decay_rate=0.5)
->>> [round(schedule(step), 6) for step in (0, 10, 20)]
-[0.1, 0.05, 0.025]
-
-Arguments, defaults and formulas are those of `keras.optimizers.schedules` in Keras 3.15.1; no Keras is
-needed. Here the formulas are evaluated in double and the result is rounded to float32, returned as a Python
-float. The last bit of a power, a logarithm or a cosine differs between the C libraries of different machines;
-after the rounding the step does not see it, so the same run gives the same numbers everywhere.
-
-Keras evaluates the same formulas in float32: with whole `decay_steps` and fewer than 2^23 steps the two agree
-up to float32 rounding of the largest rate. They can part for one step where a formula jumps: at the end of a
-stair if `decay_steps` is a fraction, and at a restart, which Keras' logarithm may put one step late.
-
-A schedule cannot be changed once made, and two of one class with the same arguments are equal, so that a
-configuration that holds one can be compared and hashed.
-"""
+"""The six schedules of Keras, under its names and with its arguments."""
 
 import bisect
 import dataclasses
 import itertools
 import math
-import operator
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from collections.abc import Sequence
 
-import numpy as np
+from adafactor.schedules.formula import Formula
 
 __all__ = [
     "CosineDecay",
     "CosineDecayRestarts",
     "ExponentialDecay",
     "InverseTimeDecay",
-    "LearningRateSchedule",
     "PiecewiseConstantDecay",
     "PolynomialDecay",
 ]
 
 
-class LearningRateSchedule:
-    """Base class of all schedules; derive from it to make your own.
-
-    A subclass defines `__call__(step)`: `step` is the number of calls made so far, an int from 0, and the
-    result is the learning rate, finite and at least 0. With `get_config`, which returns the constructor's
-    arguments as a dict, equal arguments make equal schedules and `from_config` builds one anew; without it,
-    every object equals itself alone. Source: `keras.optimizers.schedules.LearningRateSchedule`.
-
-    >>> class InverseSquareRoot(LearningRateSchedule):
-    ...     def __init__(self, peak):
-    ...         self.peak = peak
-    ...     def __call__(self, step):
-    ...         return self.peak / (step + 1) ** 0.5
-    ...     def get_config(self):
-    ...         return {"peak": self.peak}
-    >>> schedule = InverseSquareRoot(0.25)
-    >>> schedule(3), schedule == InverseSquareRoot.from_config({"peak": 0.25}), schedule
-    (0.125, True, InverseSquareRoot(peak=0.25))
-    """
-
-    def __call__(self, step: int, /) -> float:
-        """Return the learning rate of the call after `step` others (an int from 0); subclasses define it.
-
-        Raises:
-            NotImplementedError: the subclass does not.
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define __call__(self, step)")
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, in values that JSON can write; subclasses define it.
-
-        Raises:
-            NotImplementedError: the subclass does not.
-
-        >>> InverseTimeDecay(0.5, decay_steps=10, decay_rate=1).get_config()["decay_steps"]
-        10
-        """
-        raise NotImplementedError(f"{type(self).__name__} does not define get_config(self)")
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Build a schedule from what `get_config` returned; an unknown name is a `TypeError`.
-
-        >>> InverseTimeDecay.from_config(InverseTimeDecay(0.5, 10, 1).get_config())(10)
-        0.25
-        """
-        return cls(**config)
-
-    def _identity(self) -> object:
-        """What equality and hash go by: class and arguments, or the object itself without a config."""
-        try:
-            return type(self), _hashable(self.get_config())
-        except NotImplementedError:
-            return id(self)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, LearningRateSchedule):
-            return NotImplemented
-        return self._identity() == other._identity()
-
-    def __hash__(self) -> int:
-        return hash(self._identity())
-
-    def __repr__(self) -> str:
-        try:
-            config = self.get_config()
-        except NotImplementedError:
-            return object.__repr__(self)
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in config.items())})"
-
-
-class _Formula(LearningRateSchedule):
-    """A schedule given by a formula in double; its dataclass fields are the constructor's arguments."""
-
-    def __post_init__(self) -> None:
-        """Replace every argument by the plain Python value that it is, or say what is wrong with it."""
-        for field in dataclasses.fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
-            label, value = f"{type(self).__name__} {field.name}", getattr(self, field.name)
-            minimum = {"boundaries": None, "t_mul": 1.0}.get(field.name, 0.0)
-            if field.type is float or (field.type == float | None and value is not None):
-                value = _number(label, value, minimum, above=field.name.endswith("decay_steps"))
-            elif field.type == Sequence[float]:
-                value = _numbers(label, value, minimum)
-            elif field.type is bool:
-                if not isinstance(value, bool | np.bool_):
-                    raise _wrong_kind(label, value, "True or False")
-                value = bool(value)
-            elif field.type == str | None and not isinstance(value, str | None):
-                raise _wrong_kind(label, value, "a string or None")
-            object.__setattr__(self, field.name, value)
-
-    def _rate(self, step: int) -> float:
-        raise NotImplementedError
-
-    def __call__(self, step: int) -> float:
-        """Return the learning rate of the call after `step` others: a float that float32 represents.
-
-        `step` is an int, or what counts as one, such as a NumPy integer (else `TypeError`), of at least 0
-        (else `ValueError`). A rate beyond float32 is infinite, as in Keras; the optimizer refuses it.
-        """
-        label = f"{type(self).__name__} step"
-        if isinstance(step, bool | np.bool_) or not hasattr(step, "__index__"):
-            raise _wrong_kind(label, step, "an integer")
-        try:
-            rate = self._rate(int(_number(label, operator.index(step), 0.0)))
-        except OverflowError:  # a power beyond double; Python raises where IEEE arithmetic gives infinity
-            rate = math.inf
-        with np.errstate(all="ignore"):
-            return float(np.float32(rate))
-
-    def get_config(self) -> dict[str, Any]:
-        """Return the constructor's arguments by name, under the names that Keras' schedule has.
-
-        >>> PiecewiseConstantDecay([10], [0.5, 0.25]).get_config()
-        {'boundaries': [10], 'values': [0.5, 0.25], 'name': 'PiecewiseConstant'}
-        """
-        values = ((field.name, getattr(self, field.name)) for field in dataclasses.fields(self))  # type: ignore[arg-type]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class ExponentialDecay(_Formula):
+class ExponentialDecay(Formula):
     """A factor of `decay_rate` every `decay_steps` calls: initial * decay_rate^(step / decay_steps).
 
     Arguments:
@@ -193,7 +49,7 @@ class ExponentialDecay(_Formula):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PiecewiseConstantDecay(_Formula):
+class PiecewiseConstantDecay(Formula):
     """The rate is a constant between boundaries: values[i] for boundaries[i-1] < step <= boundaries[i].
 
     Arguments:
@@ -228,7 +84,7 @@ class PiecewiseConstantDecay(_Formula):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class PolynomialDecay(_Formula):
+class PolynomialDecay(Formula):
     """From one rate to another in some calls: end + (initial - end) * (1 - step / decay_steps)^power.
 
     Arguments:
@@ -264,7 +120,7 @@ class PolynomialDecay(_Formula):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class InverseTimeDecay(_Formula):
+class InverseTimeDecay(Formula):
     """The rate falls as the inverse of time: initial / (1 + decay_rate * step / decay_steps).
 
     Arguments:
@@ -294,7 +150,7 @@ class InverseTimeDecay(_Formula):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class CosineDecay(_Formula):
+class CosineDecay(Formula):
     """Half a cosine, if wanted after a warm-up: peak * ((1 - alpha) / 2 * (1 + cos(pi * done)) + alpha).
 
     Here `done` is the share of `decay_steps` that has passed since the warm-up, at most 1. The peak is
@@ -333,7 +189,7 @@ class CosineDecay(_Formula):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class CosineDecayRestarts(_Formula):
+class CosineDecayRestarts(Formula):
     """Half a cosine again and again: initial * ((1 - alpha) / 2 * m_mul^i * (1 + cos(pi * done)) + alpha).
 
     Here i counts the periods from 0, period i takes first_decay_steps * t_mul^i calls, and `done` is the
@@ -379,39 +235,3 @@ class CosineDecayRestarts(_Formula):
 def _half_cosine(done: float, height: float, alpha: float) -> float:
     """From (1 - alpha) * height + alpha at done = 0 down to alpha at done = 1."""
     return (1.0 - alpha) * 0.5 * height * (1.0 + math.cos(math.pi * done)) + alpha
-
-
-def _wrong_kind(label: str, value: object, expected: str) -> TypeError:
-    return TypeError(f"{label}: {value!r} ({type(value).__name__}), expected {expected}")
-
-
-def _number(label: str, value: object, minimum: float | None, *, above: bool = False) -> float:
-    """The Python number that `value` is (an int stays one): finite, at least `minimum`, or above it."""
-    excluded = isinstance(value, bool | np.bool_ | np.complexfloating) or getattr(value, "ndim", 0) != 0
-    if excluded or not (hasattr(value, "__float__") or hasattr(value, "__index__")):
-        raise _wrong_kind(label, value, "a number")
-    number: float
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = float(value)  # type: ignore[arg-type]
-    low = -sys.float_info.max if minimum is None else minimum
-    if not low <= number <= sys.float_info.max or (above and number == low):
-        bound = "" if minimum is None else f" {'above' if above else 'of at least'} {minimum:g}"
-        raise ValueError(f"{label}: {value!r}, expected a finite number{bound}")
-    return number
-
-
-def _numbers(label: str, values: object, minimum: float | None) -> tuple[float, ...]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise _wrong_kind(label, values, "a list of numbers")
-    return tuple(_number(f"{label}[{i}]", value, minimum) for i, value in enumerate(values))
-
-
-def _hashable(value: object) -> object:
-    """A value of a config with its lists, dicts and arrays replaced by tuples."""
-    if isinstance(value, Mapping):
-        return tuple(sorted((name, _hashable(item)) for name, item in value.items()))
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    return tuple(_hashable(item) for item in value) if isinstance(value, list | tuple) else value

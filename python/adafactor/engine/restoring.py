@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,20 +10,33 @@ from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays import as_numpy
-from adafactor.config import exact_whole_number
-from adafactor.paths import at
+from adafactor.knobs.numbers import count
+from adafactor.trees.paths import at
 
-__all__ = ["as_stored", "count", "refuse_other_keys"]
+__all__ = ["as_stored", "counters", "refuse_other_keys"]
 
 _SQUARES = ("row", "col", "full")  # kinds of which no element is below 0
 
 
-def count(name: str, value: Any) -> int:
-    """A counter of that name: a whole number of at least 0; raises where the value is something else."""
-    number = exact_whole_number(name, value)
-    if number < 0:
-        raise ValueError(f"{name}: {number}, expected a whole number >= 0")
-    return number
+def counters(calls: Any, updates: Any, paths: Sequence[str], window: int) -> tuple[int, list[int]]:
+    """The number of calls, and the updates of each leaf in the order of the paths.
+
+    Args:
+        calls: how many calls counted.
+        updates: a whole number by path, or one for each path; None: as many as the calls made.
+        paths: the paths of the leaves.
+        window: how many calls make an update.
+    """
+    calls = count("calls", calls)
+    if updates is None:
+        return calls, [calls // window] * len(paths)
+    if isinstance(updates, Mapping):
+        refuse_other_keys("updates", updates, paths)
+        updates = [updates[path] for path in paths]
+    counts = [count("updates", value) for value in updates]
+    if len(counts) != len(paths):
+        raise ValueError(f"updates: {len(counts)} numbers, expected {len(paths)}")
+    return calls, counts
 
 
 def refuse_other_keys(role: str, found: Mapping[Any, Any], expected: Collection[Any]) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adafactor.config import checked_rate, exact_whole_number
-from adafactor.restoring import refuse_other_keys
+from adafactor.engine.restoring import refuse_other_keys
+from adafactor.knobs.numbers import exact_whole_number
+from adafactor.knobs.rates import checked_rate
 from adafactor.state import State
 
 __all__ = ["head", "restore", "weights"]

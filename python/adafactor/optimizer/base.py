@@ -1,51 +1,99 @@
-"""What an optimizer in Keras' shape keeps, and how it is written and read: knobs, state, lists of weights."""
+"""An optimizer in Keras' shape but for its calls: knobs and state, and how both are written and read."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import json
-from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any, Self
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Concatenate, ParamSpec, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adafactor import presets, rates
+from adafactor import presets
 from adafactor.config import Config
+from adafactor.knobs.rates import rate_at_call
+from adafactor.optimizer.rate import AssignableRate
+from adafactor.optimizer.weights import head, restore, weights
+from adafactor.schedules import serialized
 from adafactor.state import State
-from adafactor.weights import head, restore, weights
 
-__all__ = ["Saving"]
+__all__ = ["BaseOptimizer", "takes_arguments_of"]
 
-# Keras' own arguments besides name and learning rate, in the order of its `get_config`.
-_KERAS = (
-    "weight_decay",
-    "clipnorm",
-    "global_clipnorm",
-    "clipvalue",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-    "beta_2_decay",
-    "epsilon_1",
-    "epsilon_2",
-    "clip_threshold",
-    "relative_step",
-)
+_BESIDES = ("name", "learning_rate", "knobs")
+
+# Keras' own arguments besides name and learning rate.
+_KERAS = [name for name in inspect.signature(presets.keras).parameters if name not in _BESIDES]
 _PATHS = "paths"  # in a store
 _KNOBS = tuple(field.name for field in dataclasses.fields(Config))
 
+_Arguments = ParamSpec("_Arguments")
 
-class Saving:
-    """The part of `Adafactor` that goes into files; the knobs of its config can be read as attributes."""
 
-    name: str
-    _config: Config  # as it was before the state was made
-    _state: State | None
-    _relative_step: bool
+def takes_arguments_of(
+    function: Callable[_Arguments, Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, _Arguments], None]]:
+    """Give a constructor the arguments of a function, for `help`, editors and type checkers alike."""
+
+    def decorate(constructor: Callable[..., None]) -> Callable[Concatenate[Any, _Arguments], None]:
+        own = next(iter(inspect.signature(constructor).parameters.values()))
+        signature = inspect.signature(function)
+        parameters = [own, *signature.parameters.values()]
+        shown = signature.replace(parameters=parameters, return_annotation=None)
+        constructor.__signature__ = shown  # type: ignore[attr-defined]
+        return constructor
+
+    return decorate
+
+
+class BaseOptimizer:
+    """What an optimizer in Keras' shape is between its calls: knobs and state, and how both are written.
+
+    The knobs of its config can be read as attributes.
+    """
+
+    @takes_arguments_of(presets.keras)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Keep the knobs; memory is taken by `build`."""
+        given = inspect.signature(presets.keras).bind(*args, **kwargs)
+        given.apply_defaults()
+        self._config = presets.keras(*args, **kwargs)
+        name = given.arguments["name"]
+        self.name: str = "adafactor" if name is None else name
+        self._relative_step: bool = given.arguments["relative_step"]
+        self._state: State | None = None
+
+    @property
+    def iterations(self) -> int:
+        """Updates made; under accumulation fewer than there were calls."""
+        return self._state.iterations if self._state else 0
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the next call, which is the number or what the schedule or the callable gives.
+
+        A number can be set, or assigned as to Keras' variable (`optimizer.learning_rate.assign(0.01)`), and
+        so can a schedule or a callable; in their place no number can be set any more (TypeError), as in
+        Keras.
+        """
+        rate = self._current.learning_rate
+        if callable(rate):
+            rate = rate_at_call(rate, self._state.calls if self._state else 0)
+        return AssignableRate.of(rate, lambda value: setattr(self, "learning_rate", value))
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: Any) -> None:
+        if callable(self._current.learning_rate) and not callable(learning_rate):
+            raise TypeError(
+                f"learning_rate: {learning_rate!r} cannot be set in the place of a schedule or a callable; "
+                "construct the optimizer with a number to set numbers later"
+            )
+        if self._state:
+            self._state.set_learning_rate(learning_rate)
+        else:
+            self._config = self._config.replace(learning_rate=learning_rate)
 
     @property
     def built(self) -> bool:
@@ -147,7 +195,7 @@ class Saving:
         rate = config.learning_rate
         kept: dict[str, Any] = {
             "name": self.name,
-            "learning_rate": rates.to_dict(rate) if callable(rate) else rate,
+            "learning_rate": serialized.to_dict(rate) if callable(rate) else rate,
         }
         kept |= {knob: getattr(self, knob) for knob in _KERAS}
         for knob in _KNOBS:
@@ -174,8 +222,20 @@ class Saving:
         """
         arguments = dict(config)
         if isinstance(arguments.get("learning_rate"), Mapping):
-            arguments["learning_rate"] = rates.from_dict(arguments["learning_rate"], custom_objects or {})
+            arguments["learning_rate"] = serialized.from_dict(
+                arguments["learning_rate"], custom_objects or {}
+            )
         return cls(**arguments)
+
+    def scale_loss(self, loss: Any) -> Any:
+        """Return the loss times `loss_scale_factor`, by which the gradients are divided again.
+
+        >>> import adafactor
+        >>> adafactor.Adafactor(loss_scale_factor=1024.0).scale_loss(0.5)
+        512.0
+        """
+        factor = self._current.loss_scale_factor
+        return loss if factor is None else loss * factor
 
     @property
     def _current(self) -> Config:
@@ -202,6 +262,11 @@ class Saving:
         if name in _KNOBS and name != "learning_rate":
             raise AttributeError(f"{name}: cannot be set; construct a new optimizer with it")
         super().__setattr__(name, value)
+
+    def __repr__(self) -> str:
+        """Leaves, bytes and updates, or that there are none yet."""
+        inside = repr(self._state)[len("State(") : -1] if self._state else "not built"
+        return f"{type(self).__name__}({inside})"
 
 
 def _paths_in(written: Any) -> list[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, final
 
 from adafactor import _core
-from adafactor.containers import (
+from adafactor.trees.containers import (
     LEAF,
     NONE,
     PLAIN,
@@ -24,28 +24,16 @@ from adafactor.containers import (
     read,
     rebuild,
 )
-from adafactor.paths import at, child_paths, refuse_equal_paths
+from adafactor.trees.mismatch import (
+    EXPECTED,
+    Node,
+    describe_difference,
+    refuse_cycle_and_depth,
+    refuse_leaf,
+)
+from adafactor.trees.paths import at, child_paths, refuse_equal_paths
 
-__all__ = ["MAX_DEPTH", "Tree"]
-
-MAX_DEPTH = 1000
-"""How many containers may stand inside each other."""
-
-# What a message adds to what is expected of the parameters of a call.
-_LIKE_WHAT = {"params": " as in the state"}
-_EXPECTED = "an array, or a dict, list, tuple, namedtuple or dataclass of arrays"
-
-
-class _Node(NamedTuple):
-    """One container, of a kind, with its keys, fields or positions in order.
-
-    A walk over a tree opens the containers in flatten order and appends what each holds to one list, the
-    pool, which starts as [root]. This container is then at pool[slot].
-    """
-
-    slot: int
-    kind: str
-    keys: tuple[Any, ...]
+__all__ = ["Tree"]
 
 
 class _Reader(NamedTuple):
@@ -56,39 +44,8 @@ class _Reader(NamedTuple):
     keys: tuple[Any, ...]
 
 
-def _reader(node: _Node) -> _Reader:
+def _reader(node: Node) -> _Reader:
     return _Reader(node.slot, PLAIN.get(node.kind), node.keys)
-
-
-def _describe_difference(
-    expected: _Node, kind: str, name: str, keys: Sequence[Any], path: str, role: str
-) -> str | None:
-    """How a container of a kind, under a name in messages, with keys, first differs from `expected`."""
-    where, like = at(role, path), _LIKE_WHAT.get(role, "")
-    if kind != expected.kind:
-        return f"{where}: {name}, expected {expected.kind}{like}"
-    if kind in ("list", "tuple"):
-        if len(keys) != len(expected.keys):
-            return f"{where}: {len(keys)} items, expected {len(expected.keys)}{like}"
-        return None
-    is_root = expected.slot == 0
-    found, wanted = set(keys), set(expected.keys)
-    missing = [key for key in expected.keys if key not in found]
-    extra = [key for key in keys if key not in wanted]
-    paths = child_paths(path, is_root, missing[:1] + extra, role)
-    if missing:
-        for key, extra_path in zip(extra, paths[1:], strict=True):
-            if extra_path == paths[0]:
-                return (
-                    f"{at(role, extra_path)}: the key {key!r} ({type(key).__name__}), "
-                    f"expected {missing[0]!r} ({type(missing[0]).__name__})"
-                )
-        there = f", found {paths[1]}" if extra else ""
-        return f"{at(role, paths[0])}: missing{there}{like and ', expected' + like}"
-    if extra:
-        there = "the state, expected the tree that init was given" if role == "params" else "params"
-        return f"{at(role, paths[0])}: not in {there}"
-    return None
 
 
 @final
@@ -117,7 +74,7 @@ class Tree:
 
     __slots__ = ("_nodes", "_paths", "_pick_leaves", "_readers", "_slots", "_starts")
 
-    _nodes: tuple[_Node, ...]
+    _nodes: tuple[Node, ...]
     _readers: tuple[_Reader, ...]
     _starts: dict[int, tuple[int, int]]
     _paths: tuple[str, ...]
@@ -127,7 +84,7 @@ class Tree:
     def __init__(self, nodes: Sequence[tuple[int, str, tuple[Any, ...]]]) -> None:
         """From the description that pickling keeps; a tree of arrays is described by `Tree.of`."""
         fix = functools.partial(object.__setattr__, self)
-        fix("_nodes", tuple(_Node(*node) for node in nodes))
+        fix("_nodes", tuple(Node(*node) for node in nodes))
         fix("_readers", tuple(map(_reader, self._nodes)))
         starts: dict[int, tuple[int, int]] = {}
         end = 1
@@ -165,7 +122,7 @@ class Tree:
             ValueError: a container inside itself, too deep a nesting, two keys with one path.
             Exception: whatever a container raises while it is read, unchanged.
         """
-        nodes: list[_Node] = []
+        nodes: list[Node] = []
         leaves: list[Any] = []
         open_containers: dict[int, tuple[str, Any]] = {}
         end = 1
@@ -180,14 +137,14 @@ class Tree:
                 leaves.append(value)
                 continue
             if kind == WRONG or (kind == NONE and slot == 0):
-                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {_EXPECTED}{advice(value)}")
-            _refuse_cycle_and_depth(value, path, open_containers, role)
+                raise TypeError(f"{at(role, path)}: {name_of(value)}, expected {EXPECTED}{advice(value)}")
+            refuse_cycle_and_depth(value, path, open_containers, role)
             contents = read(value, kind)
             keys, values = _keys_and_values(contents)
             paths = child_paths(path, slot == 0, keys, role)
             if isinstance(contents, dict):
                 refuse_equal_paths(paths, keys, role)
-            nodes.append(_Node(slot, kind, keys))
+            nodes.append(Node(slot, kind, keys))
             open_containers[id(value)] = (path, value)
             # A negative slot marks the moment at which everything inside this container has been seen.
             pending.append((-1, "", value))
@@ -225,7 +182,7 @@ class Tree:
         for cls in _core.classes_of(leaves):
             if kind_of_class(cls) != LEAF and not (allow_none and cls is type(None)):
                 for path, leaf in zip(self._paths, leaves, strict=True):
-                    _refuse_leaf(leaf, path, role, allow_none)
+                    refuse_leaf(leaf, path, role, allow_none)
         return leaves
 
     def build(self, like: Any, leaves: Sequence[Any]) -> Any:
@@ -293,7 +250,7 @@ class Tree:
                 expected = self._nodes[index].kind if index is not None else "an array"
                 return f"{at(role, path)}: {found}, expected {expected}"
             node, found_node = self._nodes[index], other._nodes[other_index]
-            words = _describe_difference(node, found_node.kind, found_node.kind, found_node.keys, path, role)
+            words = describe_difference(node, found_node.kind, found_node.kind, found_node.keys, path, role)
             if words is not None:
                 return words
             place = {key: other_start + position for position, key in enumerate(found_node.keys)}
@@ -343,18 +300,18 @@ class Tree:
         for slot, path, node in self._walk(role):
             if node is None:
                 try:
-                    _refuse_leaf(pool[slot], path, role, allow_none)
+                    refuse_leaf(pool[slot], path, role, allow_none)
                 except (TypeError, ValueError) as error:
                     return error
             elif node is self._nodes[index]:
                 value = pool[slot]
-                words = _describe_difference(
+                words = describe_difference(
                     node, kind_of(value), name_of(value), _keys_and_values(contents)[0], path, role
                 )
                 return ValueError(words)
         raise AssertionError("a node is always met by the walk")
 
-    def _walk(self, role: str) -> Iterator[tuple[int, str, _Node | None]]:
+    def _walk(self, role: str) -> Iterator[tuple[int, str, Node | None]]:
         """Slot, path and, for a container, node of everything in the tree, in flatten order."""
         pending = [(0, "")]
         while pending:
@@ -400,29 +357,3 @@ def _keys_and_values(contents: Any) -> tuple[tuple[Any, ...], Sequence[Any]]:
     if isinstance(contents, dict):
         return tuple(contents), tuple(contents.values())
     return tuple(range(len(contents))), contents
-
-
-def _refuse_cycle_and_depth(
-    value: Any, path: str, open_containers: Mapping[int, tuple[str, Any]], role: str
-) -> None:
-    if id(value) in open_containers:
-        around = at(role, open_containers[id(value)][0])
-        raise ValueError(
-            f"{at(role, path)}: the same {name_of(value)} as {around}, expected a tree without cycles"
-        )
-    if len(open_containers) >= MAX_DEPTH:
-        start = path if len(path) <= 60 else path[:60] + "..."
-        raise ValueError(
-            f"{at(role, start)}: containers nested more than {MAX_DEPTH} deep, expected at most {MAX_DEPTH}"
-        )
-
-
-def _refuse_leaf(value: Any, path: str, role: str, allow_none: bool) -> None:
-    kind = kind_of(value)
-    if kind == LEAF or (allow_none and value is None):
-        return
-    # A container is a difference between two trees; anything else would be wrong in every tree.
-    is_wrong = kind in (WRONG, NONE)
-    error = TypeError if is_wrong else ValueError
-    like = "" if is_wrong else _LIKE_WHAT.get(role, "")
-    raise error(f"{at(role, path)}: {name_of(value)}, expected an array{like}{advice(value)}")

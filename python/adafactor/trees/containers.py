@@ -15,7 +15,7 @@ import numbers
 from collections.abc import Callable
 from typing import Any, cast
 
-from adafactor import pytrees
+from adafactor.trees import pytrees
 
 __all__ = [
     "LEAF",

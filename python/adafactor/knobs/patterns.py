@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from adafactor.paths import joined_plainly
+from adafactor.knobs.numbers import shown
+from adafactor.trees.paths import joined_plainly
 
 __all__ = ["Choice", "check_pattern", "nearest", "pattern_of_path"]
 
@@ -29,9 +30,7 @@ def _path_of(pattern: str) -> str | None:
 def check_pattern(name: str, pattern: Any) -> None:
     """Raise unless the pattern is a string that `re` can compile."""
     if not isinstance(pattern, str):
-        text = repr(pattern)
-        shown = text if len(text) <= 60 else f"{text[:57]}..."
-        raise TypeError(f"{name}: {shown}, expected a regular expression")
+        raise TypeError(f"{name}: {shown(pattern)}, expected a regular expression")
     if _path_of(pattern) is not None:
         return
     try:

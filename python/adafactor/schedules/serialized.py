@@ -1,13 +1,13 @@
-"""Learning rates as Keras has them: schedules in dictionaries, numbers that are assigned to."""
+"""Schedules in dictionaries, as Keras writes and reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 
 from adafactor import schedules
 
-__all__ = ["AssignableRate", "from_dict", "is_made_by_keras", "is_of_keras", "to_dict"]
+__all__ = ["from_dict", "is_made_by_keras", "is_of_keras", "to_dict"]
 
 
 def is_of_keras(rate: Any) -> bool:
@@ -66,24 +66,3 @@ def from_dict(kept: Mapping[str, Any], custom_objects: Mapping[str, Any]) -> Any
 
 def _known() -> dict[str, Any]:
     return {name: getattr(schedules, name) for name in schedules.__all__}
-
-
-class AssignableRate(float):
-    """A learning rate, and the method by which the variable is set that Keras has in its place."""
-
-    _set: Callable[[Any], None]
-
-    @classmethod
-    def of(cls, rate: float, set_rate: Callable[[Any], None]) -> Self:
-        """The rate; `set_rate` sets another."""
-        made = cls(rate)
-        made._set = set_rate
-        return made
-
-    def assign(self, value: Any) -> None:
-        """Set another rate; this number stays what it is."""
-        self._set(value)
-
-    def __reduce__(self) -> tuple[type[float], tuple[float]]:
-        """A copy is a number and nothing more."""
-        return float, (float(self),)

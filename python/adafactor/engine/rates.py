@@ -7,7 +7,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any, cast
 
-from adafactor.config import Config, LearningRate, checked_rate, rate_of_call, real_number
+from adafactor.config import Config
+from adafactor.knobs.numbers import real_number
+from adafactor.knobs.rates import LearningRate, checked_rate, rate_at_call
 
 __all__ = ["RowRates"]
 
@@ -63,7 +65,7 @@ class RowRates:
         if self._constant is not None:
             return self._constant
         givers = {id(rate): rate for rate in self.rates if callable(rate)}
-        known = {key: rate_of_call(rate, calls) for key, rate in givers.items()}
+        known = {key: rate_at_call(rate, calls) for key, rate in givers.items()}
         scheduled = [callable(rate) for rate in self.rates] * (len(self.own) // len(self.rates))
         rates = self._for_rows([known[id(rate)] if callable(rate) else rate for rate in self.rates])
         return list(zip(rates, scheduled, strict=True))

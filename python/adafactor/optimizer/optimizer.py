@@ -1,4 +1,4 @@
-"""Adafactor: the optimizer as an object in Keras' shape. Its work is done by a `State` and by `call.run`."""
+"""Adafactor: the optimizer as an object in Keras' shape. Its work is done by a `State`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import presets
-from adafactor.call import finished, new_like, run
-from adafactor.config import rate_of_call
-from adafactor.patterns import pattern_of_path
-from adafactor.plan import describe_leaves
-from adafactor.rates import AssignableRate
+from adafactor.engine import call
+from adafactor.engine.engine import Engine
+from adafactor.engine.leaves import describe_leaves
+from adafactor.knobs.patterns import pattern_of_path
+from adafactor.optimizer.base import BaseOptimizer, takes_arguments_of
+from adafactor.optimizer.variables import Variables, as_list
+from adafactor.optimizer.weights import restore, weights
 from adafactor.report import StepReport
-from adafactor.saving import Saving
-from adafactor.state import State
-from adafactor.tree import Tree
-from adafactor.variables import Variables, as_list
-from adafactor.weights import restore, weights
+from adafactor.state import State, engine_of
+from adafactor.trees.tree import Tree
 
 __all__ = ["Adafactor"]
 
 
-class Adafactor(Saving):
+class Adafactor(BaseOptimizer):
     """`keras.optimizers.Adafactor` on your own arrays: its arguments, methods and numbers, without Keras.
 
     The knobs can be read as attributes (`optimizer.clipnorm`); only the learning rate can be set. The arrays
@@ -66,83 +65,14 @@ class Adafactor(Saving):
     [[0.8999999761581421, 0.8999999761581421], [0.8999999761581421, 0.8999999761581421]]
     """
 
-    def __init__(
-        self,
-        learning_rate: Any = 0.001,
-        beta_2_decay: float = -0.8,
-        epsilon_1: float = 1e-30,
-        epsilon_2: float = 0.001,
-        clip_threshold: float | None = 1.0,
-        relative_step: bool = True,
-        weight_decay: float | None = None,
-        clipnorm: float | None = None,
-        clipvalue: float | None = None,
-        global_clipnorm: float | None = None,
-        use_ema: bool = False,
-        ema_momentum: float = 0.99,
-        ema_overwrite_frequency: int | None = None,
-        loss_scale_factor: float | None = None,
-        gradient_accumulation_steps: int | None = None,
-        name: str | None = "adafactor",
-        **knobs: Any,
-    ) -> None:
+    @takes_arguments_of(presets.keras)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Keep the knobs; memory is taken by `build`."""
-        self._config = presets.keras(
-            learning_rate=learning_rate,
-            beta_2_decay=beta_2_decay,
-            epsilon_1=epsilon_1,
-            epsilon_2=epsilon_2,
-            clip_threshold=clip_threshold,
-            relative_step=relative_step,
-            weight_decay=weight_decay,
-            clipnorm=clipnorm,
-            clipvalue=clipvalue,
-            global_clipnorm=global_clipnorm,
-            use_ema=use_ema,
-            ema_momentum=ema_momentum,
-            ema_overwrite_frequency=ema_overwrite_frequency,
-            loss_scale_factor=loss_scale_factor,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            name=name,
-            **knobs,
-        )
-        self.name = "adafactor" if name is None else name
-        self._relative_step = relative_step
-        self._state: State | None = None
+        super().__init__(*args, **kwargs)
         self._variables = Variables([])
         self._is_copy = False
         self._excluded: list[Any] = []
         self._patterns = self._config.exclude_from_weight_decay
-
-    @property
-    def iterations(self) -> int:
-        """Updates made; under accumulation fewer than there were calls."""
-        return self._state.iterations if self._state else 0
-
-    @property
-    def learning_rate(self) -> float:
-        """The learning rate of the next call, which is the number or what the schedule or the callable gives.
-
-        A number can be set, or assigned as to Keras' variable (`optimizer.learning_rate.assign(0.01)`), and
-        so can a schedule or a callable; in their place no number can be set any more (TypeError), as in
-        Keras.
-        """
-        rate = self._current.learning_rate
-        if callable(rate):
-            rate = rate_of_call(rate, self._state.calls if self._state else 0)
-        return AssignableRate.of(rate, lambda value: setattr(self, "learning_rate", value))
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        if callable(self._current.learning_rate) and not callable(learning_rate):
-            raise TypeError(
-                f"learning_rate: {learning_rate!r} cannot be set in the place of a schedule or a callable; "
-                "construct the optimizer with a number to set numbers later"
-            )
-        if self._state:
-            self._state.set_learning_rate(learning_rate)
-        else:
-            self._config = self._config.replace(learning_rate=learning_rate)
 
     def build(self, variables: Any) -> None:
         """Make the state of these variables; nothing is written into them.
@@ -165,7 +95,7 @@ class Adafactor(Saving):
         >>> optimizer, optimizer.built
         (Adafactor(2 leaves, 40 bytes, 0 updates), True)
         """
-        self._build(variables, depth=2)
+        self._build(variables)
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> int:
         """Update the variables in place with these gradients.
@@ -248,13 +178,9 @@ class Adafactor(Saving):
         """
         state = self._built("stateless_apply").copy()
         restore(state, optimizer_variables, "optimizer_variables")
-        variables = as_list(trainable_variables)
-        leaves = state.tree.leaves(variables, "trainable_variables")
-        with state.in_use():
-            gradients = state.tree.leaves(as_list(grads), "grads", allow_none=True)
-            outputs = new_like(leaves, state)
-            run(state, leaves, outputs, gradients)
-        return state.tree.build(variables, finished(outputs, leaves)), weights(state)
+        variables, grads = as_list(trainable_variables), as_list(grads)
+        made, _ = call.update(engine_of(state), variables, grads, role="trainable_variables")
+        return made, weights(state)
 
     def complete_window(self) -> StepReport:
         """Make the update of an open window of accumulation from what it has: `State.complete_window`.
@@ -268,9 +194,9 @@ class Adafactor(Saving):
         >>> optimizer.apply([np.ones(2)], [b]), optimizer.complete_window().updated, b.tolist()
         (1, True, [-1e-06, -1e-06])
         """
-        state, leaves = self._built("complete_window"), self._variables.leaves
-        with state.in_use():
-            return state.complete_leaves(leaves, leaves, "stateless_apply")
+        engine, leaves = engine_of(self._built("complete_window")), self._variables.leaves
+        with engine.in_use():
+            return call.complete_window(engine, leaves, leaves, "stateless_apply")
 
     def drop_window(self) -> None:
         """Forget the calls of an open window of accumulation: `State.drop_window`.
@@ -286,16 +212,6 @@ class Adafactor(Saving):
         False
         """
         self._built("drop_window").drop_window()
-
-    def scale_loss(self, loss: Any) -> Any:
-        """Return the loss times `loss_scale_factor`, by which the gradients are divided again.
-
-        >>> import adafactor
-        >>> adafactor.Adafactor(loss_scale_factor=1024.0).scale_loss(0.5)
-        512.0
-        """
-        factor = self._current.loss_scale_factor
-        return loss if factor is None else loss * factor
 
     def exclude_from_weight_decay(self, var_list: Any = None, var_names: Iterable[str] | None = None) -> None:
         """Exclude variables from weight decay, in the place of those that an earlier call excluded.
@@ -348,32 +264,32 @@ class Adafactor(Saving):
         """
         if not self._current.use_ema:
             return
-        state = self._built("finalize_variable_values")
+        engine = engine_of(self._built("finalize_variable_values"))
         leaves = self._variables.leaves
         places = self._variables.places(*Tree.of(as_list(var_list), "var_list"), "var_list")
         if len(places) != len(leaves):
             raise ValueError(f"var_list: {len(places)} variables, expected all {len(leaves)}")
-        with state.in_use():
-            state.finalize_leaves(leaves)
+        with engine.in_use():
+            engine.finalize(leaves)
 
     def _apply(self, grads: Any, variables: Any) -> int:
         grads = as_list(grads)
         if isinstance(grads, list) and not grads:
             return self._state.calls if self._state else 0
         if variables is None:
-            built = self._built("apply")
-            gradients = built.tree.leaves(grads, "grads", allow_none=True)
-            handed = None
-            self._variables.warn_of_unseen(built.paths, depth=2)
+            engine, handed = engine_of(self._built("apply")), None
+            gradients = engine.tree.leaves(grads, "grads", allow_none=True)
+            self._variables.warn_of_unseen(engine.paths)
         else:
             handed, given = self._match(grads, as_list(variables))
+            engine = engine_of(self._built("apply"))
             gradients = [None] * len(self._variables.leaves)
             for place, gradient in zip(handed, given, strict=True):
                 gradients[place] = gradient
-        state, leaves = self._built("apply"), self._variables.leaves
-        with state.in_use():
-            run(state, leaves, leaves, gradients, handed=handed, twin="stateless_apply", depth=2)
-        return state.calls
+        leaves = self._variables.leaves
+        with engine.in_use():
+            call.run(engine, leaves, leaves, gradients, handed=handed, twin="stateless_apply")
+        return engine.core.calls
 
     def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:
         """Which variables these are, and their gradients; builds the optimizer if that has not been done."""
@@ -386,24 +302,25 @@ class Adafactor(Saving):
         given = tree.leaves(grads, "grads", allow_none=True)
         # A copy takes the arrays that it is handed first, unless it was copied with them.
         if not self.built or (self._is_copy and None in self._variables.find(wanted)):
-            self._build(variables, depth=4)
+            self._build(variables)
         return self._variables.places(tree, wanted, "trainable_variables"), given
 
-    def _build(self, variables: Any, depth: int) -> None:
+    def _build(self, variables: Any) -> None:
         variables = as_list(variables)
         if self._state is None:
             tree, leaves = Tree.of(variables, "variables")
             found = Variables(leaves)
             patterns = (*self._config.exclude_from_weight_decay, *self._excluded_paths(tree, found))
             config = self._config.replace(exclude_from_weight_decay=patterns)
-            state = State(describe_leaves(tree, leaves, config))
-            state.warn_of_idle_patterns(depth)
-            self._state = state
+            engine = Engine(describe_leaves(tree, leaves, config))
+            engine.warn_of_idle_patterns()
+            self._state = State(engine)
             self._excluded = []  # from now on they are paths
         else:
-            with self._state.in_use():
-                leaves = self._state.tree.leaves(variables, "variables")
-                self._state.check_params(leaves, twin="stateless_apply")
+            engine = engine_of(self._state)
+            with engine.in_use():
+                leaves = engine.tree.leaves(variables, "variables")
+                engine.check_params(leaves, twin="stateless_apply")
             found = Variables(leaves)
         self._variables, self._is_copy = found, False
 
@@ -426,8 +343,3 @@ class Adafactor(Saving):
         clone = type(self).__new__(type(self))
         vars(clone).update(vars(self) | {"_state": self._state and self._state.copy()})
         return clone
-
-    def __repr__(self) -> str:
-        """Leaves, bytes and updates, or that there are none yet."""
-        inside = repr(self._state)[len("State(") : -1] if self._state else "not built"
-        return f"{type(self).__name__}({inside})"

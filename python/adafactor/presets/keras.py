@@ -1,11 +1,12 @@
-"""Configs that do what other libraries' Adafactor does, from the arguments that those libraries take."""
+"""The config that does what `keras.optimizers.Adafactor` does, from its own arguments."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from adafactor.config import Config, real_number
-from adafactor.hints import refuse_unknown
+from adafactor.config import Config
+from adafactor.knobs.hints import refuse_unknown
+from adafactor.knobs.numbers import real_number
 
 __all__ = ["keras"]
 
@@ -64,7 +65,8 @@ def keras(
 
     Source: `keras.optimizers.Adafactor` and its base class, Keras 3.15.1.
 
-    >>> keras(learning_rate=0.01).relative_step
+    >>> from adafactor import presets
+    >>> presets.keras(learning_rate=0.01).relative_step
     'always'
     """
     if not isinstance(relative_step, bool):

@@ -1,0 +1,176 @@
+"""One call on a state that is held: from lists of arrays in the order of its leaves to a report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
+
+from adafactor import _core
+from adafactor.arrays import library_named, library_of, name_of_library
+from adafactor.engine.engine import Engine
+from adafactor.engine.nonfinite import is_told, tell_of_nonfinite
+from adafactor.engine.warning import warn
+from adafactor.errors import phrase
+from adafactor.knobs.numbers import finite_number
+from adafactor.report import StepReport, empty_report, make_report
+
+__all__ = ["anew", "complete_window", "run", "step", "update"]
+
+
+def run(
+    engine: Engine,
+    leaves: list[Any],
+    outputs: list[Any],
+    gradients: list[Any],
+    grad_multiplier: Any = 1.0,
+    learning_rate: Any = None,
+    *,
+    handed: Collection[int] | None = None,
+    raises: bool = True,
+    completes: bool = False,
+    twin: str = "adafactor.update",
+) -> StepReport:
+    """Make one call.
+
+    Args:
+        engine: the state, held by the caller.
+        leaves: the parameters.
+        outputs: where they go; `leaves` itself where the step is in place.
+        gradients: an array or None for each leaf.
+        grad_multiplier: as for `step`.
+        learning_rate: as for `step`.
+        handed: the leaves that the user handed in: only their missing gradients are warned of. None: all.
+        raises: whether a gradient that is not finite is an error under `on_nonfinite="raise"`; if not, the
+            call is skipped.
+        completes: whether this is the update of an open window of accumulation, of which no gradient is left.
+            Where none is open nothing is done.
+        twin: as in `phrase`.
+    """
+    multiplier = finite_number("grad_multiplier", grad_multiplier)
+    if not leaves or (completes and engine.core.open_calls == 0):
+        return empty_report(engine.paths)
+    absent = _core.places_of_none(gradients)
+    if len(absent) == len(leaves) and not completes:
+        raise ValueError("grads: every gradient is None, expected at least one array")
+    rates = engine.rates(learning_rate)
+    if absent and not completes:
+        # Before anything is written, since a filter may make an exception of it.
+        _warn_of_absent([engine.paths[leaf] for leaf in absent if handed is None or leaf in handed])
+    try:
+        summary, nonfinite_leaf, arrays = engine.core.step(
+            leaves, gradients, outputs, rates, multiplier, completes
+        )
+    except _core.Error as error:
+        raise phrase(error, engine.paths, twin=twin) from None
+    except MemoryError:
+        advice = "see adafactor.scratch_nbytes; nothing was changed"
+        raise MemoryError(f"step: no memory for its scratch, {advice}") from None
+    report = make_report(summary, engine.paths, arrays)
+    if outputs is leaves and report.updated:
+        # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
+        knobs = engine.config
+        may_be_written = knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps
+        _mark_written(leaves, frozenset(() if may_be_written else absent))
+    if nonfinite_leaf >= 0 and is_told(engine, report, nonfinite_leaf, raises, outputs is leaves):
+        tell_of_nonfinite(engine, report, nonfinite_leaf, leaves, gradients)
+    return report
+
+
+def _mark_written(leaves: list[Any], untouched: Collection[int]) -> None:
+    """Tell the libraries of the arrays, those that want to know, what an update has written."""
+    names = {name_of_library(cls) for cls in _core.classes_of(leaves)}
+    if names == {"numpy"}:
+        return
+    if untouched:
+        leaves = [leaf for index, leaf in enumerate(leaves) if index not in untouched]
+    if len(names) == 1:
+        return library_named(*names).mark_written(leaves)
+    for name in names:
+        library_named(name).mark_written([x for x in leaves if name_of_library(type(x)) == name])
+
+
+def _warn_of_absent(absent: list[str]) -> None:
+    if not absent:
+        return
+    named = ", ".join(absent[:3]) + (f" and {len(absent) - 3} more" if len(absent) > 3 else "")
+    warn(f"grads: no gradient for {named}; left alone")
+
+
+def step(
+    engine: Engine,
+    params: Any,
+    grads: Any,
+    grad_multiplier: Any = 1.0,
+    learning_rate: Any = None,
+    *,
+    raises: bool = True,
+) -> StepReport:
+    """Make a call on trees, in place; what the arguments are is said of `run`."""
+    with engine.in_use():
+        leaves = engine.tree.leaves(params, "params")
+        gradients = engine.tree.leaves(grads, "grads", allow_none=True)
+        return run(engine, leaves, leaves, gradients, grad_multiplier, learning_rate, raises=raises)
+
+
+def update(
+    engine: Engine,
+    params: Any,
+    grads: Any,
+    grad_multiplier: Any = 1.0,
+    learning_rate: Any = None,
+    role: str = "params",
+) -> tuple[Any, StepReport]:
+    """Make a call on trees, into new parameters; `role` is what these are called in messages."""
+
+    def write(leaves: list[Any], outputs: list[Any]) -> StepReport:
+        gradients = engine.tree.leaves(grads, "grads", allow_none=True)
+        return run(engine, leaves, outputs, gradients, grad_multiplier, learning_rate)
+
+    return anew(engine, params, write, role)
+
+
+def complete_window(engine: Engine, leaves: list[Any], outputs: list[Any], twin: str = "") -> StepReport:
+    """Make the update of an open window of accumulation; the caller holds the state."""
+    return run(engine, leaves, outputs, [None] * len(leaves), completes=True, twin=twin)
+
+
+_Result = TypeVar("_Result")
+
+
+def anew(
+    engine: Engine, params: Any, write: Callable[[list[Any], list[Any]], _Result], role: str = "params"
+) -> tuple[Any, _Result]:
+    """New parameters in a tree like `params`, and what writing them returned; the state is held meanwhile.
+
+    Args:
+        engine: the state.
+        params: the old parameters; nothing is written into them.
+        write: is given the old arrays and those to be written, in the order of the leaves.
+        role: what the parameters are called in messages.
+    """
+    with engine.in_use():
+        leaves = engine.tree.leaves(params, role)
+        outputs = _new_like(leaves, engine)
+        result = write(leaves, outputs)
+    return engine.tree.build(params, _finished(outputs, leaves)), result
+
+
+def _new_like(leaves: list[Any], engine: Engine) -> list[Any]:
+    """Arrays for the new parameters; the caller holds the state.
+
+    Nothing is allocated before all leaves are known to be arrays of the shapes and dtypes of the state.
+    """
+    engine.check_params(leaves, written=False)
+    return [library_of(leaf).new_like(leaf) for leaf in leaves]
+
+
+def _finished(outputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:
+    """Those arrays, written, as the caller gets them: each in the library of its old parameter."""
+    names = [name_of_library(type(leaf)) for leaf in leaves]
+    result = list(outputs)
+    for name in set(names):
+        places = [place for place, each in enumerate(names) if each == name]
+        made = library_named(name).finished([outputs[i] for i in places], [leaves[i] for i in places])
+        for place, array in zip(places, made, strict=True):
+            result[place] = array
+    return result

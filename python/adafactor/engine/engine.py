@@ -1,0 +1,184 @@
+"""A state in the order of its leaves: the rows of knobs, their learning rates, and the core's memory."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adafactor import _core
+from adafactor.arrays import library_named, library_of
+from adafactor.config import Config
+from adafactor.engine.leaves import Description
+from adafactor.engine.rates import RowRates
+from adafactor.engine.restoring import as_stored, counters, refuse_other_keys
+from adafactor.engine.rows import Rows, warn_of_idle
+from adafactor.errors import phrase
+from adafactor.trees.tree import Tree
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """What the calls of a state work on; `adafactor.State` is this with the words for users.
+
+    Attributes:
+        core: the core's state: moments, averages, counters, and who holds it.
+        paths: the paths of the leaves, in their order.
+    """
+
+    __slots__ = ("_description", "_rates", "_rows", "core", "paths")
+
+    core: _core.State
+    paths: tuple[str, ...]
+
+    def __init__(self, description: Description) -> None:
+        """Make a fresh state of what was described."""
+        rows = description.rows()
+        self._assign(description, rows, rows.rates, _fresh_core(description, rows))
+
+    def _assign(self, description: Description, rows: Rows, rates: RowRates, core: _core.State) -> None:
+        self._description, self._rows, self._rates, self.core = description, rows, rates, core
+        self.paths = description.tree.paths
+
+    @property
+    def config(self) -> Config:
+        """The knobs, with the learning rate that holds now."""
+        return self._description.config
+
+    @property
+    def tree(self) -> Tree:
+        """The structure of the parameters, without their arrays."""
+        return self._description.tree
+
+    def in_use(self) -> contextlib.AbstractContextManager[None]:
+        """What holds the state in a `with`, for one call; RuntimeError there if another call holds it."""
+        return self.core
+
+    def warn_of_idle_patterns(self) -> None:
+        """Warn of patterns that find no leaf."""
+        warn_of_idle(self._rows, self.paths)
+
+    def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
+        """The learning rate of this call and whether it was scheduled, for each of the core's rows."""
+        by_row = self._rates.at_call(self.core.calls, learning_rate)
+        return [by_row[row] for row in self._rows.of_core]
+
+    def set_learning_rate(self, learning_rate: Any) -> None:
+        """Go on with another rate, or with one for each row; the caller holds the state."""
+        rates = self._rates.replace(learning_rate)
+        # The core takes the rates with each call, so that its plan stays the same.
+        config = self.config.replace(learning_rate=rates.rates[0])
+        self._description, self._rates = dataclasses.replace(self._description, config=config), rates
+
+    def check_params(
+        self, leaves: Sequence[Any], written: bool = True, twin: str = "adafactor.update"
+    ) -> None:
+        """Raise where a step would not take these arrays as parameters; the caller holds the state.
+
+        Args:
+            leaves: arrays in the order of `paths`.
+            written: whether they are to be written.
+            twin: as in `phrase`.
+        """
+        try:
+            self.core.check_params(list(leaves), written)
+        except _core.Error as error:
+            raise phrase(error, self.paths, twin=twin) from None
+
+    def arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
+        """The memory of every array by (path, kind); what is stored in 16 bits comes as these bits."""
+        pieces = itertools.product(enumerate(self.paths), _core.state_kinds)
+        found = {(path, kind): self.core.array(leaf, kind) for (leaf, path), kind in pieces}
+        return {key: array for key, array in found.items() if array is not None}
+
+    def handed_out(self, library: str | None = None) -> dict[tuple[str, str], Any]:
+        """These arrays in the library of that name; None: each in the one of its parameter."""
+        names = self._description.libraries if library is None else [library] * len(self.paths)
+        of_path = dict(zip(self.paths, map(library_named, names), strict=True))
+        return {key: of_path[key[0]].handed_out(array) for key, array in self.arrays().items()}
+
+    def finalize(self, leaves: Sequence[Any], twin: str = "state.finalized") -> None:
+        """Copy the averages into these parameters; the caller holds the state."""
+        if not self.config.use_ema:
+            raise ValueError("finalize: there are no averages without use_ema=True")
+        if self.core.updates == 0:
+            raise ValueError("finalize: the averages are empty before the first update")
+        self.check_params(leaves, twin=twin)
+        averages = [array for (_, kind), array in self.arrays().items() if kind == "average"]
+        for leaf, average in zip(leaves, averages, strict=True):
+            library_of(leaf).assign(leaf, average)
+
+    def restore(self, calls: Any, tensors: Mapping[tuple[str, str], Any], updates: Any) -> None:
+        """Become what was taken apart; all is checked before anything is written; the caller holds the state.
+
+        Args:
+            calls: how many calls counted.
+            tensors: every array by (path, kind).
+            updates: those of each leaf, by path or in the order of `paths`; None: as many as the state.
+        """
+        window = self.config.gradient_accumulation_steps or 1
+        calls, counts = counters(calls, updates, self.paths, window)
+        own = self.handed_out("numpy")
+        refuse_other_keys("tensors", tensors, own)
+        finite = self.config.on_nonfinite != "propagate"
+        arrays = {key: as_stored(tensors[key], array, key, finite) for key, array in own.items()}
+        for key, array in arrays.items():
+            own[key][...] = array
+        gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
+        self.core.updates, self.core.calls = calls // window, calls
+        self.core.counts = [(n, has, False) for n, has in zip(counts, gathered, strict=True)]
+
+    def copy(self) -> Engine:
+        """An independent copy; RuntimeError if a call holds the state."""
+        made = Engine.__new__(Engine)
+        with self.in_use():
+            made._assign(self._description, self._rows, self._rates, self.core.copy())
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Engine:
+        """A copy, and a schedule of the user's own is copied too."""
+        made = self.copy()
+        made._assign(*copy.deepcopy((self._description, self._rows, self._rates), memo), made.core)
+        return made
+
+    def kept(self) -> dict[str, Any]:
+        """What a pickle keeps: the description, the rates, the bytes of the arrays and the counters."""
+        with self.in_use():
+            return {
+                "description": self._description,
+                "rates": self._rates,
+                "memory": self.core.memory().tobytes(),
+                "updates": self.core.updates,
+                "calls": self.core.calls,
+                "counts": self.core.counts,
+                "skips": self.core.skips,
+            }
+
+    @classmethod
+    def of_kept(cls, kept: Mapping[str, Any]) -> Engine:
+        """Build the plan again and fill it."""
+        made = cls(kept["description"])
+        made._rates, core = kept["rates"], made.core
+        core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
+        core.updates, core.calls = kept["updates"], kept["calls"]
+        # The first versions kept two numbers of each leaf, and no skips.
+        core.counts = [(updates, gathered, *(rest or [False])) for updates, gathered, *rest in kept["counts"]]
+        core.skips = kept.get("skips", 0)
+        return made
+
+
+def _fresh_core(description: Description, rows: Rows) -> _core.State:
+    plan = description.plan(rows)
+    try:
+        return _core.State(plan)
+    except _core.Error as error:
+        raise phrase(error) from None
+    except MemoryError:
+        raise MemoryError(f"init: no memory for a state of {plan.state_nbytes:,} bytes") from None

@@ -1,0 +1,98 @@
+"""From a tree of arrays and a config to the core's plan: what each leaf is."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from adafactor import _core
+from adafactor.arrays import name_of_library
+from adafactor.config import Config
+from adafactor.engine.rows import Override, Rows, check_overrides, make_rows
+from adafactor.errors import phrase
+from adafactor.trees.containers import name_of
+from adafactor.trees.paths import at
+from adafactor.trees.tree import Tree
+
+__all__ = ["Description", "describe", "describe_leaves", "foretell"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What a state is made of, beside its memory: enough to build the same plan again."""
+
+    tree: Tree
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[str, ...]
+    config: Config
+    overrides: tuple[Override, ...]
+    libraries: tuple[str, ...]
+
+    def rows(self) -> Rows:
+        """The rows of knobs of these leaves."""
+        return make_rows(self.tree.paths, self.config, self.overrides)
+
+    def plan(self, rows: Rows) -> _core.Plan:
+        """The core's plan; raises ValueError or TypeError, naming the path, where a leaf is not allowed."""
+        try:
+            return _core.Plan(
+                list(self.shapes),
+                list(self.dtypes),
+                list(rows.of_leaf),
+                list(rows.core_knobs),
+                list(self.tree.paths),
+            )
+        except _core.Error as error:
+            raise phrase(error, self.tree.paths, "params" if error.leaf >= 0 else "") from None
+
+
+def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[str, Any]) -> Description:
+    """Flatten the parameters, resolve the knobs and look at each array; writes nothing."""
+    return describe_leaves(*Tree.of(params), _resolve(config, knobs), check_overrides(overrides))
+
+
+def _resolve(config: Config | None, knobs: Mapping[str, Any]) -> Config:
+    """The config, the second argument of a call, with knobs that were given by name."""
+    if config is not None and not isinstance(config, Config):
+        what_to_do = "call it" if callable(config) else "single knobs go by name, as in learning_rate=0.01"
+        raise TypeError(f"config: {type(config).__name__}, expected an adafactor.Config; {what_to_do}")
+    if "config" in knobs:
+        raise TypeError("config: goes by position, as the second argument, and not by name")
+    return (config or Config()).replace(**knobs) if knobs else config or Config()
+
+
+def describe_leaves(
+    tree: Tree, leaves: Sequence[Any], config: Config, overrides: tuple[Override, ...] = ()
+) -> Description:
+    """Look at each array of a tree that has been flattened."""
+    try:
+        found = _core.inspect_arrays(list(leaves))
+    except _core.Error as error:
+        raise phrase(error, tree.paths) from None
+    shapes = tuple(tuple(shape) for shape, _ in found)
+    dtypes = tuple(dtype for _, dtype in found)
+    libraries = tuple(name_of_library(type(leaf)) for leaf in leaves)
+    return Description(tree, shapes, dtypes, config, overrides, libraries)
+
+
+def foretell(params: Any, config: Config | None, knobs: Mapping[str, Any]) -> _core.Plan:
+    """The plan of what has shapes and dtypes, which need not be arrays in memory."""
+    tree, leaves = Tree.of(params)
+    found = [
+        _shape_and_dtype(leaf, at("params", path)) for leaf, path in zip(leaves, tree.paths, strict=True)
+    ]
+    shapes, dtypes = tuple(shape for shape, _ in found), tuple(dtype for _, dtype in found)
+    description = Description(tree, shapes, dtypes, _resolve(config, knobs), (), ())
+    return description.plan(description.rows())
+
+
+def _shape_and_dtype(leaf: Any, where: str) -> tuple[tuple[int, ...], str]:
+    try:
+        shape, dtype = tuple(map(operator.index, leaf.shape)), leaf.dtype
+    except (AttributeError, TypeError):
+        raise TypeError(f"{where}: {name_of(leaf)}, expected something with a shape and a dtype") from None
+    # NumPy's and JAX' dtypes have a name, and so have JAX' scalar types; torch's are written torch.float32.
+    name = getattr(dtype, "name", None) or getattr(dtype, "__name__", None) or str(dtype).rpartition(".")[2]
+    return shape, str(name)

@@ -1,0 +1,1 @@
+"""What a user may give as a knob: numbers, rates, patterns; what a name that is no knob may have meant."""

@@ -1,14 +1,13 @@
 """Sphinx' settings for the documentation: `sphinx-build -W --keep-going -n docs docs/build/html`.
 
 The package has to be installed: the reference is read off its docstrings, the table of knobs off its core,
-and the pictures are drawn from runs of it, all at each build, so that none of them can grow old.
+and the pictures are drawn from runs of it, all at each build, so that none of them can grow old. What does that lies in `_extensions`.
 """
 
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "_extensions"))
 
 import adafactor  # noqa: E402
 
@@ -58,7 +57,7 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_math_renderer = "mathml"
-html_static_path = ["static"]
+html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_title = f"adafactor {version}"
 html_show_sphinx = False

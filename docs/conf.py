@@ -1,7 +1,8 @@
 """Sphinx' settings for the documentation: `sphinx-build -W --keep-going -n docs docs/build/html`.
 
 The package has to be installed: the reference is read off its docstrings, the table of knobs off its core,
-and the pictures are drawn from runs of it, all at each build, so that none of them can grow old. What does that lies in `_extensions`.
+and the pictures are drawn from runs of it, all at each build, so that none of them can grow old.
+What does so lies in `_extensions`.
 """
 
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent / "_extensions"))
 
-import adafactor  # noqa: E402
+import adafactor
 
 project = "adafactor"
 author = "The adafactor maintainers"

@@ -2,15 +2,15 @@
 
 The package has to be installed: the reference is read off its docstrings, the table of knobs off its core,
 and the pictures are drawn from runs of it, all at each build, so that none of them can grow old.
+What does so lies in `_extensions`.
 """
 
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).resolve().parent
-sys.path.insert(0, str(FOLDER))
+sys.path.insert(0, str(Path(__file__).resolve().parent / "_extensions"))
 
-import adafactor  # noqa: E402
+import adafactor
 
 project = "adafactor"
 author = "The adafactor maintainers"
@@ -46,7 +46,7 @@ nitpick_ignore_regex = [
 
 html_theme = "furo"
 html_math_renderer = "mathml"
-html_static_path = ["static"]
+html_static_path = ["_static"]
 html_css_files = ["pages.css"]
 html_title = f"adafactor {version}"
 html_show_sphinx = False

@@ -9,6 +9,7 @@ import pytest
 import adafactor
 import peers
 import sources
+from documents import DOCUMENTS
 
 DOCS = sources.ROOT / "docs"
 INCLUDE = sources.ROOT / "include/adafactor"
@@ -18,7 +19,7 @@ def page(name):
     return (DOCS / f"{name}.md").read_text(encoding="utf-8")
 
 
-FUNCTIONS = re.findall(r"^  - `(\w+)`\n  - `([\w/]+\.hpp)`$", page("algorithm"), re.MULTILINE)
+FUNCTIONS = re.findall(r"^  - `(\w+)`\n  - `([\w/]+\.hpp)`$", page("algorithm/algorithm"), re.MULTILINE)
 TESTS = sorted(set(re.findall(r"`(tests/[\w/]+\.(?:py|cpp))(?:::(\w+))?`", page("guarantees"))))
 
 
@@ -44,7 +45,7 @@ def test_a_test_of_a_guarantee_exists(file, name):
 
 def test_every_argument_of_keras_is_described_with_its_default():
     keras = peers.require("keras")
-    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \| ", page("keras"), re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| `([^`]*)` \| ", page("coming_from/keras"), re.MULTILINE))
     ours = inspect.signature(adafactor.presets.keras).parameters
     theirs = inspect.signature(keras.optimizers.Adafactor).parameters
     named = [name for name in theirs if theirs[name].kind is not inspect.Parameter.VAR_KEYWORD]
@@ -61,13 +62,63 @@ def test_every_argument_of_keras_is_described_with_its_default():
 def test_what_cannot_be_overridden_is_named():
     from adafactor.engine.rows import WHOLE_CALL
 
-    sentence = re.search(r"those that concern the whole call:\n(.*?)\.\n", page("knobs"), re.DOTALL).group(1)
+    sentence = re.search(
+        r"those that concern the whole call:\n(.*?)\.\n", page("reference/knobs"), re.DOTALL
+    ).group(1)
     assert set(re.findall(r"`(\w+)`", sentence)) == WHOLE_CALL
 
 
 def test_every_page_is_in_the_table_of_contents():
-    listed = re.search(
-        r"^```\{toctree\}\n:hidden:\n\n(.*?)```$", page("index"), re.MULTILINE | re.DOTALL
-    ).group(1)
+    tables = re.findall(
+        r"^```\{toctree\}\n:hidden:\n:caption: [^\n]+\n\n(.*?)```$", page("index"), re.MULTILINE | re.DOTALL
+    )
     pages = {path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md")}
-    assert sorted(listed.split()) == sorted(pages - {"index"})
+    assert sorted("".join(tables).split()) == sorted(pages - {"index"})
+
+
+# A file's name in backticks, or a folder's, perhaps with stars in it; what has neither a slash nor such an
+# ending is no path.
+NAMED = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*|[\w.*-]+\.(?:cpp|hpp|json|md|py|toml|txt))`")
+
+
+def nowhere(text, root):
+    """The paths in a text that lead nowhere from the root, the headers, or a folder of the tests."""
+
+    def exists(path):
+        return any((root / "include/adafactor").glob(path)) or any(
+            found for place in (path, f"tests/**/{path}") for found in root.glob(place)
+        )
+
+    return [path for path in NAMED.findall(text) if not exists(path.rstrip("/"))]
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (DOCS / "design").glob("*.md")))
+def test_a_path_that_the_design_names_exists(name):
+    text = page(f"design/{name}")
+    assert NAMED.search(text) or name == "words"
+    assert nowhere(text, sources.ROOT) == []
+
+
+def test_a_path_of_the_project_that_another_document_names_exists():
+    for document in DOCUMENTS:
+        paths = [
+            path for path in NAMED.findall(document.read_text(encoding="utf-8")) if is_of_the_project(path)
+        ]
+        assert nowhere(" ".join(f"`{path}`" for path in paths), sources.ROOT) == [], document.name
+
+
+def is_of_the_project(path):
+    """Whether a path begins with a folder of the project; others are those of a user, or of leaves."""
+    return path.partition("/")[0] in sources.FOLDERS
+
+
+def test_a_path_that_leads_nowhere_is_seen(tmp_path):
+    for name in ("include/adafactor/cpu/moments.hpp", "tests/support/oracle.py", ".ci/run"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    good = (
+        "`cpu/moments.hpp` `cpu/` `cpu/*.hpp` `include/adafactor` `oracle.py` `support/oracle.py` `.ci/run`"
+    )
+    assert nowhere(f"{good} `apply` `State.tensors` `a/b or c`", tmp_path) == []
+    gone = "`phases/moments.hpp` `phases/` `cpu/*.cuh` `tests/oracle.py` `paper.hpp`"
+    assert nowhere(f"{good} {gone}", tmp_path) == gone.replace("`", "").split()

@@ -167,10 +167,10 @@ def test_what_was_let_into_a_state_goes_back_into_it():
 
 
 def documented(*names):
-    """The functions that docs/start.md defines."""
+    """The functions that docs/guide/start.md defines."""
     (block,) = (
         body
-        for program in documents.programs(sources.ROOT / "docs/start.md", "python")
+        for program in documents.programs(sources.ROOT / "docs/guide/start.md", "python")
         for _, body, _ in program.blocks
         if "def taken_apart" in body
     )

@@ -23,7 +23,7 @@ class State:
     A state can be pickled and copied (`copy`, `copy.copy` and `copy.deepcopy` are all independent). Formats
     that hold no classes, such as what `torch.load` reads by default, npz and safetensors, take it apart, and
     `restore` puts it together: `arrays()` (or `tensors()`), `calls`, and `leaf_updates` by path, as arrays in
-    one flat dict. The example below shows how; docs/start.md does it for each of these formats.
+    one flat dict. The example below shows how; docs/guide/start.md does it for each of these formats.
 
     One call at a time may use a state: a second one, from another thread or from inside a schedule, gets a
     RuntimeError. So does every call in a forked process on a state that another thread was using at that

@@ -1,5 +1,5 @@
-// The order of the sums of squares, as docs/phases.md says it, in plain loops: cells of a tile, tiles of a leaf,
-// leaves. Exponents are so far apart that another order has other bits.
+// The order of the sums of squares, as docs/algorithm/phases.md says it, in plain loops: cells of a tile, tiles of a
+// leaf, leaves. Exponents are so far apart that another order has other bits.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>

@@ -1,7 +1,7 @@
 """Three trainings as their reports show them: a healthy one, one with too large a rate, one with a dead leaf.
 
 `runs` trains a small network on made-up data with the installed package and keeps every report; `draw` makes
-one picture of one run. Sphinx draws them at each build; `python docs/drawings.py` draws them as PNG.
+one picture of one run. Sphinx draws them at each build, and `python docs/_extensions/drawings.py` as PNG.
 """
 
 from pathlib import Path

@@ -15,7 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from adafactor import Config, _core
 
-HEADERS = Path(__file__).resolve().parents[1] / "include/adafactor"
+HEADERS = Path(__file__).resolve().parents[2] / "include/adafactor"
 
 _COMMENT = r"(?P<comment>(?:^//[^\n]*\n)+)"
 _NAME = r"(?P<kind>enum class|struct|class)\s+(?P<type>\w+)|[\w:<>,&*\s]*?\b(?P<function>\w+)\s*[({=]"
@@ -121,38 +121,33 @@ def described(comment: str) -> list[nodes.Node]:
     ]
 
 
-def for_users(names: list[str]) -> list[str]:
-    """The headers that a program meets: what the umbrella includes, and those that are opt-in."""
-    umbrella = (HEADERS / "adafactor.hpp").read_text(encoding="utf-8")
-    included = re.findall(r'#include "adafactor/([\w/]+\.hpp)"', umbrella)
-    return [
-        name
-        for name in [
-            "adafactor.hpp",
-            *included,
-            "tensor.hpp",
-            "dtype.hpp",
-            "layout.hpp",
-            "scalars.hpp",
-            "eigen.hpp",
-        ]
-        if name in names
-    ]
+def headers_in(folder: Path) -> list[Path]:
+    """The headers of a folder, those of its inner folders after its own."""
+    return sorted(folder.rglob("*.hpp"), key=lambda path: (len(path.parts), path))
 
 
 class Headers(SphinxDirective):
-    """Header by header what it is, and the names that it declares: those `users` meet, or the `others`."""
+    """Header by header what it is, and the names that it declares.
+
+    `programs` shows what a C++ program includes, the headers at the top of include/adafactor; `folders` shows
+    what lies behind them, folder by folder.
+    """
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        names = sorted(path.relative_to(HEADERS).as_posix() for path in HEADERS.rglob("*.hpp"))
-        shown = list(dict.fromkeys(for_users(names)))
-        if self.arguments[0] == "others":
-            shown = [name for name in names if name not in shown]
+        if self.arguments[0] == "programs":
+            return [self.described_headers(sorted(HEADERS.glob("*.hpp")))]
+        made: list[nodes.Node] = []
+        for folder in sorted(path for path in HEADERS.iterdir() if path.is_dir()):
+            name = f"{folder.name}/"
+            made.append(nodes.rubric("", "", nodes.literal(name, name)))
+            made.append(self.described_headers(headers_in(folder)))
+        return made
+
+    def described_headers(self, paths: list[Path]) -> nodes.definition_list:
         made = nodes.definition_list()
-        for name in shown:
-            path = HEADERS / name
+        for path in paths:
             self.env.note_dependency(str(path))
             text = path.read_text(encoding="utf-8")
             body = described(opening(text))
@@ -164,9 +159,10 @@ class Headers(SphinxDirective):
                 items.append(nodes.list_item("", named, *rest))
             if items:
                 body.append(nodes.bullet_list("", *items))
+            name = path.relative_to(HEADERS).as_posix()
             term = nodes.term("", "", nodes.literal(name, name))
             made += nodes.definition_list_item("", term, nodes.definition("", *body))
-        return [made]
+        return made
 
 
 class Declared(SphinxDirective):

@@ -6,7 +6,7 @@ from typing import Any
 import phases
 import pictures
 
-FOLDER = Path(__file__).resolve().parent / "build/pictures"
+FOLDER = Path(__file__).resolve().parents[1] / "build/pictures"
 
 # Text, lines and fills of furo's two modes; the colours of leaves are Okabe and Ito's, distinct for all eyes.
 PALETTES = {

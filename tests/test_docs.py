@@ -82,12 +82,11 @@ NAMED = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*|[\w.*-]+\.(?:cpp|hpp|json|md|py|to
 
 
 def nowhere(text, root):
-    """The paths in a text that lead nowhere from the root, the headers, or a folder of the tests."""
+    """The paths in a text that lead nowhere from the root, the headers, the package, or a folder of the tests."""
+    places = ("", "include/adafactor/", "python/adafactor/", "tests/**/")
 
     def exists(path):
-        return any((root / "include/adafactor").glob(path)) or any(
-            found for place in (path, f"tests/**/{path}") for found in root.glob(place)
-        )
+        return any(found for place in places for found in root.glob(f"{place}{path}"))
 
     return [path for path in NAMED.findall(text) if not exists(path.rstrip("/"))]
 

@@ -73,10 +73,10 @@ EXTRAS = {
 }
 
 
-def wings(root: Path) -> dict[str, set[str]]:
-    """The table of docs/design/map.md: folders and headers of the core, and those that each may include."""
+def wings(root: Path, head: str = "where") -> dict[str, set[str]]:
+    """A table of docs/design/map.md: folders and files, and those that each may include or import."""
     page = (root / "docs/design/map.md").read_text(encoding="utf-8")
-    table = page.partition("| where |")[2].partition("\n\n")[0].splitlines()[2:]
+    table = page.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [[re.findall(r"`([\w/.]+)`", cell) for cell in row.split("|")[1:4]] for row in table]
     return {where: set(included) for names, _, included in rows for where in names}
 
@@ -175,6 +175,25 @@ def python_graph(root: Path) -> dict[str, set[str]]:
     return graph
 
 
+def package_breaches(root: Path) -> list[str]:
+    """Imports between parts of the package that the table does not have."""
+    table = wings(root, "part")
+    package = root / "python/adafactor"
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if name == "__init__.py":
+            continue
+        allowed = {"errors.py", "_core.py", wing_of(name, table), *table[wing_of(name, table)]}
+        for imported in sorted(set(sources.imports(path))):
+            root_name, _, rest = imported.partition(".")
+            part = rest.partition(".")[0]
+            target = f"{part}/" if (package / part).is_dir() else f"{part}.py"
+            if root_name == "adafactor" and part and target not in allowed:
+                found.append(f"{name} imports {imported}")
+    return found
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 def test_a_dependency_stands_only_where_it_may(rule):
     assert rule.breaches(ROOT) == []
@@ -224,6 +243,27 @@ def test_an_include_that_the_map_does_not_have_is_seen(tmp_path):
     write(files, tmp_path)
     assert wing_breaches(tmp_path) == ["lanes/a.hpp includes config.hpp"]
     assert floors(header_graph(tmp_path)) == 3
+
+
+def test_modules_import_what_the_map_says():
+    assert package_breaches(ROOT) == []
+
+
+def test_an_import_that_the_map_does_not_have_is_seen(tmp_path):
+    files = {
+        "docs/design/map.md": (ROOT / "docs/design/map.md").read_text(encoding="utf-8"),
+        "python/adafactor/trees/tree.py": "from adafactor import _core\nfrom adafactor.config import Config",
+        "python/adafactor/config.py": "from adafactor.knobs.kinds import of_kind",
+        "python/adafactor/knobs/kinds.py": "from adafactor.engine import call\nimport adafactor.trees.paths",
+        "python/adafactor/engine/call.py": "import numpy",
+    }
+    write(files, tmp_path)
+    assert package_breaches(tmp_path) == [
+        "knobs/kinds.py imports adafactor.engine",
+        "knobs/kinds.py imports adafactor.engine.call",
+        "trees/tree.py imports adafactor.config",
+        "trees/tree.py imports adafactor.config.Config",
+    ]
 
 
 def test_namespaces_are_opened_as_editors_read_them():

@@ -82,7 +82,7 @@ NAMED = re.compile(r"`((?:[\w.*-]+/)+[\w.*-]*|[\w.*-]+\.(?:cpp|hpp|json|md|py|to
 
 
 def nowhere(text, root):
-    """The paths in a text that lead nowhere from the root, the headers, the package, or a folder of the tests."""
+    """The paths in a text that lead nowhere: from the root, the headers, the package, a folder of tests."""
     places = ("", "include/adafactor/", "python/adafactor/", "tests/**/")
 
     def exists(path):

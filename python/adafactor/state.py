@@ -268,7 +268,7 @@ class State:
         State(1 leaf, 20 bytes, 1 update)
         """
         with self._engine.in_use():
-            self._engine.restore(calls, tensors, updates)
+            self._engine.fill(self._engine.snapshot().with_parts(calls, tensors, updates))
 
     def set_learning_rate(self, learning_rate: Any) -> None:
         """Go on with another learning rate than the config has; everything else stays.
@@ -301,11 +301,13 @@ class State:
 
     def __getstate__(self) -> dict[str, Any]:
         """What pickle keeps."""
-        return self._engine.kept()
+        with self._engine.in_use():
+            return {"snapshot": self._engine.snapshot().copied()}
 
     def __setstate__(self, kept: dict[str, Any]) -> None:
-        """Build the plan again and fill it."""
-        object.__setattr__(self, "_engine", Engine.of_kept(kept))
+        """Make the state anew."""
+        engine = Engine.of(kept["snapshot"]) if "snapshot" in kept else Engine.of_earlier(kept)
+        object.__setattr__(self, "_engine", engine)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse to set what a state does not have: it would change nothing."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,8 +16,8 @@ from adafactor.arrays import library_named, library_of
 from adafactor.config import Config
 from adafactor.engine.leaves import Description
 from adafactor.engine.rates import RowRates
-from adafactor.engine.restoring import as_stored, counters, refuse_other_keys
 from adafactor.engine.rows import Rows, warn_of_idle
+from adafactor.engine.snapshot import Counters, Snapshot
 from adafactor.errors import phrase
 from adafactor.trees.tree import Tree
 
@@ -74,8 +73,7 @@ class Engine:
         """Go on with another rate, or with one for each row; the caller holds the state."""
         rates = self._rates.replace(learning_rate)
         # The core takes the rates with each call, so that its plan stays the same.
-        config = self.config.replace(learning_rate=rates.rates[0])
-        self._description, self._rates = dataclasses.replace(self._description, config=config), rates
+        self._description, self._rates = self._description.with_rate(rates.rates[0]), rates
 
     def check_params(
         self, leaves: Sequence[Any], written: bool = True, twin: str = "adafactor.update"
@@ -115,25 +113,39 @@ class Engine:
         for leaf, average in zip(leaves, averages, strict=True):
             library_of(leaf).assign(leaf, average)
 
-    def restore(self, calls: Any, tensors: Mapping[tuple[str, str], Any], updates: Any) -> None:
-        """Become what was taken apart; all is checked before anything is written; the caller holds the state.
+    def snapshot(self) -> Snapshot:
+        """What the state is made of; its arrays are the memory itself. The caller holds the state."""
+        core = self.core
+        counters = Counters(core.updates, core.calls, core.skips, tuple(core.counts))
+        return Snapshot(self._description, self._rates, counters, self.arrays())
 
-        Args:
-            calls: how many calls counted.
-            tensors: every array by (path, kind).
-            updates: those of each leaf, by path or in the order of `paths`; None: as many as the state.
-        """
-        window = self.config.gradient_accumulation_steps or 1
-        calls, counts = counters(calls, updates, self.paths, window)
-        own = self.handed_out("numpy")
-        refuse_other_keys("tensors", tensors, own)
-        finite = self.config.on_nonfinite != "propagate"
-        arrays = {key: as_stored(tensors[key], array, key, finite) for key, array in own.items()}
-        for key, array in arrays.items():
+    def fill(self, snapshot: Snapshot) -> None:
+        """Become what a snapshot of the same leaves says; the caller holds the state."""
+        own = self.arrays()
+        for key, array in snapshot.arrays.items():
             own[key][...] = array
-        gathered = [calls % window != 0 and bool(own[path, "accumulator"].any()) for path in self.paths]
-        self.core.updates, self.core.calls = calls // window, calls
-        self.core.counts = [(n, has, False) for n, has in zip(counts, gathered, strict=True)]
+        self._description, self._rates = snapshot.description, snapshot.rates
+        core, counters = self.core, snapshot.counters
+        core.updates, core.calls, core.skips = counters.updates, counters.calls, counters.skips
+        core.counts = list(counters.leaves)
+
+    @classmethod
+    def of(cls, snapshot: Snapshot) -> Engine:
+        """A state made of a snapshot."""
+        made = cls(snapshot.description)
+        made.fill(snapshot)
+        return made
+
+    @classmethod
+    def of_earlier(cls, kept: Mapping[str, Any]) -> Engine:
+        """A state of what pickles kept before there were snapshots: all arrays as one piece of memory."""
+        made = cls(kept["description"])
+        made.core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
+        # The first versions kept two numbers of each leaf, and no skips.
+        leaves = tuple((updates, has, *(rest or [False])) for updates, has, *rest in kept["counts"])
+        counters = Counters(kept["updates"], kept["calls"], kept.get("skips", 0), leaves)
+        made.fill(Snapshot(kept["description"], kept["rates"], counters, made.arrays()))
+        return made
 
     def copy(self) -> Engine:
         """An independent copy; RuntimeError if a call holds the state."""
@@ -146,31 +158,6 @@ class Engine:
         """A copy, and a schedule of the user's own is copied too."""
         made = self.copy()
         made._assign(*copy.deepcopy((self._description, self._rows, self._rates), memo), made.core)
-        return made
-
-    def kept(self) -> dict[str, Any]:
-        """What a pickle keeps: the description, the rates, the bytes of the arrays and the counters."""
-        with self.in_use():
-            return {
-                "description": self._description,
-                "rates": self._rates,
-                "memory": self.core.memory().tobytes(),
-                "updates": self.core.updates,
-                "calls": self.core.calls,
-                "counts": self.core.counts,
-                "skips": self.core.skips,
-            }
-
-    @classmethod
-    def of_kept(cls, kept: Mapping[str, Any]) -> Engine:
-        """Build the plan again and fill it."""
-        made = cls(kept["description"])
-        made._rates, core = kept["rates"], made.core
-        core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
-        core.updates, core.calls = kept["updates"], kept["calls"]
-        # The first versions kept two numbers of each leaf, and no skips.
-        core.counts = [(updates, gathered, *(rest or [False])) for updates, gathered, *rest in kept["counts"]]
-        core.skips = kept.get("skips", 0)
         return made
 
 

@@ -30,6 +30,10 @@ class Description:
     overrides: tuple[Override, ...]
     libraries: tuple[str, ...]
 
+    def with_rate(self, learning_rate: Any) -> Description:
+        """The same with another learning rate in the config."""
+        return dataclasses.replace(self, config=self.config.replace(learning_rate=learning_rate))
+
     def rows(self) -> Rows:
         """The rows of knobs of these leaves."""
         return make_rows(self.tree.paths, self.config, self.overrides)

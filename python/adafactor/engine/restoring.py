@@ -13,12 +13,12 @@ from adafactor.arrays import as_numpy
 from adafactor.knobs.numbers import count
 from adafactor.trees.paths import at
 
-__all__ = ["as_stored", "counters", "refuse_other_keys"]
+__all__ = ["as_stored", "counts_of", "refuse_other_keys"]
 
 _SQUARES = ("row", "col", "full")  # kinds of which no element is below 0
 
 
-def counters(calls: Any, updates: Any, paths: Sequence[str], window: int) -> tuple[int, list[int]]:
+def counts_of(calls: Any, updates: Any, paths: Sequence[str], window: int) -> tuple[int, list[int]]:
     """The number of calls, and the updates of each leaf in the order of the paths.
 
     Args:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adafactor.engine.restoring import refuse_other_keys
 from adafactor.knobs.numbers import exact_whole_number
 from adafactor.knobs.rates import checked_rate
-from adafactor.state import State
+from adafactor.state import State, engine_of
 
 __all__ = ["head", "restore", "weights"]
 
@@ -65,9 +65,10 @@ def restore(state: State, values: Sequence[Any], role: str, paths: Sequence[str]
         if len(counts) != len(paths):
             raise ValueError(f"{role}: updates of {len(counts)} leaves, expected {len(paths)}")
         updates = dict(zip(paths, counts, strict=True))
-    state.restore(calls, dict(zip(keys, values[front:], strict=True)), updates)
-    if not callable(rate):
-        state.set_learning_rate(rate)
+    engine = engine_of(state)
+    with engine.in_use():
+        snapshot = engine.snapshot().with_parts(calls, dict(zip(keys, values[front:], strict=True)), updates)
+        engine.fill(snapshot if callable(rate) else snapshot.with_rate(rate))
 
 
 def _order(tensors: dict[tuple[str, str], Any]) -> list[tuple[str, str]]:

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "check.hpp"
-#include "digest.hpp"
+#include "support/check.hpp"
+#include "support/digest.hpp"
 
 namespace {
 

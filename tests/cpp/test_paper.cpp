@@ -6,9 +6,9 @@
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/eigen.hpp"
-#include "check.hpp"
-#include "digest.hpp"
 #include "paper.hpp"
+#include "support/check.hpp"
+#include "support/digest.hpp"
 
 namespace {
 

@@ -201,7 +201,7 @@ inline Case parse_case(const std::string& line) {
 // Where the cases lie.
 inline std::string data_file() {
   const std::filesystem::path here = __FILE__;
-  return (here.parent_path().parent_path().parent_path() / "data" / "digest.txt").string();
+  return (here.parent_path() / "../../data/digest.txt").string();
 }
 
 inline std::vector<Case> read_cases(const std::string& path) {

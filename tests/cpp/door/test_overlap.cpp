@@ -1,119 +1,26 @@
-// Whether arrays share memory: against sets of bytes for thousands of small random arrays, and by name for the layouts
-// that models have.
-#include <algorithm>
-#include <chrono>
+// Whether two arrays share memory, and one with itself: against sets of bytes for thousands of small random arrays, and
+// by name for the layouts that models have. Many at once: test_overlap_finder.cpp.
 #include <cstdint>
-#include <cstdlib>
-#include <iostream>
 #include <limits>
-#include <new>
-#include <optional>
-#include <random>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "adafactor/door/overlap.hpp"
 #include "support/check.hpp"
-
-namespace {
-
-std::size_t allocations = 0;
-
-}  // namespace
-
-// Not inlined: GCC pairs an inlined free() with the operator new that it did not inline, and warns of a mismatch.
-[[gnu::noinline]] void* operator new(std::size_t size) {
-  ++allocations;
-  if (void* memory = std::malloc(size > 0 ? size : 1)) return memory;
-  throw std::bad_alloc();
-}
-[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
-[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+#include "support/regions.hpp"
 
 namespace {
 
 using adafactor::Overlap;
-using adafactor::OverlapFinder;
-using adafactor::OverlappingPair;
-using adafactor::StridedRegion;
-
-constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
-
-// A region that owns its shape; addresses are numbers here, since nothing is ever read.
-struct Array {
-  std::uint64_t address = 1 << 20;
-  std::int64_t itemsize = 4;
-  std::vector<std::int64_t> shape = {};
-  std::vector<std::int64_t> strides = {};
-  bool written = true;
-
-  StridedRegion region() const {
-    return {reinterpret_cast<const void*>(static_cast<std::uintptr_t>(address)),
-            itemsize,
-            static_cast<int>(shape.size()),
-            shape.data(),
-            strides.data(),
-            written};
-  }
-};
-
-std::vector<StridedRegion> regions_of(const std::vector<Array>& arrays) {
-  std::vector<StridedRegion> regions;
-  for (const Array& array : arrays) regions.push_back(array.region());
-  return regions;
-}
-
-// Every byte of an array, as often as an index names it.
-std::multiset<std::uint64_t> bytes_of(const Array& array) {
-  std::vector<std::uint64_t> starts{array.address};
-  for (std::size_t axis = 0; axis < array.shape.size(); ++axis) {
-    std::vector<std::uint64_t> next;
-    for (const std::uint64_t start : starts) {
-      for (std::int64_t i = 0; i < array.shape[axis]; ++i) {
-        next.push_back(start + static_cast<std::uint64_t>(i * array.strides[axis] * array.itemsize));
-      }
-    }
-    starts = std::move(next);
-  }
-  std::multiset<std::uint64_t> bytes;
-  for (const std::uint64_t start : starts) {
-    for (std::int64_t k = 0; k < array.itemsize; ++k) bytes.insert(start + static_cast<std::uint64_t>(k));
-  }
-  return bytes;
-}
-
-bool share(const std::multiset<std::uint64_t>& a, const std::multiset<std::uint64_t>& b) {
-  for (const std::uint64_t byte : a) {
-    if (b.contains(byte)) return true;
-  }
-  return false;
-}
+using regions::Array;
+using regions::bytes_of;
+using regions::kLeast;
+using regions::kMost;
+using regions::Random;
+using regions::share;
 
 Overlap expected_of(bool shared) { return shared ? Overlap::some : Overlap::none; }
-
-class Random {
- public:
-  explicit Random(unsigned seed) : engine_(seed) {}
-  std::int64_t between(std::int64_t low, std::int64_t high) {
-    return std::uniform_int_distribution<std::int64_t>(low, high)(engine_);
-  }
-  Array array(std::int64_t rank, std::int64_t extent, std::int64_t stride, std::int64_t spread) {
-    Array array;
-    array.address += static_cast<std::uint64_t>(between(0, spread));
-    array.itemsize = between(1, 4);
-    for (std::int64_t axis = 0; axis < rank; ++axis) {
-      array.shape.push_back(between(between(0, 9) == 0 ? 0 : 1, extent));
-      array.strides.push_back(between(-stride, stride));
-    }
-    array.written = between(0, 1) == 1;
-    return array;
-  }
-
- private:
-  std::mt19937_64 engine_;
-};
 
 // Ranks, extents, strides and distances that make both answers frequent.
 struct Family {
@@ -276,176 +183,6 @@ void numbers_beyond_64_bits_are_undecided_and_not_computed() {
   CHECK_EQ(adafactor::overlap(deep.region(), plain.region()), Overlap::undecided);
 }
 
-// A subset-sum problem of 40 random strides is beyond any bound; it has to end soon, and never in a wrong "none".
-void a_search_without_end_is_given_up() {
-  Random random(4);
-  Array hard{.itemsize = 1};
-  std::int64_t total = 0;
-  for (int axis = 0; axis < 40; ++axis) {
-    hard.shape.push_back(2);
-    hard.strides.push_back(random.between(std::int64_t{1} << 50, std::int64_t{1} << 51));
-    if (axis % 2 == 0) total += hard.strides.back();
-  }
-  const Array point{.address = hard.address + static_cast<std::uint64_t>(total), .itemsize = 1};
-  CHECK(adafactor::overlap(hard.region(), point.region()) != Overlap::none);
-  const Array beside{.address = point.address + 1, .itemsize = 1};
-  CHECK_EQ(adafactor::overlap(hard.region(), beside.region()), Overlap::undecided);
-  OverlapFinder finder;
-  const auto pair = finder.find(regions_of({hard, beside}));
-  CHECK(pair && pair->verdict == Overlap::undecided);
-}
-
-std::optional<OverlappingPair> first_by_brute_force(const std::vector<Array>& arrays) {
-  std::vector<std::multiset<std::uint64_t>> bytes;
-  for (const Array& array : arrays) bytes.push_back(bytes_of(array));
-  for (std::size_t i = 0; i < arrays.size(); ++i) {
-    for (std::size_t j = i + 1; j < arrays.size(); ++j) {
-      if ((arrays[i].written || arrays[j].written) && share(bytes[i], bytes[j])) {
-        return OverlappingPair{i, j, Overlap::some};
-      }
-    }
-  }
-  return std::nullopt;
-}
-
-void agrees(const std::optional<OverlappingPair>& found, const std::optional<OverlappingPair>& expected) {
-  CHECK_EQ(found.has_value(), expected.has_value());
-  if (!found || !expected) return;
-  CHECK_EQ(found->first, expected->first);
-  CHECK_EQ(found->second, expected->second);
-  CHECK_EQ(found->verdict, expected->verdict);
-}
-
-void the_first_pair_of_many_agrees_with_sets_of_bytes() {
-  Random random(5);
-  OverlapFinder finder;
-  int with_pair = 0;
-  const int rounds = 400;
-  for (int round = 0; round < rounds; ++round) {
-    std::vector<Array> arrays;
-    const std::int64_t spread = random.between(1, 4) * 300;
-    for (std::int64_t count = random.between(0, 14); count > 0; --count) {
-      arrays.push_back(random.array(random.between(0, 2), 4, 12, spread));
-    }
-    const auto expected = first_by_brute_force(arrays);
-    with_pair += expected ? 1 : 0;
-    agrees(finder.find(regions_of(arrays)), expected);
-  }
-  CHECK(with_pair > rounds / 5 && with_pair < rounds * 4 / 5);
-}
-
-// Tiles of a matrix with gaps, more than are compared one by one, with now and then one that is moved or read.
-void tiles_of_one_matrix_agree_with_sets_of_bytes() {
-  Random random(6);
-  OverlapFinder finder;
-  int with_pair = 0;
-  const int rounds = 120;
-  for (int round = 0; round < rounds; ++round) {
-    const std::int64_t row = random.between(60, 80);
-    const std::int64_t step = random.between(1, 3);
-    const bool transposed = random.between(0, 1) == 1;
-    std::vector<Array> arrays;
-    for (std::int64_t column = 0; column + 3 * step <= row; column += 3 * step) {
-      for (std::int64_t lane = 0; lane < step; ++lane) {
-        const std::int64_t offset = column + lane + (random.between(0, 150) == 0 ? random.between(1, 3) : 0);
-        Array tile{.itemsize = 2, .shape = {6, 3}, .strides = {row, step}};
-        tile.address += static_cast<std::uint64_t>(offset * 2);
-        tile.written = random.between(0, 3) > 0;
-        if (transposed) std::swap(tile.shape[0], tile.shape[1]), std::swap(tile.strides[0], tile.strides[1]);
-        arrays.push_back(tile);
-      }
-    }
-    const auto expected = first_by_brute_force(arrays);
-    with_pair += expected ? 1 : 0;
-    agrees(finder.find(regions_of(arrays)), expected);
-  }
-  CHECK(with_pair > rounds / 10 && with_pair < rounds * 9 / 10);
-}
-
-// Wherever in a row the first slice begins, so that each slice in turn lies across the end of the circle.
-void a_moved_slice_is_found_at_every_offset() {
-  OverlapFinder finder;
-  for (std::uint64_t offset = 0; offset < 100; ++offset) {
-    std::vector<Array> slices;
-    for (std::uint64_t i = 0; i < 25; ++i) {
-      slices.push_back({.address = 100'000 + offset + i * 4, .itemsize = 1, .shape = {5, 4}, .strides = {100, 1}});
-    }
-    CHECK(!finder.find(regions_of(slices)));
-    for (std::size_t moved = 0; moved + 1 < slices.size(); ++moved) {
-      slices[moved].address += 1;
-      agrees(finder.find(regions_of(slices)), OverlappingPair{moved, moved + 1, Overlap::some});
-      slices[moved].address -= 1;
-    }
-  }
-}
-
-void the_first_pair_is_that_of_the_smallest_indices() {
-  const Array wide{.shape = {100}, .strides = {1}};
-  const Array low{.address = wide.address + 40, .shape = {2}, .strides = {1}};
-  const Array high{.address = wide.address + 80, .shape = {2}, .strides = {1}};
-  OverlapFinder finder;
-  agrees(finder.find(regions_of({wide, high, low})), OverlappingPair{0, 1, Overlap::some});
-  agrees(finder.find(regions_of({low, high, wide})), OverlappingPair{0, 2, Overlap::some});
-  agrees(finder.find(regions_of({low, low, wide})), OverlappingPair{0, 1, Overlap::some});
-}
-
-void reading_the_same_memory_twice_is_fine() {
-  const Array read{.shape = {4}, .strides = {1}, .written = false};
-  const Array written{.shape = {4}, .strides = {1}, .written = true};
-  OverlapFinder finder;
-  CHECK(!finder.find(regions_of({read, read, read})));
-  agrees(finder.find(regions_of({read, read, written})), OverlappingPair{0, 2, Overlap::some});
-  agrees(finder.find(regions_of({written, read, written})), OverlappingPair{0, 1, Overlap::some});
-  const Array endless{.shape = {2}, .strides = {kMost}, .written = false};
-  agrees(finder.find(regions_of({endless, read, written})), OverlappingPair{0, 2, Overlap::undecided});
-  CHECK(!finder.find({}));
-}
-
-double milliseconds(OverlapFinder& finder, const std::vector<StridedRegion>& regions, bool expect_pair) {
-  double best = 1e9;
-  for (int repeat = 0; repeat < 5; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    const bool found = finder.find(regions).has_value();
-    const std::chrono::duration<double, std::milli> took = std::chrono::steady_clock::now() - start;
-    best = std::min(best, took.count());
-    CHECK_EQ(found, expect_pair);
-  }
-  return best;
-}
-
-// The bound is a hundred times what was measured, for sanitizers and busy machines; the 50 million pairs of each case
-// would still take far longer.
-void many_regions_take_little_time_and_no_new_memory() {
-  const std::uint64_t base = 1 << 20;
-  std::vector<Array> apart, columns, lanes, shared_gradient;
-  for (std::uint64_t i = 0; i < 10'000; ++i) {
-    apart.push_back({.address = base + (i * 7919 % 10'000) * 4096, .shape = {32, 32}, .strides = {32, 1}});
-    shared_gradient.push_back({.address = base, .shape = {64}, .strides = {1}, .written = false});
-    columns.push_back({.address = base + i * 64, .shape = {512, 16}, .strides = {160'000, 1}});
-    lanes.push_back({.address = base + i * 4, .shape = {512, 16}, .strides = {160'000, 10'000}});
-  }
-  const std::pair<const char*, const std::vector<Array>*> cases[] = {{"10,000 arrays apart", &apart},
-                                                                     {"10,000 column slices", &columns},
-                                                                     {"10,000 interleaved slices", &lanes},
-                                                                     {"10,000 times one gradient", &shared_gradient}};
-  OverlapFinder finder;
-  for (const auto& [name, arrays] : cases) {
-    std::vector<StridedRegion> regions = regions_of(*arrays);
-    finder.find(regions);
-    const std::size_t before = allocations;
-    finder.find(regions);
-    CHECK_EQ(allocations, before);
-    const double took = milliseconds(finder, regions, false);
-    std::cout << name << ": " << took << " ms\n";
-    CHECK(took < 200);
-    // The last one moved onto the first: found among as many.
-    regions.back() = regions.front();
-    regions.back().written = true;
-    const auto pair = finder.find(regions);
-    CHECK(pair && pair->first == 0 && pair->second == regions.size() - 1);
-  }
-}
-
 }  // namespace
 
 int main() {
@@ -456,12 +193,5 @@ int main() {
   the_layouts_of_models_are_decided();
   one_array_is_asked_about_itself();
   numbers_beyond_64_bits_are_undecided_and_not_computed();
-  a_search_without_end_is_given_up();
-  the_first_pair_of_many_agrees_with_sets_of_bytes();
-  tiles_of_one_matrix_agree_with_sets_of_bytes();
-  a_moved_slice_is_found_at_every_offset();
-  the_first_pair_is_that_of_the_smallest_indices();
-  reading_the_same_memory_twice_is_fine();
-  many_regions_take_little_time_and_no_new_memory();
   return check::report();
 }

@@ -8,10 +8,10 @@
 #include <limits>
 #include <vector>
 
-#include "adafactor/cpu/short/registers.hpp"
 #include "adafactor/lanes/half.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "support/check.hpp"
+#include "support/sixteen.hpp"
 
 namespace {
 
@@ -21,56 +21,13 @@ using adafactor::kLanes;
 using adafactor::Lanes;
 using adafactor::One;
 using adafactor::Part;
-
-template <class T>
-using Sixteen = std::array<T, kLanes>;
-
-template <class T>
-bool same_bits(const T& a, const T& b) {
-  return std::memcmp(&a, &b, sizeof a) == 0;
-}
-
-// Numbers of many sizes and both signs, each different.
-template <class T>
-Sixteen<T> numbers(int salt) {
-  Sixteen<T> result;
-  for (int i = 0; i < kLanes; ++i) {
-    const int k = i * 7 + salt * 13 + 1;
-    result[static_cast<std::size_t>(i)] = static_cast<T>(std::ldexp(1.0 + k / 3.0, k % 21 - 10) * (k % 3 ? 1 : -1));
-  }
-  return result;
-}
-
-template <class T>
-Sixteen<T> special_numbers(int salt) {
-  constexpr T nan = std::numeric_limits<T>::quiet_NaN();
-  constexpr T inf = std::numeric_limits<T>::infinity();
-  constexpr T tiny = std::numeric_limits<T>::denorm_min();
-  Sixteen<T> result{0, -T{0}, 1, -1, nan, inf, -inf, tiny, -tiny, 2, nan, 0, -T{0}, inf, 3, -3};
-  std::rotate(result.begin(), result.begin() + salt % kLanes, result.end());
-  return result;
-}
-
-template <class T>
-Lanes<T> lanes_of(const Sixteen<T>& values) {
-  return adafactor::load<T>(values.data(), Full{});
-}
-
-template <class T>
-Sixteen<T> values_of(const Lanes<T>& lanes) {
-  Sixteen<T> result;
-  adafactor::store(result.data(), lanes, Full{});
-  return result;
-}
-
-// A NaN's sign and payload are the CPU's own affair, and no result has one that was not in the input.
-template <class T>
-bool same(const Sixteen<T>& a, const Sixteen<T>& b) {
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    if (!(same_bits(a[i], b[i]) || (std::isnan(a[i]) && std::isnan(b[i])))) return false;
-  }
-  return true;
-}
+using sixteen::lanes_of;
+using sixteen::numbers;
+using sixteen::same;
+using sixteen::same_bits;
+using sixteen::Sixteen;
+using sixteen::special_numbers;
+using sixteen::values_of;
 
 template <class T, class Operation>
 Sixteen<T> by_element(const Sixteen<T>& a, const Sixteen<T>& b, const Operation& operation) {
@@ -214,98 +171,6 @@ void a_few_lanes_fold_as_sixteen_with_zeros() {
   }
 }
 
-// Whether the first n of sixteen numbers are those of the fewer lanes.
-template <class T, int n>
-bool begins_with(const Sixteen<T>& whole, const Lanes<T, n>& lanes) {
-  Sixteen<T> found = whole;
-  adafactor::store(found.data(), lanes, Exactly<n>{});
-  return same(found, whole);
-}
-
-template <class T, int n>
-void fewer_lanes_do_what_sixteen_do() {
-  constexpr Exactly<n> extent;
-  for (int salt = 0; salt < kLanes; ++salt) {
-    const Sixteen<T> a = special_numbers<T>(0);
-    const Sixteen<T> b = salt % 2 ? special_numbers<T>(salt) : numbers<T>(salt);
-    const Lanes<T> x = lanes_of(a);
-    const Lanes<T> y = lanes_of(b);
-    const Lanes<T, n> p = adafactor::load<T>(a.data(), extent);
-    const Lanes<T, n> q = adafactor::load<T>(b.data(), extent);
-    CHECK(begins_with(values_of(x + y), p + q));
-    CHECK(begins_with(values_of(x - y), p - q));
-    CHECK(begins_with(values_of(x * y), p * q));
-    CHECK(begins_with(values_of(x / y), p / q));
-    CHECK(begins_with(values_of(smaller(x, y)), smaller(p, q)));
-    CHECK(begins_with(values_of(larger(x, y)), larger(p, q)));
-    CHECK(begins_with(values_of(where_nonzero(x, y)), where_nonzero(p, q)));
-    CHECK(begins_with(values_of(select_less(x, y, y, x)), select_less(p, q, q, p)));
-    CHECK(begins_with(values_of(select_less(T{0}, x, y, x)), select_less(T{0}, p, q, p)));
-    CHECK(begins_with(values_of(square_root(x)), square_root(p)));
-    CHECK(begins_with(values_of(x * b[3]), p * b[3]));
-    CHECK(begins_with(values_of(b[3] / x), b[3] / p));
-    CHECK(begins_with(values_of(adafactor::fill(b[3])), adafactor::fill<T, n>(b[3])));
-    CHECK(begins_with(values_of(widen(x)), widen(p)));
-    Sixteen<T> squares{};
-    for (std::size_t i = 0; i < n; ++i) squares[i] = std::abs(numbers<T>(salt)[i]);
-    const Lanes<T, n> few = adafactor::load<T>(squares.data(), extent);
-    CHECK(same_bits(adafactor::fold(few), adafactor::fold(lanes_of(squares))));
-  }
-}
-
-// Not a byte beyond, and of 16 bits what one number does.
-template <class S, int n>
-void fewer_lanes_keep_to_their_elements() {
-  constexpr Exactly<n> extent;
-  const Sixteen<float> values = numbers<float>(2);
-  Sixteen<S> stored{};
-  adafactor::store(stored.data(), adafactor::load<float>(values.data(), extent), extent);
-  const Sixteen<float> loaded = [&] {
-    Sixteen<float> wide{};
-    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), extent), extent);
-    return wide;
-  }();
-  for (std::size_t i = 0; i < kLanes; ++i) {
-    S expected{};
-    if (i < n) adafactor::store(&expected, values[i], One{});
-    CHECK(same_bits(stored[i], expected));
-    CHECK(same_bits(loaded[i], adafactor::load<float>(&expected, One{})));
-  }
-}
-
-template <int n>
-void fewer_lanes_are_those_of_sixteen() {
-  fewer_lanes_do_what_sixteen_do<float, n>();
-  fewer_lanes_do_what_sixteen_do<double, n>();
-  fewer_lanes_keep_to_their_elements<float, n>();
-  fewer_lanes_keep_to_their_elements<double, n>();
-  fewer_lanes_keep_to_their_elements<adafactor::Bfloat16, n>();
-  fewer_lanes_keep_to_their_elements<adafactor::Float16, n>();
-}
-
-// Each element of twenty rows meets the factors of its own row and column, by sixteen, by fewer and alone.
-template <int width>
-void short_rows_find_their_factors() {
-  constexpr int rows = 20;
-  std::vector<float> row_factors(rows);
-  std::vector<float> col_factors(width);
-  std::vector<float> g(static_cast<std::size_t>(rows * width));
-  for (std::size_t i = 0; i < row_factors.size(); ++i) row_factors[i] = 1.0F + static_cast<float>(i) / 7;
-  for (std::size_t i = 0; i < col_factors.size(); ++i) col_factors[i] = 2.0F - static_cast<float>(i) / 3;
-  for (std::size_t i = 0; i < g.size(); ++i) g[i] = 0.5F + static_cast<float>(i) / 11;
-  const adafactor::ShortRowUpdate<float, width> update(row_factors.data(), col_factors.data());
-  for (const std::size_t n : {g.size(), g.size() - 1, g.size() - 5, g.size() - 9}) {
-    std::vector<float> found(g.size());
-    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto extent) {
-      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, extent), i, extent), extent);
-    });
-    for (std::size_t i = 0; i < g.size(); ++i) {
-      const float expected = i < n ? (g[i] * row_factors[i / width]) * col_factors[i % width] : 0;
-      CHECK(same_bits(found[i], expected));
-    }
-  }
-}
-
 int count_of(One) { return 1; }
 template <int n>
 int count_of(Exactly<n>) {
@@ -412,10 +277,6 @@ int main() {
   test_all<double>();
   halves_are_those_of_single_numbers<adafactor::Bfloat16>();
   halves_are_those_of_single_numbers<adafactor::Float16>();
-  fewer_lanes_are_those_of_sixteen<8>();
-  fewer_lanes_are_those_of_sixteen<4>();
-  short_rows_find_their_factors<4>();
-  short_rows_find_their_factors<8>();
   the_loops_visit_each_element_once();
   return check::report();
 }

@@ -30,10 +30,10 @@ class Leaf {
         rows_(static_cast<std::size_t>(layout.rows)),
         cols_(static_cast<std::size_t>(layout.cols)),
         factored_(layout.factored),
-        row_(slices_ * rows_),
-        col_(slices_ * cols_),
         full_(p.size()),
         accumulator_(p.size()) {
+    row.resize(factored_ ? slices_ * rows_ : 0);
+    col.resize(factored_ ? slices_ * cols_ : 0);
     momentum.resize(p.size());
     average.resize(p.size());
   }
@@ -56,7 +56,7 @@ class Leaf {
     apply(u);
   }
 
-  Numbers p, momentum, average;
+  Numbers p, row, col, momentum, average;
   Number alpha = 0, clip_factor = 1, update_rms = 0, parameter_rms = 0;
 
  private:
@@ -96,18 +96,18 @@ class Leaf {
       }
       Number mean = 0;
       for (std::size_t i = 0; i < rows_; ++i) {
-        Number& moment = row_[s * rows_ + i];
+        Number& moment = row[s * rows_ + i];
         moment = beta_2_ * moment + (1 - beta_2_) * rows[i];
         mean += moment / static_cast<Number>(rows_);
       }
       for (std::size_t j = 0; j < cols_; ++j) {
-        Number& moment = col_[s * cols_ + j];
+        Number& moment = col[s * cols_ + j];
         moment = beta_2_ * moment + (1 - beta_2_) * cols[j];
       }
       if (clamps()) mean = std::max(mean, epsilon());
       for (std::size_t i = 0; i < rows_; ++i) {
         for (std::size_t j = 0; j < cols_; ++j) {
-          Number estimate = row_[s * rows_ + i] * col_[s * cols_ + j] / mean;
+          Number estimate = row[s * rows_ + i] * col[s * cols_ + j] / mean;
           if (clamps()) estimate = std::max(estimate, epsilon() * epsilon());
           const std::size_t k = (s * rows_ + i) * cols_ + j;
           u[k] = g[k] / std::sqrt(estimate);
@@ -162,7 +162,7 @@ class Leaf {
   adafactor::Config config_;
   std::size_t slices_, rows_, cols_;
   bool factored_;
-  Numbers row_, col_, full_, accumulator_;
+  Numbers full_, accumulator_;
   long calls_ = 0;
   long updates_ = 0;
   Number learning_rate_ = 0, rho_ = 0, beta_2_ = 0;

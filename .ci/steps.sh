@@ -91,9 +91,9 @@ published_wheel() {
   attempt "what the wheel requires" in_environment tests-environment \
     bash -c 'pip download --quiet --only-binary :all: --dest "$1" "$1"/adafactor-*.whl' - "$work/wheels"
   attempt "consumer of the wheel" in_environment tests-environment \
-    env ADAFACTOR_WHEELS="$work/wheels" pytest "$@" tests/test_consume.py -k "wheel"
+    env ADAFACTOR_WHEELS="$work/wheels" pytest "$@" tests/compilers/test_consume.py -k "wheel"
   attempt "the wheel beside other libraries" in_environment tests-environment \
-    env ADAFACTOR_WHEELS="$work/wheels" pytest "$@" tests/test_openmp.py
+    env ADAFACTOR_WHEELS="$work/wheels" pytest "$@" tests/process/test_openmp.py
 }
 
 documentation_and_lint() {
@@ -105,7 +105,7 @@ documentation_and_lint() {
 
 # The C++ tests under each of the sanitizers.
 sanitized_programs() {
-  local preset eigen where='import sys; sys.path.insert(0, "tests"); from cpp_build import eigen_prefixes; print(*eigen_prefixes())'
+  local preset eigen where='import sys; sys.path.insert(0, "tests/support"); from cpp_build import eigen_prefixes; print(*eigen_prefixes())'
   eigen=$(in_environment tests-environment python -c "$where" || true)
   for preset in sanitize sanitize-threads; do
     attempt "C++ tests, $preset" in_environment tests-environment env CMAKE_PREFIX_PATH="$eigen" \

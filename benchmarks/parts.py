@@ -11,6 +11,7 @@ from typing import Any
 import adafactor
 from adafactor.arrays import library_named
 from adafactor.report import make_report
+from adafactor.state import engine_of
 from benchmarks.contestants import TIMED_LEARNING_RATE, torch_parameters
 
 # What the parts are called where they are shown, in the order in which they happen.
@@ -32,19 +33,20 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
     named = {f"parameter.{index}": each for index, each in enumerate(torch_parameters(params, grads))}
     given = {name: parameter.grad for name, parameter in named.items()}
     state = adafactor.init(named, learning_rate=TIMED_LEARNING_RATE)
-    core, tree, library = state._engine.core, state.tree, library_named("torch")
-    leaves, gradients, rates = list(named.values()), list(given.values()), state.rates(None)
+    engine, library = engine_of(state), library_named("torch")
+    core, tree, rates = engine.core, engine.tree, engine.rates(None)
+    leaves, gradients = list(named.values()), list(given.values())
 
     def core_step() -> tuple[Any, ...]:
-        with state._engine.in_use():
+        with engine.in_use():
             return core.step(leaves, gradients, leaves, rates, 1.0, False)
 
-    reading = adafactor.init(named)
+    reading = engine_of(adafactor.init(named))
 
     def read() -> None:
         with reading.in_use():
-            reading._core.check_params(leaves)
-            reading._core.check_params(leaves)  # for the gradients, tensors of the same shapes and dtype
+            reading.core.check_params(leaves)
+            reading.core.check_params(leaves)  # for the gradients, tensors of the same shapes and dtype
 
     summary, _, found = core_step()
     return {

@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "check.hpp"
+#include "support/check.hpp"
 
 namespace {
 

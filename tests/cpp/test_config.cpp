@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "adafactor/config.hpp"
-#include "check.hpp"
+#include "support/check.hpp"
 
 namespace {
 

@@ -7,7 +7,7 @@
 
 #include "adafactor/dtype.hpp"
 #include "adafactor/lanes/half.hpp"
-#include "check.hpp"
+#include "support/check.hpp"
 
 namespace {
 

@@ -8,8 +8,8 @@
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/eigen.hpp"
-#include "check.hpp"
-#include "digest.hpp"
+#include "support/check.hpp"
+#include "support/digest.hpp"
 
 namespace {
 

@@ -1,0 +1,388 @@
+"""The rules of the architecture, read off the sources: who may include, import and name what."""
+
+import ast
+import graphlib
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import sources
+
+ROOT = sources.ROOT
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`pattern` may stand in the code of C++ files whose path matches `allowed`, and in no other."""
+
+    name: str
+    pattern: str
+    allowed: str
+
+    def breaches(self, root: Path) -> list[str]:
+        paths = [(path, path.relative_to(root).as_posix()) for path in sources.cpp_files(root)]
+        code = {name: sources.cpp_code(path) for path, name in paths if not re.fullmatch(self.allowed, name)}
+        return [name for name, text in code.items() if re.search(self.pattern, text, re.MULTILINE)]
+
+
+RULES = [
+    Rule("pybind11", r"pybind11|<Python\.h>", r"src/bindings/.*"),
+    Rule(
+        "OpenMP",
+        r"<omp\.h>|#\s*pragma\s+omp|\bomp_\w+\(",
+        r"include/adafactor/cpu/threads/openmp\.hpp|tests/cpp/cpu/test_parallel\.cpp",
+    ),
+    Rule(
+        "threads",
+        r"<(thread|mutex|condition_variable)>",
+        r"include/adafactor/cpu/threads/(openmp|pool)\.hpp|tests/.*",
+    ),
+    Rule("fork", r"<pthread\.h>|\bfork\(\)", r"include/adafactor/host/fork\.hpp|tests/.*"),
+    Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
+    Rule("CUDA", r"<cuda|\bcuda[A-Z]\w+\(|__global__|<<<", r"src/cuda/.*"),
+    Rule(
+        "intrinsics",
+        r"<(\w*mmintrin|x86intrin|arm_neon)\.h>",
+        r"include/adafactor/(lanes/group|host/floating_point)\.hpp|src/cpu/.*",
+    ),
+]
+
+# The folders of the C++ code, and those whose files each may include besides its own.
+LAYERS = {
+    "include/adafactor": (),
+    "src/cpu": ("include/adafactor",),
+    "src/cuda": ("include/adafactor",),
+    "src/bindings": ("include/adafactor", "src/cpu", "src/cuda"),
+    "tests/cpp": ("include/adafactor", "src/cpu"),
+    "tests/consume": ("include/adafactor",),
+}
+
+FRAMEWORKS = {"cupy", "jax", "keras", "mlx", "optax", "tensorflow", "torch"}
+# What a module of the package may import besides the standard library, NumPy and the package.
+EXTRAS = {
+    "demo/network": {"sklearn", "tqdm"},
+    "demo/picture": {"matplotlib"},
+    "demo/command": {"threadpoolctl"},
+    **{f"arrays/{name}": {name} for name in FRAMEWORKS},
+}
+
+
+def wings(root: Path, head: str = "where") -> dict[str, set[str]]:
+    """A table of docs/design/map.md: folders and files, and those that each may include or import."""
+    page = (root / "docs/design/map.md").read_text(encoding="utf-8")
+    table = page.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[re.findall(r"`([\w/.]+)`", cell) for cell in row.split("|")[1:4]] for row in table]
+    return {where: set(included) for names, _, included in rows for where in names}
+
+
+def wing_of(header: str, names: Iterable[str]) -> str:
+    """The row of a header's folder, or its own."""
+    return next(name for name in names if header == name or (name.endswith("/") and header.startswith(name)))
+
+
+def wing_breaches(root: Path) -> list[str]:
+    """Includes between headers of the core that the table does not have."""
+    table = wings(root)
+    found = []
+    for header, targets in header_graph(root).items():
+        wing = wing_of(f"{header}.hpp", table)
+        for target in sorted(targets):
+            other = wing_of(f"{target}.hpp", table)
+            if other not in {wing, *table[wing]}:
+                found.append(f"{header}.hpp includes {target}.hpp")
+    return found
+
+
+def floors(graph: dict[str, set[str]]) -> int:
+    """How many headers the longest chain of includes has."""
+    depth: dict[str, int] = {}
+    for header in graphlib.TopologicalSorter(graph).static_order():
+        depth[header] = 1 + max((depth[target] for target in graph[header]), default=0)
+    return max(depth.values())
+
+
+def layer_breaches(root: Path) -> list[str]:
+    """Includes that go up a layer or lead nowhere."""
+    found = []
+    for path in sources.cpp_files(root):
+        name = path.relative_to(root).as_posix()
+        layer = next((folder for folder in LAYERS if name.startswith(f"{folder}/")), None)
+        for included, target in sources.included_files(path, root).items():
+            if target is None:
+                found.append(f"{name} includes {included}, which is nowhere")
+            elif layer is not None:
+                folders = [root / folder for folder in (layer, *LAYERS[layer])]
+                if not any(target.is_relative_to(folder) for folder in folders):
+                    found.append(f"{name} includes {included}, which lies above it")
+    return found
+
+
+def header_graph(root: Path) -> dict[str, set[str]]:
+    """Which header of the core includes which, named as under include/adafactor, without the ending."""
+    folder = root / "include/adafactor"
+
+    def name(path: Path) -> str:
+        return path.relative_to(folder).with_suffix("").as_posix()
+
+    graph = {}
+    for path in sorted(folder.rglob("*.hpp")):
+        targets = sources.included_files(path, root).values()
+        graph[name(path)] = {name(target) for target in targets if target and target.is_relative_to(folder)}
+    return graph
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    open_ends = [start]
+    while open_ends:
+        for name in graph.get(open_ends.pop(), set()) - seen:
+            seen.add(name)
+            open_ends.append(name)
+    return seen
+
+
+def import_breaches(root: Path) -> list[str]:
+    """Imports of the package that are neither the standard library, NumPy nor the module's own extra."""
+    found = []
+    package = root / "python/adafactor"
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).with_suffix("").as_posix()
+        allowed = {"numpy", "adafactor"} | EXTRAS.get(name, set())
+        for name in sources.imports(path):
+            top, _, rest = name.partition(".")
+            if top not in allowed and top not in sys.stdlib_module_names:
+                found.append(f"{path.relative_to(root).as_posix()} imports {name}")
+            if top == "adafactor" and rest.split(".")[0] in FRAMEWORKS:
+                found.append(f"{path.relative_to(root).as_posix()} imports {name}, which loads a framework")
+    return found
+
+
+def python_graph(root: Path) -> dict[str, set[str]]:
+    """Which module of the package imports which; its own __init__ imports them all and is left out."""
+    package = root / "python/adafactor"
+    files = [path for path in package.rglob("*.py") if path.name != "__init__.py"]
+    modules = {".".join(path.relative_to(package).with_suffix("").parts): path for path in files}
+    graph = {}
+    for name, path in modules.items():
+        wanted = {imported.removeprefix("adafactor.") for imported in sources.imports(path)}
+        graph[name] = {other for other in modules if other in wanted and other != name}
+    return graph
+
+
+def package_breaches(root: Path) -> list[str]:
+    """Imports between parts of the package that the table does not have."""
+    table = wings(root, "part")
+    package = root / "python/adafactor"
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        name = path.relative_to(package).as_posix()
+        if name == "__init__.py":
+            continue
+        allowed = {"errors.py", "_core.py", wing_of(name, table), *table[wing_of(name, table)]}
+        for imported in sorted(set(sources.imports(path))):
+            root_name, _, rest = imported.partition(".")
+            part = rest.partition(".")[0]
+            target = f"{part}/" if (package / part).is_dir() else f"{part}.py"
+            if root_name == "adafactor" and part and target not in allowed:
+                found.append(f"{name} imports {imported}")
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
+def test_a_dependency_stands_only_where_it_may(rule):
+    assert rule.breaches(ROOT) == []
+
+
+def test_no_file_includes_a_higher_layer():
+    assert layer_breaches(ROOT) == []
+
+
+def test_the_headers_of_the_core_use_the_standard_library_alone():
+    exceptions = {
+        "openmp": {"omp.h"},
+        "fork": {"pthread.h"},
+        "group": {"immintrin.h", "emmintrin.h", "arm_neon.h"},
+        "floating_point": {"xmmintrin.h"},
+    }
+    for path in (ROOT / "include/adafactor").rglob("*.hpp"):
+        names = {include[1:] for include in sources.includes(path) if include.startswith("<")}
+        foreign = {name for name in names if not re.fullmatch(r"[a-z_]+|Eigen/\w+", name)}
+        assert foreign <= exceptions.get(path.stem, set()), path.name
+
+
+def test_headers_include_each_other_without_a_cycle():
+    graph = header_graph(ROOT)
+    assert floors(graph) <= 10  # raises CycleError, which shows the cycle
+    assert not any("adafactor" in included for included in graph.values()), "the umbrella is for users"
+
+
+def test_headers_include_what_the_map_says():
+    assert wing_breaches(ROOT) == []
+
+
+def write(files: dict[str, str], root: Path) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n", encoding="utf-8")
+
+
+def test_an_include_that_the_map_does_not_have_is_seen(tmp_path):
+    files = {
+        "docs/design/map.md": (ROOT / "docs/design/map.md").read_text(encoding="utf-8"),
+        "include/adafactor/lanes/a.hpp": '#include "adafactor/order.hpp"\n#include "adafactor/config.hpp"',
+        "include/adafactor/order.hpp": "",
+        "include/adafactor/config.hpp": '#include "adafactor/error.hpp"',
+        "include/adafactor/error.hpp": "",
+    }
+    write(files, tmp_path)
+    assert wing_breaches(tmp_path) == ["lanes/a.hpp includes config.hpp"]
+    assert floors(header_graph(tmp_path)) == 3
+
+
+def test_modules_import_what_the_map_says():
+    assert package_breaches(ROOT) == []
+
+
+def test_an_import_that_the_map_does_not_have_is_seen(tmp_path):
+    files = {
+        "docs/design/map.md": (ROOT / "docs/design/map.md").read_text(encoding="utf-8"),
+        "python/adafactor/trees/tree.py": "from adafactor import _core\nfrom adafactor.config import Config",
+        "python/adafactor/config.py": "from adafactor.knobs.kinds import of_kind",
+        "python/adafactor/knobs/kinds.py": "from adafactor.engine import call\nimport adafactor.trees.paths",
+        "python/adafactor/engine/call.py": "import numpy",
+    }
+    write(files, tmp_path)
+    assert package_breaches(tmp_path) == [
+        "knobs/kinds.py imports adafactor.engine",
+        "knobs/kinds.py imports adafactor.engine.call",
+        "trees/tree.py imports adafactor.config",
+        "trees/tree.py imports adafactor.config.Config",
+    ]
+
+
+def test_namespaces_are_opened_as_editors_read_them():
+    joined = re.compile(r"\bnamespace\s+\w+(::\w+)*::inline\b")
+    assert [path for path in sources.cpp_files() if joined.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_umbrella_brings_in_every_header_but_the_opt_in_ones():
+    graph = header_graph(ROOT)
+    opt_in = {"eigen"}
+    assert reachable(graph, "adafactor") == set(graph) - opt_in - {"adafactor"}
+
+
+def test_exact_arithmetic_is_switched_on_and_off_in_pairs():
+    for path in sources.cpp_files():
+        marks = re.findall(
+            r'#include "adafactor/compiler/exact_(begin|end)\.hpp"', path.read_text(encoding="utf-8")
+        )
+        assert marks in ([], ["begin", "end"]), path
+
+
+def test_a_framework_is_imported_only_by_the_module_named_after_it():
+    assert import_breaches(ROOT) == []
+
+
+def test_python_modules_import_each_other_without_a_cycle():
+    tuple(graphlib.TopologicalSorter(python_graph(ROOT)).static_order())
+
+
+def test_no_build_file_asks_for_one_machine_or_inexact_arithmetic():
+    flags = re.compile("|".join(["=" + "native", "-ffast" + "-math", "-O" + "fast", "-funsafe" + "-math"]))
+    names = {"CMakeLists.txt", "CMakePresets.json", "pyproject.toml"}
+    build = [
+        path
+        for path in sources.files()
+        if path.name in names or path.suffix == ".cmake" or path.parent.name == ".ci"
+    ]
+    assert {path.name for path in build} >= names
+    assert [path for path in build if flags.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_no_file_is_a_drawer_for_everything():
+    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
+    assert [path for path in sources.files() if path.stem.lower() in drawers] == []
+
+
+def test_every_source_file_opens_with_a_word_to_a_stranger():
+    for path in sources.cpp_files():
+        assert path.read_text(encoding="utf-8").startswith(("//", "/*")), path
+    for path in sources.python_files():
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("# ") or ast.get_docstring(ast.parse(text)), path
+
+
+def test_nothing_is_left_to_do():
+    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]))
+    text = [
+        path for path in sources.files() if path.suffix not in {".png", ".ico"} and path.name != "LICENSE"
+    ]
+    assert [path for path in text if marks.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_importing_the_package_loads_numpy_and_nothing_heavier():
+    script = """
+import json, sys
+before = set(sys.modules)
+import adafactor
+after = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(json.dumps(sorted(after - set(sys.stdlib_module_names))))
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == ["adafactor", "numpy"]
+
+
+# A rule that cannot see a breach is no rule: each is shown a file that breaks it and a comment that does not.
+BREACHES = [
+    ("pybind11", "src/cpu/a.cpp", "#include <pybind11/pybind11.h>", "// <pybind11/pybind11.h>"),
+    ("OpenMP", "include/adafactor/step.hpp", "#pragma omp parallel for", "/* #pragma omp */"),
+    ("threads", "include/adafactor/cpu/threads/threads.hpp", "#include <thread>", "// <thread>"),
+    ("fork", "src/bindings/step.cpp", "#include <pthread.h>", "// <pthread.h>"),
+    ("Eigen", "src/bindings/a.cpp", "#  include <Eigen/Dense>", "// <Eigen/Dense>"),
+    ("CUDA", "src/bindings/a.cpp", "#include <cuda_runtime.h>", "// cudaMalloc()"),
+    ("intrinsics", "include/adafactor/cpu/runs/loops.hpp", "#include <immintrin.h>", "// <immintrin.h>"),
+]
+
+
+@pytest.mark.parametrize(("name", "path", "breach", "innocent"), BREACHES, ids=[row[0] for row in BREACHES])
+def test_the_rules_see_a_breach(name, path, breach, innocent, tmp_path):
+    (rule,) = [rule for rule in RULES if rule.name == name]
+    file = tmp_path / path
+    file.parent.mkdir(parents=True)
+    file.write_text(innocent + "\n", encoding="utf-8")
+    assert rule.breaches(tmp_path) == []
+    file.write_text(breach + "\n", encoding="utf-8")
+    assert rule.breaches(tmp_path) == [path]
+
+
+def test_every_rule_is_shown_a_breach():
+    assert {row[0] for row in BREACHES} == {rule.name for rule in RULES}
+
+
+def test_a_higher_layer_a_cycle_and_a_framework_are_seen(tmp_path):
+    files = {
+        "include/adafactor/plan.hpp": '#include "adafactor/step.hpp"\n#include "../../src/cpu/table.hpp"',
+        "include/adafactor/step.hpp": '#include "adafactor/plan.hpp"\n#include "adafactor/absent.hpp"',
+        "src/cpu/table.hpp": '#include "adafactor/plan.hpp"',
+        "python/adafactor/api.py": "def step():\n    import torch.nn\n    from .jax import update",
+        "python/adafactor/arrays/torch.py": "import torch\nfrom adafactor.arrays import torch",
+    }
+    write(files, tmp_path)
+    assert layer_breaches(tmp_path) == [
+        "include/adafactor/plan.hpp includes ../../src/cpu/table.hpp, which lies above it",
+        "include/adafactor/step.hpp includes adafactor/absent.hpp, which is nowhere",
+    ]
+    with pytest.raises(graphlib.CycleError):
+        tuple(graphlib.TopologicalSorter(header_graph(tmp_path)).static_order())
+    assert import_breaches(tmp_path) == [
+        "python/adafactor/api.py imports torch.nn",
+        "python/adafactor/api.py imports adafactor.jax, which loads a framework",
+        "python/adafactor/api.py imports adafactor.jax.update, which loads a framework",
+    ]

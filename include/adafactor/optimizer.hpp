@@ -24,11 +24,7 @@ struct StepReport : Outcome {
   double rho = 0;
 };
 
-namespace detail {
-
 class Session;
-
-}  // namespace detail
 
 // Adafactor over parameters that the program owns. Everything that throws leaves parameters, gradients and state as
 // they were. One call at a time; different objects may step in different threads.
@@ -137,11 +133,11 @@ class Optimizer {
   const StateArray& state_array(std::size_t leaf, StateKind kind, DType asked) const;
   template <class Params, class Grads>
   StepReport run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options);
-  // What `session_` has taken.
+  // The call on what `session_` has taken.
   StepReport make_call(const StepOptions& options, bool completes);
 
   std::unique_ptr<State> state_;
-  std::unique_ptr<detail::Session> session_;
+  std::unique_ptr<Session> session_;
   bool stepped_ = false;
   bool updated_ = false;
 };
@@ -154,6 +150,7 @@ class Optimizer {
 #include <cmath>
 
 #include "adafactor/cpu/step.hpp"
+#include "adafactor/door/given.hpp"
 #include "adafactor/door/session.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
@@ -178,10 +175,10 @@ ADAFACTOR_FUNCTION Optimizer::Optimizer(const Config& config, std::vector<LeafSp
                                         const std::vector<Config>& overrides)
     : state_(std::make_unique<State>(
           std::make_shared<const Plan>(std::move(leaves), detail::rows_of_knobs(config, overrides)))),
-      session_(std::make_unique<detail::Session>()) {}
+      session_(std::make_unique<Session>(plan())) {}
 
 ADAFACTOR_FUNCTION Optimizer::Optimizer(const Optimizer& other)
-    : state_(detail::copy_of(*other.state_)), session_(std::make_unique<detail::Session>()) {}
+    : state_(detail::copy_of(*other.state_)), session_(std::make_unique<Session>(plan())) {}
 ADAFACTOR_FUNCTION Optimizer::Optimizer(Optimizer&&) noexcept = default;
 ADAFACTOR_FUNCTION Optimizer& Optimizer::operator=(Optimizer&&) noexcept = default;
 ADAFACTOR_FUNCTION Optimizer::~Optimizer() = default;
@@ -189,24 +186,29 @@ ADAFACTOR_FUNCTION Optimizer::~Optimizer() = default;
 // The same for every way of naming arrays.
 template <class Params, class Grads>
 StepReport Optimizer::run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options) {
-  const detail::Held held(*state_);
-  session_->take(*state_, params, grads, options);
+  const Held held(*state_);
+  session_->take(true, detail::Given(plan(), params, grads));
+  if (!params.empty() && !session_->has_gradient()) {
+    throw Error({.role = "grads", .expected = "at least one", .found = "every one is absent"});
+  }
   return make_call(options, false);
 }
 
 ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, bool completes) {
-  const Call call = session_->call(options.grad_multiplier, completes);
-  StepReport report{adafactor::step(*state_, call, compiled_kernels())};
+  detail::set_rates(session_->rates(), plan(), options);
+  session_->refuse_shared(*state_);
+  if (completes && state_->open_calls() == 0) return {};
+  StepReport report{session_->make_call(options.grad_multiplier, completes, [&](const Call& call) {
+    return adafactor::step(*state_, call, compiled_kernels());
+  })};
   stepped_ = true;
   updated_ = report.updated;
   if (report.skipped && plan().call().on_nonfinite == OnNonfinite::raise) {
     const auto leaf = static_cast<std::size_t>(report.nonfinite_leaf);
-    const bool of_gradient = !std::isfinite(adafactor::report(*state_, leaf, false).grad_norm);
-    const TensorView& array = session_->array(leaf, of_gradient);
-    detail::Session::refuse_nonfinite(report.nonfinite_leaf, of_gradient,
-                                      array.data ? nonfinite_text(array) : "not finite");
+    const TensorView& array = session_->array(leaf, role_of_nonfinite(*state_, leaf));
+    refuse_nonfinite(*state_, leaf, array.data ? nonfinite_text(array) : std::string());
   }
-  const Scalars scalars = call_scalars(*state_, report, session_->first_rate());
+  const Scalars scalars = call_scalars(*state_, report, session_->rates().front());
   report.learning_rate = scalars.learning_rate;
   report.beta_2 = scalars.beta_2;
   report.rho = scalars.rho;
@@ -225,14 +227,14 @@ ADAFACTOR_FUNCTION StepReport Optimizer::step(std::span<const TensorView> params
 
 ADAFACTOR_FUNCTION StepReport Optimizer::complete_window(std::span<const ParameterArray> params,
                                                          const StepOptions& options) {
-  const detail::Held held(*state_);
-  session_->take_window(*state_, params, options);
-  if (state_->open_calls() == 0) return {};
+  const Held held(*state_);
+  const std::vector<GradientArray> none(params.size(), nullptr);
+  session_->take(true, detail::Given(plan(), params, std::span<const GradientArray>(none)));
   return make_call(options, true);
 }
 
 ADAFACTOR_FUNCTION void Optimizer::drop_window() {
-  const detail::Held held(*state_);
+  const Held held(*state_);
   state_->drop_window();
 }
 

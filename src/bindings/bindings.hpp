@@ -7,12 +7,11 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <utility>
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/door/memory.hpp"
+#include "adafactor/door/session.hpp"
 #include "reader.hpp"
 
 namespace adafactor::bindings {
@@ -33,50 +32,14 @@ Config config_from(const py::dict& knobs);
 // The types that a parameter may have, for a message.
 inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
 
-// Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing, and finds out
-// nothing again of an array that has not moved.
-struct Arrays {
-  ArrayReader reader;
-  std::vector<TensorView> parameters;
-  std::vector<TensorView> gradients;
-  std::vector<TensorView> outputs;
-  std::vector<std::int64_t> strides;
-  std::vector<LearningRate> rates;
-  bool in_place = false;
-  bool apart = false;  // whether they were found to share no memory
-  bool moved = true;   // whether one is new since the last step
-  MemoryCheck memory;
-
-  // Gives the views their places, all empty.
-  void make_room(const Plan& plan) {
-    const std::size_t count = plan.leaves().size();
-    if (parameters.size() == count) return;
-    std::size_t room = 0;
-    for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
-    strides.resize(room);
-    parameters.resize(count);
-    gradients.resize(count);
-    outputs.resize(count);
-  }
-
-  void set_moved() {
-    apart = false;
-    moved = true;
-  }
-
-  void check_memory(const State& state) {
-    if (!apart) memory.refuse_shared(state, outputs, gradients, in_place ? std::span<const TensorView>() : parameters);
-    apart = true;
-  }
-};
-
-// A state and what the binding keeps beside it.
+// A state and what its calls keep from one to the next.
 struct StateObject {
-  explicit StateObject(std::shared_ptr<const Plan> plan) : state(std::move(plan)) {}
-  explicit StateObject(const State& other) : state(other) {}
+  explicit StateObject(std::shared_ptr<const Plan> plan) : state(std::move(plan)), session(state.plan()) {}
+  explicit StateObject(const State& other) : state(other), session(state.plan()) {}
 
   State state;
-  Arrays arrays;
+  Session session;
+  ArrayReader reader;
   int threads = 0;  // the most that a region of the last step had
 };
 

@@ -64,13 +64,11 @@ py::array memory_of(const py::object& owner) {
 // Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of
 // giving the state back.
 void enter(StateObject& object) {
-  if (object.state.try_acquire()) return;
-  if (object.state.torn()) {
-    throw std::runtime_error(
-        "state torn by fork: a thread of the parent process was in a call on it when this process was forked, and its "
-        "arrays may be half written; make a new state, or fork between calls");
+  try {
+    acquire(object.state);
+  } catch (const Error& error) {
+    throw std::runtime_error(error.what());
   }
-  throw std::runtime_error("state in use: another call, from a thread or from inside this one, runs on it");
 }
 
 }  // namespace

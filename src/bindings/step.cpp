@@ -1,5 +1,4 @@
 // One step: the arrays become views and are held against the plan, then the core runs without the GIL.
-#include <limits>
 #include <string>
 #include <utility>
 
@@ -20,67 +19,30 @@ struct Borrowed {
   Access access;            // to the parameters
 
   bool in_place() const { return outputs.is(params); }
+  const py::list& of(Purpose purpose) const {
+    return purpose == Purpose::gradient ? grads : purpose == Purpose::output ? outputs : params;
+  }
 };
 
-// Renews the views, and holds each that is another one than in the last call against the plan.
-class Taking {
- public:
-  Taking(const Plan& plan, const Borrowed& borrowed, Arrays& arrays)
-      : plan_(plan), borrowed_(borrowed), arrays_(arrays), strides_(arrays.strides.data()) {}
-
-  void operator()() {
-    for (std::size_t i = 0; i < plan_.leaves().size(); ++i) {
-      take(arrays_.parameters[i], item(borrowed_.params, i), borrowed_.access, Role::params, i);
-      if (borrowed_.in_place()) {
-        if (arrays_.moved) arrays_.outputs[i] = arrays_.parameters[i];
-        strides_ += arrays_.parameters[i].rank;
-      } else {
-        take(arrays_.outputs[i], item(borrowed_.outputs, i), Access::write, Role::params, i);
-      }
-      take(arrays_.gradients[i], item(borrowed_.grads, i), Access::read, Role::grads, i);
-    }
-  }
-
- private:
-  static PyObject* item(const py::list& list, std::size_t i) {
-    return PyList_GET_ITEM(list.ptr(), static_cast<Py_ssize_t>(i));
-  }
-
-  void take(TensorView& view, PyObject* object, Access access, Role role, std::size_t i) {
-    const LeafPlan& expected = plan_.leaves()[i];
-    const auto rank = static_cast<int>(expected.spec.shape.size());
-    std::int64_t* strides = std::exchange(strides_, strides_ + rank);
-    if (role == Role::grads && object == Py_None) {
-      if (view.data) arrays_.set_moved();
-      view = {};
-      return;
-    }
-    const DType dtype = expected.spec.dtype;
-    Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
-    request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
-    if (!arrays_.reader.renew(view, object, request, strides, rank)) return;
-    arrays_.set_moved();
-    const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
-    check_view(found, expected, role, request.leaf);
-    view = found;
-    // The plan's own copy: without the GIL nothing keeps somebody else from giving the array another shape.
-    view.shape = expected.spec.shape.data();
-  }
-
-  const Plan& plan_;
-  const Borrowed& borrowed_;
-  Arrays& arrays_;
-  std::int64_t* strides_;
-};
-
-void take_views(const Plan& plan, const Borrowed& borrowed, Arrays& arrays) {
+// Reads the arrays, and holds each that is another one than in the last call against the plan.
+void take_arrays(StateObject& object, const Borrowed& borrowed) {
+  const std::vector<LeafPlan>& leaves = object.state.plan().leaves();
   for (const py::list* list : {&borrowed.params, &borrowed.grads, &borrowed.outputs}) {
-    if (list->size() != plan.leaves().size()) throw py::index_error("a list of arrays that is not as long as the plan");
+    if (list->size() != leaves.size()) throw py::index_error("a list of arrays that is not as long as the plan");
   }
-  arrays.make_room(plan);
-  if (arrays.in_place != borrowed.in_place()) arrays.set_moved();
-  arrays.in_place = borrowed.in_place();
-  Taking(plan, borrowed, arrays)();
+  object.session.take(borrowed.in_place(),
+                      [&](Purpose purpose, std::size_t leaf, TensorView& view, std::int64_t* strides) {
+                        PyObject* array = PyList_GET_ITEM(borrowed.of(purpose).ptr(), static_cast<Py_ssize_t>(leaf));
+                        const bool gradient = purpose == Purpose::gradient;
+                        if (gradient && array == Py_None) return std::exchange(view, {}).data != nullptr;
+                        const LeafSpec& spec = leaves[leaf].spec;
+                        const Request request{purpose == Purpose::output ? Access::write
+                                              : gradient                 ? Access::read
+                                                                         : borrowed.access,
+                                              gradient ? gradients_of(spec.dtype) : name(spec.dtype),
+                                              gradient ? Role::grads : Role::params, static_cast<std::int64_t>(leaf)};
+                        return object.reader.renew(view, array, request, strides, static_cast<int>(spec.shape.size()));
+                      });
 }
 
 // Gives back what the arrays of a call lent, however the call ends.
@@ -110,25 +72,19 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
 
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
                    const Rates& rates, double grad_multiplier, bool completes) {
-  Arrays& arrays = object.arrays;
-  const Borrowed borrowed{params, grads, outputs, outputs.is(params) ? Access::write : Access::read};
-  const GiveBack give_back{arrays.reader};
-  take_views(object.state.plan(), borrowed, arrays);
-  arrays.check_memory(object.state);
-  arrays.rates.clear();
+  const GiveBack give_back{object.reader};
+  take_arrays(object, {params, grads, outputs, outputs.is(params) ? Access::write : Access::read});
+  Session& session = object.session;
+  session.refuse_shared(object.state);
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
-  for (const auto& [value, scheduled] : rates) arrays.rates.push_back({value, scheduled});
-  const Call call{arrays.parameters.data(),
-                  arrays.gradients.data(),
-                  arrays.outputs.data(),
-                  arrays.rates.data(),
-                  grad_multiplier,
-                  arrays.moved,
-                  completes};
-  const Outcome outcome = without_gil([&] { return step(object.state, call, compiled_kernels()); });
-  arrays.moved = false;
+  session.rates().clear();
+  for (const auto& [value, scheduled] : rates) session.rates().push_back({value, scheduled});
+  const KernelTable& kernels = compiled_kernels();
+  const Outcome outcome = session.make_call(grad_multiplier, completes, [&](const Call& call) {
+    return without_gil([&] { return step(object.state, call, kernels); });
+  });
   object.threads = outcome.threads;
-  return py::make_tuple(summary_of(object.state, outcome, arrays.rates.front()), outcome.nonfinite_leaf,
+  return py::make_tuple(summary_of(object.state, outcome, session.rates().front()), outcome.nonfinite_leaf,
                         reports_of(object.state, outcome));
 }
 
@@ -136,9 +92,20 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
 void check_params(StateObject& object, const py::list& params, bool written) {
   py::list absent;
   for (std::size_t i = 0; i < params.size(); ++i) absent.append(py::none());
-  const GiveBack give_back{object.arrays.reader};
-  take_views(object.state.plan(), {params, absent, params, written ? Access::write : Access::read}, object.arrays);
-  if (written) object.arrays.check_memory(object.state);
+  const GiveBack give_back{object.reader};
+  take_arrays(object, {params, absent, params, written ? Access::write : Access::read});
+  if (written) object.session.refuse_shared(object.state);
+}
+
+// What is not finite, after a call that changed nothing: the arrays of that call are read once more.
+void refuse_leaf(StateObject& object, const py::list& params, const py::list& grads, std::size_t leaf) {
+  const bool gradient = role_of_nonfinite(object.state, leaf) == Role::grads;
+  const py::object array = (gradient ? grads : params)[leaf];
+  const GiveBack give_back{object.reader};
+  TensorView view;
+  std::int64_t strides[kMaxRank];
+  if (!array.is_none()) object.reader.renew(view, array, {}, strides, kMaxRank);
+  refuse_nonfinite(object.state, leaf, view.data ? nonfinite_text(view) : std::string());
 }
 
 }  // namespace
@@ -150,7 +117,9 @@ void bind_step(py::module_& m) {
       py::arg("grad_multiplier"), py::arg("completes"),
       "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, the arrays of its report).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
-           "The checks of a step, for parameters alone.");
+           "The checks of a step, for parameters alone.")
+      .def("refuse_nonfinite", &refuse_leaf, py::arg("params"), py::arg("grads"), py::arg("leaf"),
+           "Raises what is to be said of a leaf that is not finite, after a call that changed nothing.");
 }
 
 }  // namespace adafactor::bindings

@@ -140,7 +140,7 @@ void what_options_and_knobs_are_refused() {
 void a_gradient_that_is_not_finite_is_refused() {
   Refusals refusals;
   const std::string advice =
-      ", expected finite values (nothing was changed; on_nonfinite can skip such a call or let it through)";
+      R"(; nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through)";
   refusals.expect(
       [](Optimizer& o, Model& m) {
         std::vector<float> bad(33, kNan);
@@ -184,7 +184,7 @@ void a_gradient_that_is_not_finite_is_skipped_where_asked() {
 
 void a_parameter_that_is_not_finite_is_refused_at_first_and_left_alone_later() {
   const std::string advice =
-      ", expected finite values (nothing was changed; on_nonfinite can skip such a call or let it through)";
+      R"(; nothing was changed; on_nonfinite="skip" skips such a call, "propagate" lets it through)";
   Optimizer optimizer{config_of(0.05), kLeaves};
   Model model;
   const float good = std::exchange(model.b[5], kNan);
@@ -218,7 +218,7 @@ void one_call_at_a_time() {
   auto& state = const_cast<adafactor::State&>(optimizer.state());
   CHECK(state.try_acquire());
   CHECK_EQ(CHECK_THROWS(model.step(optimizer), adafactor::Error),
-           std::string("the optimizer is in use, expected one call at a time"));
+           std::string("state in use: another call, from a thread or from inside this one, runs on it"));
   CHECK_THROWS(Optimizer(optimizer), adafactor::Error);
   state.release();
   CHECK(model.step(optimizer).updated);

@@ -57,6 +57,11 @@ class Argument {
     return view;
   }
 
+  // Whether a bare pointer leads to the array that a session has taken; that of any other form has to be looked at.
+  bool is_plainly(const TensorView& taken) const {
+    return form_ == Form::pointer && taken.data == view_.data && taken.dtype == view_.dtype && !taken.strides;
+  }
+
   // Nobody's gradient, as the caller said; a bare null pointer says nothing.
   bool absent() const { return form_ == Form::tensor && !view_.data; }
 

@@ -11,7 +11,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Remembers what it passed: where no array has moved since, there is nothing to find out again.
+// Keeps its memory from check to check.
 class MemoryCheck {
  public:
   // The views were held against the plan; one without data is absent. `written` and `read` are parameters, `read` those
@@ -21,12 +21,10 @@ class MemoryCheck {
                      std::span<const TensorView> read);
 
  private:
-  // Which array a region is, and where it lies.
+  // Which array a region is.
   struct Place {
     const char* role;
     std::int64_t leaf;
-    const void* data;
-    friend bool operator==(const Place&, const Place&) = default;
   };
 
   static std::size_t room(std::span<const TensorView> views) {
@@ -42,14 +40,11 @@ class MemoryCheck {
       std::int64_t buffer[kMaxRank];
       std::copy_n(detail::strides_of(view, buffer), view.rank, strides);
       regions_.push_back({view.data, item_size(view.dtype), view.rank, view.shape, strides, written});
-      places_.push_back({role, static_cast<std::int64_t>(i), view.data});
+      places_.push_back({role, static_cast<std::int64_t>(i)});
       strides += view.rank;
     }
     return strides;
   }
-
-  // Whether every array lies where it lay when the last check passed; its shape follows from its place.
-  bool same_as_checked() const { return checked_strides_ == strides_ && checked_places_ == places_; }
 
   void refuse_overlap(const State& state) {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
@@ -64,7 +59,7 @@ class MemoryCheck {
     const std::int64_t nbytes = state.plan().state_nbytes();
     const std::int64_t stride = 1;
     regions_.push_back({state.memory(), 1, 1, &nbytes, &stride, true});
-    places_.push_back({"the state", -1, state.memory()});
+    places_.push_back({"the state", -1});
     if (const auto pair = finder_.find(regions_)) {
       const bool sure = pair->verdict == Overlap::some;
       throw Error(
@@ -75,16 +70,12 @@ class MemoryCheck {
            .other_role = places_[pair->second].role,
            .other_leaf = places_[pair->second].leaf});
     }
-    regions_.pop_back();
-    places_.pop_back();
   }
 
   std::vector<StridedRegion> regions_;
   std::vector<Place> places_;
   std::vector<std::int64_t> strides_;
   OverlapFinder finder_;
-  std::vector<std::int64_t> checked_strides_;
-  std::vector<Place> checked_places_;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI
@@ -103,11 +94,7 @@ ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(const State& state, std::span
   strides = add_regions(written, "params", true, strides);
   strides = add_regions(gradients, "grads", false, strides);
   add_regions(read, "params", false, strides);
-  if (same_as_checked()) return;
-  checked_places_.clear();
   refuse_overlap(state);
-  checked_strides_.swap(strides_);
-  checked_places_.swap(places_);
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -1,35 +1,30 @@
-// One call of an Optimizer: what the caller hands in is held against the plan and the memory before a phase sees it.
+// The calls on one state, one after another: what they hand in is held against the plan and the memory before a phase
+// sees it, and of arrays that have not moved since the last call nothing is found out again.
 #pragma once
 
-#include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
-#include <type_traits>
+#include <utility>
 #include <vector>
 
-#include "adafactor/door/arguments.hpp"
 #include "adafactor/door/memory.hpp"
 #include "adafactor/door/view.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step/call.hpp"
+#include "adafactor/step/report.hpp"
 
-namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
+namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Holds a state for one call or one copy.
+// Takes the state for one call or one copy; throws Error{busy} where another call has it, or had it when this process
+// was forked off.
+ADAFACTOR_FUNCTION void acquire(State& state);
+
+// Holds a state as long as it lives.
 class Held {
  public:
-  explicit Held(State& state) : state_(state) {
-    if (state.try_acquire()) return;
-    if (state.torn()) {
-      throw Error({.kind = ErrorKind::busy,
-                   .expected = "a fork between its calls",
-                   .found = "the optimizer is torn by a fork during a call"});
-    }
-    throw Error({.kind = ErrorKind::busy, .expected = "one call at a time", .found = "the optimizer is in use"});
-  }
+  explicit Held(State& state) : state_(state) { acquire(state); }
   ~Held() { state_.release(); }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;
@@ -38,145 +33,153 @@ class Held {
   State& state_;
 };
 
-// What the calls of one optimizer keep from one to the next, so that a steady step allocates nothing.
+// What an array of a leaf is for. An output is where a parameter goes that is not written in place.
+enum class Purpose : std::uint8_t { parameter, gradient, output };
+
+// What the calls of one state keep from one to the next, so that a steady step allocates nothing.
 class Session {
  public:
-  // What is handed in for a call, each piece checked, then what the arrays share. Throws what Optimizer::step says.
-  template <class Params, class Grads>
-  void take(const State& state, std::span<const Params> params, std::span<const Grads> grads,
-            const StepOptions& options) {
-    take_all(state.plan(), params, Role::params, parameters_);
-    take_all(state.plan(), grads, Role::grads, gradients_);
-    require_some_gradient();
-    take_rest(state, options);
-  }
+  explicit Session(const Plan& plan);
 
-  // The same for the update of an open window of accumulation.
-  template <class Params>
-  void take_window(const State& state, std::span<const Params> params, const StepOptions& options) {
-    take_all(state.plan(), params, Role::params, parameters_);
-    gradients_.assign(parameters_.size(), {});
-    take_rest(state, options);
-  }
-
-  Call call(double grad_multiplier, bool completes) const {
-    Call call{parameters_.data(), gradients_.data(), parameters_.data(), rates_.data(), grad_multiplier};
-    call.completes = completes;
-    return call;
-  }
-
-  // The learning rate of the first row of knobs.
-  LearningRate first_rate() const { return rates_.front(); }
-
-  // The gradient of a leaf, or its parameter.
-  const TensorView& array(std::size_t leaf, bool of_gradient) const {
-    return (of_gradient ? gradients_ : parameters_)[leaf];
-  }
-
-  // `of_gradient`: not of the parameter or the state. `found` says what is in the array, where anything is.
-  [[noreturn]] static void refuse_nonfinite(std::int64_t leaf, bool of_gradient, std::string found) {
-    if (found.empty()) {
-      found = of_gradient ? "finite, but the sum of the squares of what the step uses overflows"
-                          : "finite, but the sum of its squares overflows, or a moment in the state is not finite";
+  // Takes the arrays of a call, leaf by leaf. `renew(purpose, leaf, view, strides)` makes a view that of an array, its
+  // strides written to `strides`, and says whether it was another; without data it is absent. Each that was another is
+  // checked: throws what check_view throws, and what `renew` does.
+  template <class Renew>
+  void take(bool in_place, const Renew& renew) {
+    if (in_place_ != in_place) set_moved();
+    in_place_ = in_place;
+    std::int64_t* strides = strides_.data();
+    for (std::size_t i = 0; i < parameters_.size(); ++i) {
+      const std::size_t rank = plan_.leaves()[i].spec.shape.size();
+      take_one(Purpose::parameter, i, parameters_[i], std::exchange(strides, strides + rank), renew);
+      if (!in_place) {
+        take_one(Purpose::output, i, outputs_[i], std::exchange(strides, strides + rank), renew);
+      } else {
+        if (moved_) outputs_[i] = parameters_[i];
+        strides += rank;
+      }
+      take_one(Purpose::gradient, i, gradients_[i], std::exchange(strides, strides + rank), renew);
     }
-    throw Error({.kind = ErrorKind::nonfinite,
-                 .role = of_gradient ? "grads" : "params",
-                 .leaf = leaf,
-                 .expected = "finite values (nothing was changed; on_nonfinite can skip such a call or let it through)",
-                 .found = found});
+  }
+
+  // Throws Error where arrays of the call share memory with each other or with the state.
+  void refuse_shared(const State& state) {
+    const std::span<const TensorView> read(parameters_.data(), in_place_ ? 0 : parameters_.size());
+    if (!apart_) memory_.refuse_shared(state, outputs_, gradients_, read);
+    apart_ = true;
+  }
+
+  // Whether some leaf has a gradient.
+  bool has_gradient() const;
+
+  // The learning rates of the call, one for each row of knobs.
+  std::vector<LearningRate>& rates() { return rates_; }
+
+  // Makes the call once all is taken: `step` is given it, and the caller holds the state.
+  template <class Step>
+  Outcome make_call(double grad_multiplier, bool completes, const Step& step) {
+    const Outcome outcome = step(Call{parameters_.data(), gradients_.data(), outputs_.data(), rates_.data(),
+                                      grad_multiplier, moved_, completes});
+    moved_ = false;
+    return outcome;
+  }
+
+  // The array of a leaf in this call.
+  const TensorView& array(std::size_t leaf, Role role) const {
+    return (role == Role::grads ? gradients_ : parameters_)[leaf];
   }
 
  private:
-  // The options, once the arrays are there, and whether those share memory.
-  void take_rest(const State& state, const StepOptions& options) {
-    take_options(state.plan(), options);
-    memory_.refuse_shared(state, parameters_, gradients_, {});
+  template <class Renew>
+  void take_one(Purpose purpose, std::size_t leaf, TensorView& view, std::int64_t* strides, const Renew& renew) {
+    if (!renew(purpose, leaf, view, strides)) return;
+    set_moved();
+    if (!view.data) return;
+    const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
+    const LeafPlan& plan = plan_.leaves()[leaf];
+    check_view(found, plan, purpose == Purpose::gradient ? Role::grads : Role::params, static_cast<std::int64_t>(leaf));
+    view = found;
+    // The plan's own copy: nothing keeps the caller from giving the array another shape while the step runs.
+    view.shape = plan.spec.shape.data();
   }
 
-  template <class Array>
-  void take_all(const Plan& plan, std::span<const Array> arrays, Role role, std::vector<TensorView>& views) {
-    const std::vector<LeafPlan>& leaves = plan.leaves();
-    if (arrays.size() != leaves.size()) {
-      throw Error({.role = name(role),
-                   .expected = counted(static_cast<std::int64_t>(leaves.size()), ", one for each leaf"),
-                   .found = counted(static_cast<std::int64_t>(arrays.size()), " arrays")});
-    }
-    using Taken = std::conditional_t<std::same_as<Array, TensorView>, GradientArray, Array>;
-    views.resize(leaves.size());
-    for (std::size_t i = 0; i < leaves.size(); ++i) {
-      const Taken& array = arrays[i];
-      const bool may_be_absent = role == Role::grads;
-      views[i] = may_be_absent && array.absent() ? TensorView{} : checked(array.view(leaves[i]), leaves[i], role, i);
-    }
+  void set_moved() {
+    apart_ = false;
+    moved_ = true;
   }
 
-  static TensorView checked(TensorView view, const LeafPlan& leaf, Role role, std::size_t index) {
-    static std::byte nothing{};
-    const auto refuse = [&](const char* expected, const char* found) {
-      throw Error({.role = name(role), .leaf = static_cast<std::int64_t>(index), .expected = expected, .found = found});
-    };
-    if (view.rank > 0 && !view.shape) refuse("a shape", "a view without one");
-    check_view(view, leaf, role, static_cast<std::int64_t>(index));
-    if (view.data) return view;
-    // A leaf without elements may lie nowhere, and has a gradient all the same.
-    if (leaf.layout.size() > 0) {
-      refuse(role == Role::grads ? "its elements, or nullptr itself where there is none" : "its elements",
-             "a null pointer");
-    }
-    view.data = &nothing;
-    return view;
-  }
-
-  void require_some_gradient() const {
-    for (const TensorView& gradient : gradients_) {
-      if (gradient.data) return;
-    }
-    if (!gradients_.empty()) throw Error({.role = "grads", .expected = "at least one", .found = "every one is absent"});
-  }
-
-  void take_options(const Plan& plan, const StepOptions& options) {
-    const auto refuse = [](const char* knob, const std::string& expected, const std::string& found) {
-      throw Error({.knob = knob, .expected = expected, .found = found});
-    };
-    if (!std::isfinite(options.grad_multiplier)) {
-      refuse("grad_multiplier", "a finite number", words(options.grad_multiplier));
-    }
-    const std::vector<Config>& knobs = plan.knobs();
-    const std::span<const double> own = options.learning_rates;
-    if (!own.empty() && options.learning_rate) refuse("learning_rates", "at most one of the two", "learning_rate too");
-    if (!own.empty() && own.size() != knobs.size()) {
-      refuse("learning_rates",
-             counted(static_cast<std::int64_t>(knobs.size()), ", one for the config and one for each override"),
-             counted(static_cast<std::int64_t>(own.size()), " numbers"));
-    }
-    const bool scheduled = options.learning_rate || !own.empty();
-    rates_.resize(knobs.size());
-    for (std::size_t row = 0; row < knobs.size(); ++row) {
-      const double configured =
-          options.learning_rate ? following(*options.learning_rate, knobs[row].learning_rate, knobs[0].learning_rate)
-                                : knobs[row].learning_rate;
-      rates_[row] = {own.empty() ? configured : own[row], scheduled};
-      if (!kAtLeastZero.contains(rates_[row].value)) {
-        refuse(own.empty() ? "learning_rate" : "learning_rates", words(kAtLeastZero), words(rates_[row].value));
-      }
-    }
-  }
-
-  // What a row of knobs makes of a rate for all rows.
-  static double following(double rate, double own, double common) {
-    if (own == common) return rate;
-    if (common == 0) {
-      throw Error({.knob = "learning_rate",
-                   .expected = "learning_rates, one for each",
-                   .found = "one for all, where the config has 0 and an override has not"});
-    }
-    return rate == common ? own : rate * (own / common);
-  }
-
+  const Plan& plan_;
   std::vector<TensorView> parameters_;
   std::vector<TensorView> gradients_;
+  std::vector<TensorView> outputs_;
+  std::vector<std::int64_t> strides_;
   std::vector<LearningRate> rates_;
+  bool in_place_ = false;
+  bool apart_ = false;  // whether they were found to share no memory
+  bool moved_ = true;   // whether one is new since the last step
   MemoryCheck memory_;
 };
 
-}}}  // namespace adafactor::ADAFACTOR_ABI::detail
+// Whether it is the gradient of a leaf that a call found not to be finite, or else its parameter or its state.
+ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf);
+
+// Throws Error{nonfinite} for that array of a leaf, after a call on the state that changed nothing. `found` is what
+// nonfinite_text() says of the array, where there is one.
+[[noreturn]] ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found);
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+#include <cmath>
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION void acquire(State& state) {
+  if (state.try_acquire()) return;
+  throw Error(
+      {.kind = ErrorKind::busy,
+       .found = state.torn()
+                    ? "state torn by fork: a thread of the parent process was in a call on it when this process "
+                      "was forked, and its arrays may be half written; make a new state, or fork between calls"
+                    : "state in use: another call, from a thread or from inside this one, runs on it"});
+}
+
+ADAFACTOR_FUNCTION Session::Session(const Plan& plan)
+    : plan_(plan), parameters_(plan.leaves().size()), gradients_(plan.leaves().size()), outputs_(plan.leaves().size()) {
+  std::size_t room = 0;
+  for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
+  strides_.resize(room);
+}
+
+ADAFACTOR_FUNCTION bool Session::has_gradient() const {
+  for (const TensorView& gradient : gradients_) {
+    if (gradient.data) return true;
+  }
+  return false;
+}
+
+ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf) {
+  return std::isfinite(report(state, leaf, false).grad_norm) ? Role::params : Role::grads;
+}
+
+ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found) {
+  const Role role = role_of_nonfinite(state, leaf);
+  if (found.empty()) {
+    found = role == Role::grads
+                ? "finite, but the sum of the squares of what the step uses overflows"
+                : "finite, but the sum of its squares overflows, or a moment in the state is not finite";
+  }
+  std::int64_t more = -1;
+  for (std::size_t i = 0; i < state.plan().leaves().size(); ++i) more += report(state, i, false).nonfinite;
+  if (more > 0) found += ", and " + counted(more, more == 1 ? " more leaf" : " more leaves");
+  throw Error({.kind = ErrorKind::nonfinite,
+               .role = name(role),
+               .leaf = static_cast<std::int64_t>(leaf),
+               .found = found + "; nothing was changed; on_nonfinite=\"skip\" skips such a call, \"propagate\" lets it "
+                                "through"});
+}
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

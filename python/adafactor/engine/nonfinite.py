@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from adafactor.arrays import as_numpy
+from adafactor import _core
 from adafactor.engine.engine import Engine
 from adafactor.engine.warning import warn
+from adafactor.errors import phrase
 from adafactor.report import StepReport
 from adafactor.trees.paths import at
 
@@ -30,19 +28,14 @@ def tell_of_nonfinite(
     engine: Engine, report: StepReport, leaf: int, leaves: list[Any], gradients: list[Any]
 ) -> None:
     """What a call that did nothing says of the first leaf that is to blame."""
-    # It is the gradient, or else something that was there before it.
-    role = "params" if math.isfinite(report.grad_norm[leaf]) else "grads"
-    where = at(role, engine.paths[leaf])
     if engine.config.on_nonfinite == "skip":
-        _warn_of_skips(engine.core.skips, where)
-        return
-    array = (leaves if role == "params" else gradients)[leaf]
-    more = int(report.nonfinite.sum()) - 1
-    also = f", and {more} more {'leaf' if more == 1 else 'leaves'}" if more else ""
-    raise FloatingPointError(
-        f"{where}: {_text_of_nonfinite(role, array)}{also}; nothing was changed; "
-        'on_nonfinite="skip" skips such a call, "propagate" lets it through'
-    )
+        # It is the gradient, or else something that was there before it.
+        role = "params" if math.isfinite(report.grad_norm[leaf]) else "grads"
+        return _warn_of_skips(engine.core.skips, at(role, engine.paths[leaf]))
+    try:
+        engine.core.refuse_nonfinite(leaves, gradients, leaf)
+    except _core.Error as error:
+        raise phrase(error, engine.paths) from None
 
 
 def _warn_of_skips(count: int, where: str) -> None:
@@ -52,24 +45,3 @@ def _warn_of_skips(count: int, where: str) -> None:
             f"{where}: not finite, and so {count} calls in a row were skipped; "
             "nothing is learned until one goes through"
         )
-
-
-def _text_of_nonfinite(role: str, array: Any) -> str:
-    values = np.empty(0) if array is None else _numbers(as_numpy(array))
-    nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
-    if nan or infinite:
-        return f"{nan} NaN and {infinite} Inf of {values.size} values"
-    return f"finite, but {_OVERFLOWS[role]}"
-
-
-_OVERFLOWS = {
-    "grads": "the sum of the squares of what the step uses overflows",
-    "params": "the sum of its squares overflows, or a moment in the state is not finite",
-}
-
-
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """The values of an array that may hold the bits of bfloat16."""
-    if array.dtype != np.uint16:
-        return array
-    return (array.astype(np.uint32) << 16).view(np.float32)

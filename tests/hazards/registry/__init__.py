@@ -8,6 +8,7 @@ from registry import (
     jax_arrays,
     knobs,
     process,
+    rates,
     shapes,
     torch_tensors,
     trees,
@@ -24,5 +25,6 @@ CASES = [
     *jax_arrays.CASES,
     *values.CASES,
     *knobs.CASES,
+    *rates.CASES,
     *process.CASES,
 ]

@@ -26,7 +26,6 @@ using adafactor::MatrixView;
 using adafactor::Optimizer;
 using adafactor::ParameterArray;
 using adafactor::StateKind;
-using adafactor::StepOptions;
 using models::config_of;
 using models::kLeaves;
 using models::memory_of;

@@ -1,10 +1,8 @@
-"""The benchmarks run, count what they say and write what they found; nothing here judges a time."""
+"""The benchmarks run and count what they say; nothing here judges a time."""
 
 import importlib.util
-import itertools
 import json
 import os
-import re
 import sys
 import xml.etree.ElementTree as ElementTree
 
@@ -17,14 +15,11 @@ sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it
 
 from benchmarks import (
     accuracy,
-    documents,
     memory,
     overhead,
     parts,
     peers,
-    results,
     scaling,
-    steps,
     traffic,
     trees,
     worker,
@@ -312,18 +307,6 @@ def test_what_is_left_of_a_call_is_the_whole_without_its_parts():
     assert found["rest"] == pytest.approx(20 - (1 + 7 + 3 + 4))
 
 
-def test_the_sentence_of_the_readme_has_the_ratio_of_two_times():
-    def row(count, ours, adamw):
-        return {"tensors": count, "found": {"route-torch": ours, "adamw": adamw}}
-
-    rows = [row(30, {"microseconds": 9.0}, {"microseconds": 90.0})]
-    assert documents.against_adamw({"rows": rows}) == ""
-    rows.append(row(300, {"microseconds": 110.0}, {"refused": "broke down"}))
-    assert documents.against_adamw({"rows": rows}) == ""
-    rows[1]["found"]["adamw"] = {"microseconds": 1000.0}
-    assert "takes 110 microseconds, which is 0.11 of what" in documents.against_adamw({"rows": rows})
-
-
 def test_errors_are_measured_against_float64(tmp_path, monkeypatch, capsys):
     without(monkeypatch, "torch", "optax")
     found, picture = run(accuracy.main, tmp_path, "--shapes", "200x100")
@@ -334,77 +317,3 @@ def test_errors_are_measured_against_float64(tmp_path, monkeypatch, capsys):
     assert row["found"][OURS]["correctly_rounded"] >= 0.95
     assert "left out: optax.adafactor, jit, donated, for want of optax" in capsys.readouterr().err
     assert "200x100" in picture
-
-
-@pytest.mark.parametrize("document", documents.DOCUMENTS, ids=lambda path: path.name)
-def test_a_document_shows_what_the_results_hold(document):
-    """`python -m benchmarks.documents` writes what is compared here."""
-    text = document.read_text(encoding="utf-8")
-    assert documents.BLOCK.search(text)
-    assert documents.filled(document) == text
-
-
-def test_a_block_is_written_from_the_youngest_result(tmp_path):
-    def row(milliseconds):
-        adamw = {"title": "AdamW", "milliseconds": 6.0, "ratio": milliseconds / 6, "peak_extra_bytes": 2e6}
-        shares = {"fraction_of_bandwidth": 0.9, "fraction_of_floor": 0.95}
-        numbers = {"milliseconds": milliseconds, "peak_extra_bytes": 1e5} | shares
-        names = {"title": "4096x4096", "dtype": "float32", "contestant": OURS}
-        return names | numbers | {"peers": {"adamw": adamw}}
-
-    for name, date, milliseconds in [("a", "2026-01-02", 3.0), ("b", "2026-01-01", 4.0)]:
-        on = {"cpu": "A CPU", "date": date, "versions": {"numpy": "2.0", "torch": None}}
-        made = {"machine": on, "threads": 2, "rows": [row(milliseconds)], "options": []}
-        (tmp_path / f"peers-{name}.json").write_text(json.dumps(made), encoding="utf-8")
-    document = tmp_path / "page.md"
-    document.write_text("x\n<!-- benchmarks: peers -->\nold\n<!-- benchmarks end -->\ny\n", encoding="utf-8")
-    assert documents.filled(document, tmp_path).splitlines() == [
-        "x",
-        "<!-- benchmarks: peers -->",
-        "",
-        "![the step of each library beside this one's](peers-a.svg)",
-        "",
-        "|  | 4096x4096 | peak MB, 4096x4096 |",
-        "| --- | ---: | ---: |",
-        "| **adafactor**, ms | **3** | 0.1 |",
-        "| its share of the memory bandwidth | 90% |  |",
-        "| its share of what its passes allow | 95% |  |",
-        "| `torch.optim.AdamW, fused` | 2 | 2.0 |",
-        "",
-        "A CPU, 2 threads, 2026-01-02; numpy 2.0.",
-        "",
-        "<!-- benchmarks end -->",
-        "y",
-    ]
-
-
-def test_a_result_is_named_after_its_question_its_processor_and_its_threads():
-    made = results.begin("peers", threads=2)
-    made["machine"]["cpu"] = "AMD EPYC(TM) 9"
-    assert results.default_path(made).name == "peers-amd-epyc-tm-9-2-threads.json"
-
-
-def test_what_continuous_integration_took_gets_into_the_documents(tmp_path):
-    lines = tmp_path / "steps.tsv"
-    lines.write_text("demo\t119\tpassed\ntests\t1001\tpassed\n", encoding="utf-8")
-    steps.main(["run", str(lines), "--out", str(tmp_path)])
-    page = tmp_path / "page.md"
-    blocks = [f"<!-- benchmarks: {name} -->\n<!-- benchmarks end -->\n" for name in ("minutes", "ci-run")]
-    page.write_text("".join(blocks), encoding="utf-8")
-    text = documents.filled(page, tmp_path)
-    assert "the first took 2 minutes, the second 17 minutes.\n" in text
-    assert f"| tests | {steps.CATCHES['tests']} | 1,001 |\n| **together** |  | **1,120** |\n" in text
-
-
-def test_every_step_of_continuous_integration_is_described():
-    scripts = "".join(
-        (sources.ROOT / ".ci" / name).read_text("utf-8") for name in ("run", "full", "steps.sh")
-    )
-    named = [name.strip('"') for name in re.findall(r'^ *attempt ("[^"]+"|\w+)', scripts, re.MULTILINE)]
-    kinds = itertools.product(("oldest", "newest"), ("sanitize", "sanitize-threads"))
-    filled = [
-        name.replace("$versions", versions).replace("$preset", preset)
-        for versions, preset in kinds
-        for name in named
-    ]
-    assert set(filled) == set(steps.CATCHES)

@@ -53,6 +53,8 @@ RULES = [
     ),
 ]
 
+MOST_LINES = 400
+
 # The folders of the C++ code, and those whose files each may include besides its own.
 LAYERS = {
     "include/adafactor": (),
@@ -303,6 +305,33 @@ def test_no_build_file_asks_for_one_machine_or_inexact_arithmetic():
     ]
     assert {path.name for path in build} >= names
     assert [path for path in build if flags.search(path.read_text(encoding="utf-8"))] == []
+
+
+def long_files(root: Path) -> list[str]:
+    """Source files, with their lines, that want to be two."""
+    found = []
+    for path in [*sources.cpp_files(root), *sources.python_files(root)]:
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > MOST_LINES:
+            found.append(
+                f"{path.relative_to(root).as_posix()} has {lines} lines, expected {MOST_LINES} at most"
+            )
+    return found
+
+
+def test_no_source_file_is_longer_than_is_read_at_once():
+    assert long_files(ROOT) == []
+
+
+def test_a_file_that_is_too_long_is_seen(tmp_path):
+    # Each file ends with the line that `write` adds to it.
+    write({f"tests/{name}": "\n" * (MOST_LINES - 1) for name in ("a.py", "a.hpp", "a.md")}, tmp_path)
+    assert long_files(tmp_path) == []
+    write({f"tests/{name}": "\n" * MOST_LINES for name in ("a.py", "b/a.hpp", "a.md")}, tmp_path)
+    assert long_files(tmp_path) == [
+        "tests/b/a.hpp has 401 lines, expected 400 at most",
+        "tests/a.py has 401 lines, expected 400 at most",
+    ]
 
 
 def test_no_file_is_a_drawer_for_everything():

@@ -1,6 +1,5 @@
 // Four and eight numbers at a time: what they do is what the first of sixteen do, to the bit, and no byte beyond.
 #include <cmath>
-#include <cstdint>
 
 #include "adafactor/lanes/half.hpp"
 #include "adafactor/lanes/lanes.hpp"

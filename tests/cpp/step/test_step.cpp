@@ -130,7 +130,8 @@ void are_near(const std::string& name, const plain::Numbers& found, const plain:
   plain::Number worst = 0;
   plain::Number largest = 0;
   for (std::size_t k = 0; k < found.size(); ++k) {
-    worst = std::max(worst, std::abs(found[k] - expected[k]));
+    const plain::Number difference = std::abs(found[k] - expected[k]);
+    if (!(difference <= worst)) worst = difference;  // a NaN too
     largest = std::max(largest, std::abs(expected[k]));
   }
   const bool near = worst <= tolerance * largest;

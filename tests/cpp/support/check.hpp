@@ -110,7 +110,6 @@ std::string throws(const Function& function, const char* text, const char* name,
   return {};
 }
 
-// The exit code of the program. A program that checked nothing has failed.
 // What a program returns that was compiled for a CPU which this one is not; CTest counts it as skipped.
 inline constexpr int kSkipped = 77;
 
@@ -126,6 +125,7 @@ inline bool runs_here() {
 #endif
 }
 
+// The exit code of the program. A program that checked nothing has failed.
 inline int report() {
   std::cout << counts.made << " checks, " << counts.failed << " failed" << std::endl;
   return counts.made > 0 && counts.failed == 0 ? 0 : 1;

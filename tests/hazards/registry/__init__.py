@@ -1,4 +1,4 @@
-"""The registry of bad and odd inputs: one file for each section of the design's list of hazards,
+"""The registry of bad and odd inputs: a file or two for each section of the design's list of hazards,
 and one for what each array library adds."""
 
 from registry import (
@@ -8,6 +8,7 @@ from registry import (
     jax_arrays,
     knobs,
     process,
+    rates,
     shapes,
     torch_tensors,
     trees,
@@ -24,5 +25,6 @@ CASES = [
     *jax_arrays.CASES,
     *values.CASES,
     *knobs.CASES,
+    *rates.CASES,
     *process.CASES,
 ]

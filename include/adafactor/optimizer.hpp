@@ -151,6 +151,7 @@ class Optimizer {
 
 #include "adafactor/cpu/step.hpp"
 #include "adafactor/door/given.hpp"
+#include "adafactor/door/nonfinite.hpp"
 #include "adafactor/door/session.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {

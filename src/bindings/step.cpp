@@ -2,6 +2,7 @@
 #include <string>
 #include <utility>
 
+#include "adafactor/door/nonfinite.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
 

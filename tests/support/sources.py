@@ -3,7 +3,7 @@
 import ast
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,3 +65,23 @@ def imports(path: Path, package: str = "adafactor") -> Iterator[str]:
             base = ".".join(filter(None, [package if node.level else "", node.module]))
             yield base
             yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def wings(root: Path, head: str = "where") -> dict[str, set[str]]:
+    """A table of docs/design/map.md: folders and files, and those that each may include or import."""
+    page = (root / "docs/design/map.md").read_text(encoding="utf-8")
+    table = page.partition(f"| {head} |")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[re.findall(r"`([\w/.]+)`", cell) for cell in row.split("|")[1:4]] for row in table]
+    return {where: set(included) for names, _, included in rows for where in names}
+
+
+def wing_of(header: str, names: Iterable[str]) -> str:
+    """The row of a header's folder, or its own."""
+    return next(name for name in names if header == name or (name.endswith("/") and header.startswith(name)))
+
+
+def write(files: dict[str, str], root: Path) -> None:
+    """Files by their paths under a root, each with one line more than its text."""
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n", encoding="utf-8")

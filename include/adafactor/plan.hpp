@@ -177,15 +177,15 @@ class Plan {
       add(StateKind::row, layout.factored, layout.slices * layout.rows, arithmetic);
       add(StateKind::col, layout.factored, layout.slices * layout.cols, arithmetic);
       add(StateKind::full, !layout.factored, layout.size(), arithmetic);
-      const bool halves = config.momentum_dtype == MomentumDType::bfloat16;
-      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), halves ? DType::bfloat16 : arithmetic);
+      const bool small = config.momentum_dtype == MomentumDType::bfloat16;
+      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), small ? DType::bfloat16 : arithmetic);
       add(StateKind::average, config.use_ema, layout.size(), arithmetic);
       add(StateKind::accumulator, config.gradient_accumulation_steps.has_value(), layout.size(), arithmetic);
     }
-    for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16}) {
+    for (const std::int64_t bytes : {8, 4, 2, 1}) {
       for (LeafPlan& leaf : leaves_) {
         for (StateArray& array : leaf.state) {
-          if (!array.exists() || array.dtype != dtype) continue;
+          if (!array.exists() || item_size(array.dtype) != bytes) continue;
           array.offset = state_nbytes_;
           state_nbytes_ += array.nbytes();
         }

@@ -8,10 +8,10 @@ from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays import as_numpy, library_named, library_of, name_of_library
+from adafactor.arrays.bits import numbers
 from adafactor.config import Config, real_number
 from adafactor.errors import phrase
 from adafactor.paths import at
@@ -190,7 +190,7 @@ def _warn_of_skips(count: int, where: str, depth: int) -> None:
 
 
 def _text_of_nonfinite(role: str, array: Any) -> str:
-    values = np.empty(0) if array is None else _numbers(as_numpy(array))
+    values = np.empty(0) if array is None else numbers(as_numpy(array))
     nan, infinite = int(np.isnan(values).sum()), int(np.isinf(values).sum())
     if nan or infinite:
         return f"{nan} NaN and {infinite} Inf of {values.size} values"
@@ -201,10 +201,3 @@ _OVERFLOWS = {
     "grads": "the sum of the squares of what the step uses overflows",
     "params": "the sum of its squares overflows, or a moment in the state is not finite",
 }
-
-
-def _numbers(array: NDArray[Any]) -> NDArray[Any]:
-    """The values of an array that may hold the bits of bfloat16."""
-    if array.dtype != np.uint16:
-        return array
-    return (array.astype(np.uint32) << 16).view(np.float32)

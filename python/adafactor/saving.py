@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import presets, rates
+from adafactor.arrays.bits import as_bits
 from adafactor.config import Config
 from adafactor.state import State
 from adafactor.weights import head, restore, weights
@@ -102,7 +103,7 @@ class Saving:
         {'0': (), '1': (), '2': (4,), '3': (3,), 'paths': (5,)}
         """
         for index, array in enumerate(self.variables):
-            store[str(index)] = np.array(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+            store[str(index)] = np.array(as_bits(array))
         if self._state:
             store[_PATHS] = np.frombuffer(json.dumps(self._state.paths).encode(), np.uint8)
 

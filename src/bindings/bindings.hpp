@@ -20,6 +20,7 @@ namespace adafactor::bindings {
 namespace py = pybind11;
 
 void bind_arrays(py::module_& m);
+void bind_bits(py::module_& m);
 void bind_errors(py::module_& m);
 void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
@@ -29,9 +30,6 @@ void bind_build(py::module_& m);
 
 // The knobs of one row, from a dictionary of all knobs that the core knows.
 Config config_from(const py::dict& knobs);
-
-// The types that a parameter may have, for a message.
-inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
 
 // Where the arrays of one call lie; kept from call to call, so that a steady step allocates nothing, and finds out
 // nothing again of an array that has not moved.

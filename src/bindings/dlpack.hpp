@@ -50,7 +50,6 @@ inline constexpr const char* kCodeNames[] = {"int",
                                              "float6_e3m2fn",
                                              "float4_e2m1fn"};
 inline constexpr std::uint8_t kFloat = 2;
-inline constexpr std::uint8_t kBfloat = 4;
 inline constexpr std::uint8_t kBool = 6;
 struct DataType {
   std::uint8_t code;

@@ -24,12 +24,10 @@ std::string dtype_text(dlpack::DataType dtype) {
 }
 
 std::optional<DType> known_dtype(dlpack::DataType dtype) {
-  if (dtype.lanes != 1) return std::nullopt;
-  if (dtype.code == dlpack::kBfloat && dtype.bits == 16) return DType::bfloat16;
-  if (dtype.code != dlpack::kFloat) return std::nullopt;
-  if (dtype.bits == 16) return DType::float16;
-  if (dtype.bits == 32) return DType::float32;
-  if (dtype.bits == 64) return DType::float64;
+  for (const DType each : kDTypes) {
+    const DTypeTraits traits = traits_of(each);
+    if (dtype.code == traits.dlpack && dtype.bits == 8 * traits.bytes && dtype.lanes == 1) return each;
+  }
   return std::nullopt;
 }
 

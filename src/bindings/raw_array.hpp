@@ -19,7 +19,7 @@ enum class Access { read, write };
 // What a call wants an array for: which one it is, and the types that would be right, for a message.
 struct Request {
   Access access = Access::read;
-  const char* dtypes = "";
+  DTypes dtypes = kParameterTypes;
   Role role = Role::params;
   std::int64_t leaf = -1;
 

@@ -56,8 +56,8 @@ class Taking {
       return;
     }
     const DType dtype = expected.spec.dtype;
-    Request request{access, nullptr, role, static_cast<std::int64_t>(i)};
-    request.dtypes = role == Role::params ? name(dtype) : gradients_of(dtype);
+    const Request request{access, role == Role::params ? only(dtype) : gradients_of(dtype), role,
+                          static_cast<std::int64_t>(i)};
     if (!arrays_.reader.renew(view, object, request, strides, rank)) return;
     arrays_.set_moved();
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept

@@ -22,7 +22,7 @@
 #include "adafactor/adafactor.hpp"
 #include "adafactor/cpu/kernels.hpp"
 #include "adafactor/cpu/threads/threads.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 
 namespace digest {
 
@@ -247,12 +247,13 @@ class Arrays {
           break;
         case adafactor::DType::float16:
           fill_leaf<adafactor::Float16>(leaf, [&](std::size_t i) {
-            return adafactor::to_half<adafactor::Float16>(number<float>(seed + leaf, i, spread, 11));
+            return adafactor::round_to<adafactor::Float16>(number<float>(seed + leaf, i, spread, 11));
           });
           break;
         case adafactor::DType::bfloat16:
-          fill_leaf<adafactor::Bfloat16>(
-              leaf, [&](std::size_t i) { return adafactor::to_bfloat16(number<float>(seed + leaf, i, spread, 8)); });
+          fill_leaf<adafactor::Bfloat16>(leaf, [&](std::size_t i) {
+            return adafactor::round_to<adafactor::Bfloat16>(number<float>(seed + leaf, i, spread, 8));
+          });
           break;
       }
     }

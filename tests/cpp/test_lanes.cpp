@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "adafactor/cpu/short/registers.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "check.hpp"
 
@@ -357,10 +357,10 @@ void halves_are_those_of_single_numbers() {
       Sixteen<Half> nearest;
       Sixteen<Half> by_noise;
       adafactor::store(nearest.data(), lanes, Full{});
-      adafactor::loop_detail::store_half_group(by_noise.data(), lanes.group, noise.data());
+      adafactor::loop_detail::store_format_group(by_noise.data(), lanes.group, noise.data());
       for (std::size_t i = 0; i < values.size(); ++i) {
-        wrong += nearest[i].bits != adafactor::to_half<Half>(values[i]).bits;
-        wrong += by_noise[i].bits != adafactor::to_half<Half>(values[i], noise[i]).bits;
+        wrong += nearest[i].bits != adafactor::round_to<Half>(values[i]).bits;
+        wrong += by_noise[i].bits != adafactor::round_to<Half>(values[i], noise[i]).bits;
       }
     }
   }

@@ -53,7 +53,7 @@ inline double number_at(const std::byte* element, DType dtype) {
   const auto read = [&](auto storage) {
     number = load<double>(reinterpret_cast<const typename decltype(storage)::type*>(element), One{});
   };
-  if (dtype == DType::float64) {
+  if (arithmetic_of(dtype) == DType::float64) {
     with_storage<double>(dtype, read);
   } else {
     with_storage<float>(dtype, read);

@@ -8,9 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/group.hpp"
-#include "adafactor/lanes/half.hpp"
-#include "adafactor/lanes/half_group.hpp"
 #include "adafactor/order.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -148,14 +147,14 @@ struct Part {
   int count;
 };
 
-// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of 16 bits become floats
-// where they are loaded, and are rounded to nearest where they are stored.
+// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of a narrower format
+// become floats where they are loaded, and are rounded to nearest where they are stored.
 template <class T, class S, int n>
 ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
-  if constexpr (!loop_detail::kIsHalf<S>) {
+  if constexpr (!Formatted<S>) {
     return {loop_detail::load_group<T, n>(from)};
   } else {
-    const Lanes<float, n> lanes{loop_detail::load_half_group<S, n>(from)};
+    const Lanes<float, n> lanes{loop_detail::load_format_group<S, n>(from)};
     if constexpr (sizeof(T) == sizeof(float)) {
       return lanes;
     } else {
@@ -167,7 +166,7 @@ template <class T, class S>
 ADAFACTOR_INLINE T load(const S* from, One) {
   S one;
   std::memcpy(&one, from, sizeof one);
-  if constexpr (loop_detail::kIsHalf<S>) {
+  if constexpr (Formatted<S>) {
     return static_cast<T>(to_float(one));
   } else {
     return static_cast<T>(one);
@@ -181,16 +180,16 @@ ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
 }
 template <class S, class T, int n>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T, n>& lanes, Exactly<n>) {
-  if constexpr (loop_detail::kIsHalf<S>) {
-    loop_detail::store_half_group(to, lanes.group);
+  if constexpr (Formatted<S>) {
+    loop_detail::store_format_group(to, lanes.group);
   } else {
     loop_detail::store_group(to, lanes.group);
   }
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, T x, One) {
-  if constexpr (loop_detail::kIsHalf<S>) {
-    const S one = to_half<S>(x);
+  if constexpr (Formatted<S>) {
+    const S one = round_to<S>(x);
     std::memcpy(to, &one, sizeof one);
   } else {
     const S one = static_cast<S>(x);

@@ -70,7 +70,7 @@ class Workspace final : public detail::Kept {
 
   static void set_rule(Leaf& leaf, const LeafPlan& plan, const Config& config) {
     constexpr double none = std::numeric_limits<double>::infinity();
-    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
+    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && rounds(plan.spec.dtype);
     leaf.noise.key = plan.noise_key;
     leaf.epsilon_1 = config.epsilon_1.value_or(machine_epsilon(plan.spec.dtype));
     leaf.clamps = config.epsilon_1_mode == EpsilonMode::clamp;

@@ -87,7 +87,7 @@ void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1
   } else {
     for (std::int64_t i = 0; i < n; ++i) {
       const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
-      after[i] = to_bfloat16(static_cast<float>(momentum));
+      after[i] = round_to<Bfloat16>(static_cast<float>(momentum));
       x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
     }
   }

@@ -37,7 +37,7 @@ struct Row {
   }
   template <class T>
   bool in_place() const {
-    return contiguous && item_size(dtype) == sizeof(T);
+    return contiguous && dtype == dtype_of<T>;
   }
 };
 
@@ -134,7 +134,7 @@ void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
   }
 }
 
-// n elements of the buffer into a row from `first` on, rounded to nearest where it is stored in 16 bits.
+// n elements of the buffer into a row from `first` on, rounded to nearest where it is stored in fewer bits.
 template <class T>
 void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buffer) {
   with_storage<T>(row.dtype, [&](auto storage) {
@@ -148,7 +148,7 @@ void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buff
   });
 }
 
-// n elements, as they are stored, into a row from `first` on; S may be any type of their size.
+// n elements, as they are stored, into a row from `first` on.
 template <class S>
 void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S* elements) {
   if (row.contiguous) {
@@ -159,7 +159,7 @@ void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S*
   }
 }
 
-// At most a block of the elements of one row into another of the same type, to the bit; S is as for write_elements.
+// At most a block of the elements of one row into another of the same type, to the bit.
 template <class S>
 void copy_elements(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
   S buffer[kBlock];
@@ -171,8 +171,8 @@ void copy_elements(const Row& from, const Row& to, std::int64_t first, std::int6
 }
 template <class T>
 void copy_run(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
-  if (item_size(from.dtype) == sizeof(std::uint16_t)) return copy_elements<std::uint16_t>(from, to, first, n);
-  copy_elements<T>(from, to, first, n);
+  with_storage<T>(from.dtype,
+                  [&](auto storage) { copy_elements<typename decltype(storage)::type>(from, to, first, n); });
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -67,21 +67,13 @@ class Plan {
 
   void require_one_call() {
     if (knobs_.empty()) throw Error({.expected = "at least one row of knobs", .found = "none"});
-    const Config& first = knobs_.front();
-    const auto refuse = [](bool differs, const char* knob) {
-      if (differs) throw Error({.knob = knob, .expected = "one value for the whole call", .found = "several"});
-    };
-    for (const Config& row : knobs_) {
-      refuse(row.global_clipnorm != first.global_clipnorm, "global_clipnorm");
-      refuse(row.gradient_accumulation_steps != first.gradient_accumulation_steps, "gradient_accumulation_steps");
-      refuse(row.loss_scale_factor != first.loss_scale_factor, "loss_scale_factor");
-      refuse(row.on_nonfinite != first.on_nonfinite, "on_nonfinite");
-      refuse(row.use_ema != first.use_ema, "use_ema");
-      refuse(row.ema_momentum != first.ema_momentum, "ema_momentum");
-      refuse(row.ema_overwrite_frequency != first.ema_overwrite_frequency, "ema_overwrite_frequency");
-      refuse(row.ema_on != first.ema_on, "ema_on");
-      refuse(row.seed != first.seed, "seed");
-    }
+    visit_knobs([this](const auto& knob) {
+      if (knob.scope != Scope::call) return;
+      for (const Config& row : knobs_) {
+        if (row.*knob.member == call().*knob.member) continue;
+        throw Error({.knob = knob.name, .expected = "one value for the whole call", .found = "several"});
+      }
+    });
   }
 
   void plan_leaf(LeafPlan& leaf, LeafSpec spec, std::int64_t index) {

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 bit_types: dict[str, str]
 state_kinds: list[str]
 version: str
+whole_call_knobs: list[str]
 
 class Error(ValueError):
     kind: str

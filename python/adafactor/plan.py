@@ -19,19 +19,7 @@ from adafactor.row_rates import RowRates
 from adafactor.tree import Tree
 
 # What concerns the whole call, so that a single leaf cannot differ in it.
-WHOLE_CALL = frozenset(
-    {
-        "ema_momentum",
-        "ema_on",
-        "ema_overwrite_frequency",
-        "global_clipnorm",
-        "gradient_accumulation_steps",
-        "loss_scale_factor",
-        "on_nonfinite",
-        "seed",
-        "use_ema",
-    }
-)
+WHOLE_CALL = frozenset(_core.whole_call_knobs)
 
 Override = tuple[str, dict[str, Any]]
 

@@ -121,21 +121,17 @@ struct SetKnob {
       config.*member = parse<T>();
     }
   }
-  template <class Member>
-  void operator()(const char* knob, Member member, const adafactor::Interval&, const char*) {
-    assign(knob, member);
-  }
-  template <class Member>
-  void operator()(const char* knob, Member member, const char*) {
-    assign(knob, member);
+  template <class T, class Allowed>
+  void operator()(const adafactor::Knob<T, Allowed>& knob) {
+    assign(knob.name, knob.member);
   }
   template <class T>
-  void operator()(const char* knob, T adafactor::Config::* member, const adafactor::Choices& choices, const char*) {
-    if (name != knob) return;
-    for (int i = 0; i < 4 && choices.words[i] != nullptr; ++i) {
-      if (text != choices.words[i]) continue;
+  void operator()(const adafactor::Knob<T, adafactor::Choices>& knob) {
+    if (name != knob.name) return;
+    for (int i = 0; i < 4 && knob.allowed.words[i] != nullptr; ++i) {
+      if (text != knob.allowed.words[i]) continue;
       found = true;
-      config.*member = static_cast<T>(i);
+      config.*knob.member = static_cast<T>(i);
     }
   }
 };

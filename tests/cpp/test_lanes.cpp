@@ -224,14 +224,14 @@ bool begins_with(const Sixteen<T>& whole, const Lanes<T, n>& lanes) {
 
 template <class T, int n>
 void fewer_lanes_do_what_sixteen_do() {
-  constexpr Exactly<n> extent;
+  constexpr Exactly<n> amount;
   for (int salt = 0; salt < kLanes; ++salt) {
     const Sixteen<T> a = special_numbers<T>(0);
     const Sixteen<T> b = salt % 2 ? special_numbers<T>(salt) : numbers<T>(salt);
     const Lanes<T> x = lanes_of(a);
     const Lanes<T> y = lanes_of(b);
-    const Lanes<T, n> p = adafactor::load<T>(a.data(), extent);
-    const Lanes<T, n> q = adafactor::load<T>(b.data(), extent);
+    const Lanes<T, n> p = adafactor::load<T>(a.data(), amount);
+    const Lanes<T, n> q = adafactor::load<T>(b.data(), amount);
     CHECK(begins_with(values_of(x + y), p + q));
     CHECK(begins_with(values_of(x - y), p - q));
     CHECK(begins_with(values_of(x * y), p * q));
@@ -248,7 +248,7 @@ void fewer_lanes_do_what_sixteen_do() {
     CHECK(begins_with(values_of(widen(x)), widen(p)));
     Sixteen<T> squares{};
     for (std::size_t i = 0; i < n; ++i) squares[i] = std::abs(numbers<T>(salt)[i]);
-    const Lanes<T, n> few = adafactor::load<T>(squares.data(), extent);
+    const Lanes<T, n> few = adafactor::load<T>(squares.data(), amount);
     CHECK(same_bits(adafactor::fold(few), adafactor::fold(lanes_of(squares))));
   }
 }
@@ -256,13 +256,13 @@ void fewer_lanes_do_what_sixteen_do() {
 // Not a byte beyond, and of 16 bits what one number does.
 template <class S, int n>
 void fewer_lanes_keep_to_their_elements() {
-  constexpr Exactly<n> extent;
+  constexpr Exactly<n> amount;
   const Sixteen<float> values = numbers<float>(2);
   Sixteen<S> stored{};
-  adafactor::store(stored.data(), adafactor::load<float>(values.data(), extent), extent);
+  adafactor::store(stored.data(), adafactor::load<float>(values.data(), amount), amount);
   const Sixteen<float> loaded = [&] {
     Sixteen<float> wide{};
-    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), extent), extent);
+    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), amount), amount);
     return wide;
   }();
   for (std::size_t i = 0; i < kLanes; ++i) {
@@ -293,11 +293,11 @@ void short_rows_find_their_factors() {
   for (std::size_t i = 0; i < row_factors.size(); ++i) row_factors[i] = 1.0F + static_cast<float>(i) / 7;
   for (std::size_t i = 0; i < col_factors.size(); ++i) col_factors[i] = 2.0F - static_cast<float>(i) / 3;
   for (std::size_t i = 0; i < g.size(); ++i) g[i] = 0.5F + static_cast<float>(i) / 11;
-  const adafactor::ShortRowUpdate<float, width> update(row_factors.data(), col_factors.data());
+  const adafactor::ShortRowU<float, width> update(row_factors.data(), col_factors.data());
   for (const std::size_t n : {g.size(), g.size() - 1, g.size() - 5, g.size() - 9}) {
     std::vector<float> found(g.size());
-    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto extent) {
-      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, extent), i, extent), extent);
+    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto amount) {
+      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, amount), i, amount), amount);
     });
     for (std::size_t i = 0; i < g.size(); ++i) {
       const float expected = i < n ? (g[i] * row_factors[i / width]) * col_factors[i % width] : 0;
@@ -319,16 +319,16 @@ void the_loops_visit_each_element_once() {
     const auto visit = [](std::vector<int>& seen, std::int64_t first, int count) {
       for (int i = 0; i < count; ++i) ++seen[static_cast<std::size_t>(first + i)];
     };
-    adafactor::for_lanes(n, [&](std::int64_t i, auto extent) {
+    adafactor::for_lanes(n, [&](std::int64_t i, auto amount) {
       CHECK_EQ(i % kLanes, 0);
-      if constexpr (std::is_same_v<decltype(extent), Part>) {
-        CHECK(extent.count > 0 && extent.count < kLanes);
-        visit(by_lanes, i, extent.count);
+      if constexpr (std::is_same_v<decltype(amount), Part>) {
+        CHECK(amount.count > 0 && amount.count < kLanes);
+        visit(by_lanes, i, amount.count);
       } else {
         visit(by_lanes, i, kLanes);
       }
     });
-    adafactor::for_each(n, [&](std::int64_t i, auto extent) { visit(by_element, i, count_of(extent)); });
+    adafactor::for_each(n, [&](std::int64_t i, auto amount) { visit(by_element, i, count_of(amount)); });
     CHECK(by_lanes == std::vector<int>(static_cast<std::size_t>(n), 1));
     CHECK(by_element == by_lanes);
   }

@@ -31,7 +31,7 @@ inline const Workspace& last_workspace(const State& state) { return static_cast<
 inline LeafReport report_of(const Leaf& leaf, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
   LeafReport report{nothing, nothing, nothing, nothing, nothing, false, false};
-  if (leaf.judged) {
+  if (leaf.in_verdict) {
     report.grad_norm = leaf.report_scale * std::sqrt(leaf.gradient_squares);
     report.nonfinite = Step::is_nonfinite(leaf);
   }
@@ -111,7 +111,7 @@ ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTabl
   outcome.nonfinite_leaf = current.first_nonfinite();
   outcome.global_grad_norm = current.global_grad_norm();
   outcome.threads = workspace.threads;
-  outcome.skipped = !current.goes();
+  outcome.skipped = !current.goes_on();
   outcome.updated = current.updates() && !outcome.skipped;
   if (outcome.skipped) {
     current.pass_through(backend);

@@ -273,7 +273,7 @@ ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
   return load<double>(vectors, Full{});
 }
 
-// Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end. For sums.
+// Calls body(i, amount) for i = 0, 16, 32, ... below n; the amount is Full, or Part at the end. For sums.
 template <class Body>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
@@ -281,7 +281,7 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls body(i, extent) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
+// Calls body(i, amount) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
 // For what is done element by element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
@@ -308,8 +308,8 @@ inline double fold_few(double* lanes, int count) {
     }
     return lanes[0];
   }
-  for_each(count - 8, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    store(lanes + i, load<double>(lanes + i, extent) + load<double>(lanes + 8 + i, extent), extent);
+  for_each(count - 8, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    store(lanes + i, load<double>(lanes + i, amount) + load<double>(lanes + 8 + i, amount), amount);
   });
   return fold(load<double>(lanes, Exactly<8>{}));
 }

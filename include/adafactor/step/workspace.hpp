@@ -93,8 +93,8 @@ class Workspace final : public detail::Kept {
   detail::Bytes moments_;
 };
 
-// Whether a step that was judged writes anything.
-inline bool goes(const Plan& plan, const Workspace& workspace) {
+// Whether a step writes anything after its verdict.
+inline bool goes_on(const Plan& plan, const Workspace& workspace) {
   return plan.call().on_nonfinite == OnNonfinite::propagate || workspace.verdict.finite;
 }
 

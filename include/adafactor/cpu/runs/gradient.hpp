@@ -44,7 +44,7 @@ class Gradient {
         linked_(leaf.links_gradient()) {}
 
   // Whether loops read runs as they lie in memory, in whatever type; these may be longer than a block.
-  bool in_place() const { return slice_.in_place<T>() && !linked_; }
+  bool is_bare() const { return slice_.is_direct<T>() && !linked_; }
 
   // The elements of a row from `first` on, where they are in place and stored as S.
   template <class S>
@@ -53,7 +53,7 @@ class Gradient {
   }
 
   // Whether they do so through the links, where there are any.
-  bool in_place_with_links() const { return slice_.in_place<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
+  bool is_direct() const { return slice_.is_direct<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first, bool clips = true) const {

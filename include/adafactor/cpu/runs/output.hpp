@@ -37,7 +37,7 @@ class OutputRow {
   OutputRow(const Leaf& leaf, const Row& row, std::int64_t element) : leaf_(leaf), row_(row), element_(element) {}
 
   // Whether a loop may store into it as it is.
-  bool in_place() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
+  bool takes_stores() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
   const Row& row() const { return row_; }
 
   // At most a block of numbers from `first` on: rounded to nearest or by noise where they are stored in fewer bits.

@@ -36,7 +36,7 @@ struct Row {
     return reinterpret_cast<T*>(data) + first;
   }
   template <class T>
-  bool in_place() const {
+  bool is_run_of() const {
     return contiguous && dtype == dtype_of<T>;
   }
 };
@@ -57,7 +57,7 @@ class Slice {
   DType dtype() const { return first_.dtype; }
   // Whether loops in T read and write the rows where they lie.
   template <class T>
-  bool in_place() const {
+  bool is_direct() const {
     return first_.contiguous && has_loops<T>(first_.dtype);
   }
   Row row(std::int64_t index) const {
@@ -99,8 +99,8 @@ void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body
 // Copies and converts a run that lies side by side.
 template <class S, class T>
 void convert_run(const S* from, T* to, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, extent), extent); });
+  for_each(n, [&](std::int64_t i, auto amount)
+                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, amount), amount); });
 }
 
 namespace loop_detail {
@@ -123,7 +123,7 @@ const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer
 // n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
 template <class T>
 ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
-  return row.in_place<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
+  return row.is_run_of<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
 }
 
 // The same, copied in any case.
@@ -140,8 +140,8 @@ void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buff
   with_storage<T>(row.dtype, [&](auto storage) {
     using S = typename decltype(storage)::type;
     if (row.contiguous) {
-      for_each(n, [&](std::int64_t i, auto extent)
-                      ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent); });
+      for_each(n, [&](std::int64_t i, auto amount)
+                      ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, amount), amount); });
     } else {
       loop_detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
     }

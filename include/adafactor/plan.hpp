@@ -134,7 +134,7 @@ class Plan {
       leaf.tile_count = ceil_of(leaf.layout.slices, tile.slices) * leaf.row_blocks * leaf.col_blocks;
       count += leaf.tile_count;
     }
-    // At once, so that a shape that is too large for the memory fails at once.
+    // All memory is taken at once, so that a shape that is too large for it fails at once.
     tiles_.reserve(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < leaves_.size(); ++i) {
       if (leaves_[i].tile_count > 0) add_tiles(leaves_[i], static_cast<std::int64_t>(i));

@@ -76,7 +76,8 @@ struct ManagedTensor {
 inline constexpr const char* kLegacyName = "dltensor";
 inline constexpr const char* kUsedLegacyName = "used_dltensor";
 
-// The same since version 1. Where the major version is another one, all after the deleter may mean something else.
+// What a managed tensor is since version 1. Where the major version is another one, all after the deleter may mean
+// something else.
 struct ManagedTensorVersioned {
   Version version;
   void* context;

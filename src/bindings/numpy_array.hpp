@@ -12,7 +12,7 @@ namespace adafactor::bindings {
 enum class NumPyClass { none, plain, subclass };
 NumPyClass numpy_class(py::handle type);
 
-// Of an object whose class is plain.
+// The array that an object is whose class is plain.
 RawArray read_numpy(py::handle object, const Request& request);
 
 // The dtype of NumPy that arrays of a type are handed out in; of a type that NumPy lacks that of its bits.

@@ -39,7 +39,7 @@ class LinkedRun {
     }
     if (!direct) output.write(begin, n_, buffer);
     if (leaf_.averages) {
-      // Of the parameters as they are stored.
+      // It is the average of the parameters as they are stored.
       if (!direct) read_into(buffer, output.row(), begin, n_);
       apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
       if (!direct && leaf_.overwrites) output.write(begin, n_, buffer);
@@ -146,7 +146,7 @@ class SliceApply {
     LinkedRun<T>{leaf_, element(row, first), n}.finish(x, parameter_.row(row), output_.row(row), first);
   }
 
-  // In the order of the state.
+  // The number of an element in the order of the state.
   std::int64_t element(std::int64_t row, std::int64_t first) const { return first_element_ + row * leaf_.cols + first; }
 
   const Leaf& leaf_;

@@ -121,7 +121,7 @@ class CpuBackend final : public Backend {
   }
 
   const Kernels& kernels_of(const Leaf& leaf) const { return kernels_.of(leaf.arithmetic); }
-  // Of all tiles of the leaf.
+  // The sums of all tiles of the leaf.
   const TileSums* sums_of(const Leaf& leaf) const { return workspace_.sums.data() + leaf.first_tile; }
 
   const Stage& stage_at(std::int64_t index) const { return order_.stages()[static_cast<std::size_t>(index)]; }

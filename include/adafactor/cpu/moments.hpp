@@ -94,7 +94,7 @@ class FactoredMoments {
     }
   }
 
-  // Of a row that is read through its links, or through a buffer.
+  // Adds a row that is read through its links, or through a buffer.
   void add_linked_row(std::int64_t row, std::int64_t first, std::int64_t n) {
     double sum = begun_sum(row, first);
     const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {

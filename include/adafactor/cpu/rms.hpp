@@ -66,7 +66,7 @@ class SliceSquares {
     }
   }
 
-  // At most a block.
+  // Adds at most a block.
   void add_block(std::int64_t row, std::int64_t first, std::int64_t n, double& of_update, double& of_parameter) const {
     T g_buffer[kBlock];
     T p_buffer[kBlock];
@@ -78,7 +78,7 @@ class SliceSquares {
     add_u_squares<T>(u, p, StoredU{}, n, &of_update, &of_parameter);
   }
 
-  // In double; seldom, and then the data alone decide it.
+  // Adds a block in double; that is seldom, and the data alone decide it.
   void add_wide_block(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
                       double& of_parameter) const {
     T u[kBlock];

@@ -95,7 +95,7 @@ constexpr Kernels make_kernels() {
           rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
 }
 
-// The same of both arithmetics, under the name of an instruction set.
+// The kernels of both arithmetics, under the name of an instruction set.
 constexpr KernelTable make_kernel_table(const char* isa) {
   return {isa, make_kernels<float>(), make_kernels<double>(), loops_compute_as_written};
 }

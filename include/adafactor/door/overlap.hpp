@@ -279,7 +279,7 @@ class OverlapFinder {
     sort(circle_);
   }
 
-  // By a heap: less to compile than std::sort, in every file that includes this.
+  // A heap sorts them: less to compile than std::sort, in every file that includes this.
   static void sort(std::vector<Interval>& intervals) {
     const auto before = [](const Interval& a, const Interval& b) {
       return a.start != b.start ? a.start < b.start : a.entry < b.entry;

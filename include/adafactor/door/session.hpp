@@ -51,7 +51,7 @@ class Session {
     take_rest(state, options);
   }
 
-  // The same for the update of an open window of accumulation.
+  // Takes the parameters alone, for the update of an open window of accumulation.
   template <class Params>
   void take_window(const State& state, std::span<const Params> params, const StepOptions& options) {
     take_all(state.plan(), params, Role::params, parameters_);

@@ -231,7 +231,7 @@ ADAFACTOR_INLINE void store_format_group(S* to, const Group<float, n>& group) {
   }
 }
 
-// The same, rounded by noise.
+// Stores a group rounded by noise.
 template <Formatted S, int n>
 ADAFACTOR_INLINE void store_format_group(S* to, const Group<float, n>& group, const std::uint16_t* noise) {
   if constexpr (n > kNativeWidth<float>) {

@@ -119,7 +119,7 @@ ADAFACTOR_INLINE Lanes<T, n> select_less(Same<T> a, const Lanes<T, n>& b, const 
   return select_less(fill<T, n>(a), b, c, d);
 }
 
-// The same functions of single numbers, so that a loop's body serves lanes and one.
+// These functions exist of single numbers too, so that a loop's body serves lanes and one.
 template <std::floating_point T>
 ADAFACTOR_INLINE T smaller(T a, T b) {
   return loop_detail::Smaller::of(a, b);
@@ -255,7 +255,7 @@ ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) 
 
 // What fold_few does, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
 ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
-  if (count <= 4) {  // the same in registers
+  if (count <= 4) {  // so few are added up in registers
     Lanes<double> even = load<double>(vectors, Full{});
     if (count == 1) return even;
     Lanes<double> odd = load<double>(vectors + kLanes, Full{});
@@ -273,7 +273,7 @@ ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
   return load<double>(vectors, Full{});
 }
 
-// Calls body(i, amount) for i = 0, 16, 32, ... below n; the amount is Full, or Part at the end. For sums.
+// Calls body(i, amount) for i = 0, 16, 32, ... below n; the amount is Full, or Part at the end. Sums are made so.
 template <class Body>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
@@ -282,7 +282,7 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
 }
 
 // Calls body(i, amount) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
-// For what is done element by element.
+// It serves what is done element by element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
@@ -299,7 +299,8 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   }
 }
 
-// The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out. Overwrites them.
+// What fold() gives of fewer than sixteen lanes, the others being zero: what would add a zero is left out. It
+// overwrites them.
 inline double fold_few(double* lanes, int count) {
   if (count < 8) {
     for (int half = 4; half >= 1; half /= 2) {

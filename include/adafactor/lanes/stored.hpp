@@ -55,7 +55,7 @@ ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
   loop_detail::with_storage_of<T>(Elements{}, dtype, body);
 }
 
-// The same where loops read and write them as they are stored.
+// What with_storage() does for loops, which read and write some types as they are stored and see the others as T.
 template <class T>
 constexpr bool has_loops(DType dtype) {
   return kSpecialLoops<T> || dtype == dtype_of<T>;

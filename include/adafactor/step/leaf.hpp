@@ -72,7 +72,7 @@ struct Leaf {
   Walk parameter;
   Walk parameter_out;
 
-  // Of a parameter that is rounded by noise; the walk says which element, in C order, lies where.
+  // Where the parameter is rounded by noise, the walk says which element, in C order, lies where.
   bool rounds_by_noise = false;
   Noise noise;
   Walk elements;

@@ -136,8 +136,8 @@ class Step {
     return any_leaf([](const Leaf& leaf) { return leaf.measures(); });
   }
 
-  // Of a leaf that its update left alone, what the calls of the window have gathered is forgotten, and an average that
-  // has moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
+  // Forgets what the calls of the window have gathered of a leaf that its update left alone, and an average that has
+  // moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
   void forget(const Leaf& leaf) const {
     const std::int64_t size = leaf.size() * item_size(leaf.arithmetic);
     for (void* array : {leaf.after.accumulator, averages_early_ ? leaf.after.average : nullptr}) {

@@ -20,7 +20,7 @@ class Workspace final : public detail::Kept {
   // `memory` is the state's.
   Workspace(const Plan& plan, std::byte* memory);
 
-  // Without what the backend keeps.
+  // The bytes of a workspace, without what the backend keeps.
   static std::int64_t nbytes(const Plan& plan) {
     return static_cast<std::int64_t>(sizeof(Workspace) + plan.leaves().size() * sizeof(Leaf) +
                                      plan.tiles().size() * sizeof(TileSums)) +

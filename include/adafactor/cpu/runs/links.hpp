@@ -73,7 +73,7 @@ void apply_momentum(T* x, const T* before, T* after, double beta_1, std::int64_t
   });
 }
 
-// The same with the momentum stored in 16 bits; x becomes it before (exact) or after rounding.
+// What apply_momentum() does where the momentum is stored in 16 bits; x becomes it before (exact) or after rounding.
 template <class T>
 void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);

@@ -42,7 +42,7 @@ void add_squares_of(const G* g, const Function& function, std::int64_t n, double
   });
 }
 
-// The same of scale * g.
+// Adds the squares of scale * g in this way.
 template <class T, class G>
 void add_squares(const G* g, T scale, std::int64_t n, double* sums) {
   const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
@@ -58,7 +58,7 @@ double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums
       row_sum += squares;
       sums[first / kBlock] += squares;
     };
-    // Of the block's own, since what lies outside would be read again after each store.
+    // These are the block's own, since what lies outside would be read again after each store.
     const G* const run = g + first;
     T* const columns = column_sums + first;
     const T factor = scale;
@@ -85,7 +85,7 @@ double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums
   return row_sum;
 }
 
-// The same of a run of G through its links; those of G before clipping go to the cell's other sum.
+// What this does of a run of G through its links; the squares of G before clipping go to the cell's other sum.
 template <class T, class G, class Links>
 double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
                              double* sums_before_clipping) {
@@ -231,7 +231,7 @@ struct FactoredU {
   }
 };
 
-// The same with the product of the two factors kept at or below `limit` (torch, which clamps the estimate from below).
+// U where the product of the two factors is kept at or below `limit` (torch, which clamps the estimate from below).
 // `row` may carry a scale, `bare_row` does not, and `scaled_limit` is the limit times that scale. Where the clamp does
 // not bind, the bits are those of FactoredU.
 template <class T>

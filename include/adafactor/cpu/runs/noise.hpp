@@ -82,7 +82,7 @@ ADAFACTOR_INLINE void philox(std::uint64_t key, W (&words)[4]) {
   }
 }
 
-// The same for `counter`, counter + 1, ...: as many as there are words in a register. A block's counters begin at a
+// The rounds on `counter`, counter + 1, ...: as many as there are words in a register. A block's counters begin at a
 // multiple of sixteen, so that only the low words differ.
 ADAFACTOR_INLINE void philox_of(Noise noise, std::uint64_t counter, WordRegister (&words)[4]) {
   std::uint32_t low[kWordWidth];

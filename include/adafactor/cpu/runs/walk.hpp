@@ -126,7 +126,7 @@ ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int6
   return row.is_run_of<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
 }
 
-// The same, copied in any case.
+// Reads such a run into the buffer in any case.
 template <class T>
 void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
   if (const T* run = read_run(row, first, n, buffer); run != buffer) {

@@ -27,7 +27,7 @@ class NarrowFactors {
     }
   }
 
-  // As many rows as a range may have: as fit in a block, and where slices are small too, whole ones.
+  // A range has at most so many rows: those that fit in a block, and where slices are small too, whole slices.
   static std::int64_t most_rows(const Leaf& leaf) {
     const std::int64_t most = kBlock / leaf.cols;
     return has_small_slices(leaf) ? most - most % leaf.rows : most;
@@ -96,7 +96,7 @@ class NarrowFactors {
                       factors_ + offset, count);
   }
 
-  // The same from those that `factors` has kept.
+  // Takes the factors of rows from those that `factors` has kept.
   void read_row_factors(RowRange range) {
     const T* kept = static_cast<const T*>(leaf_.row_factor) + range.first;
     for_each(range.count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {

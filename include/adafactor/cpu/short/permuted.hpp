@@ -63,8 +63,8 @@ struct Nearby {
   std::int32_t offset[kLanes / width];
   std::int32_t place[kLanes];
 
-  // Of elements first, first + 1, ..., where index(element) says which number each has. False where they lie too far
-  // apart.
+  // Finds the places for the elements first, first + 1, ..., where index(element) says which number each has. Returns
+  // false where they lie too far apart.
   template <class Index>
   bool set(std::int32_t first, const Index& index) {
     for (int part = 0; part < kLanes / width; ++part) {
@@ -93,7 +93,7 @@ struct Nearby {
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Full) const {
     return {loop_detail::permute_group(numbers, offset, place)};
   }
-  // Of fewer, from a lane on.
+  // Reads fewer, from a lane on.
   template <class T, int n>
   ADAFACTOR_INLINE Lanes<T, n> read(const T* numbers, int lane, Exactly<n> amount) const {
     T read[std::size_t{n}];

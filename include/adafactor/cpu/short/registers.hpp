@@ -46,7 +46,7 @@ class ShortRowU {
   ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Full) const {
     return (g * Lanes<T>{loop_detail::spread_rows<T, kLanes, width>(rows_ + i / width)}) * all_cols_;
   }
-  // At the end of a run.
+  // The end of a run takes fewer than sixteen.
   template <class Numbers, class Amount>
   ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
     T rows[kLanes] = {};
@@ -80,7 +80,7 @@ class ShortRowFactors {
   ShortRowFactors(const ShortRowFactors&) = delete;  // U knows where the factors are
   ShortRowFactors& operator=(const ShortRowFactors&) = delete;
 
-  // As many rows as a range may have.
+  // A range has at most so many rows.
   static constexpr std::int64_t most_rows(const Leaf&) { return kBlock / width; }
 
   // Makes the factors of these rows.

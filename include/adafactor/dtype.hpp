@@ -126,15 +126,24 @@ ADAFACTOR_ALWAYS_INLINE constexpr DTypes only(DType dtype) { return {1U << stati
 // All types that parameters may have.
 inline constexpr DTypes kParameterTypes{(1U << kDTypes.size()) - 1};
 
+namespace dtype_detail {
+
+consteval DTypes computed_in(DType arithmetic) {
+  DTypes dtypes{0};
+  for (std::size_t i = 0; i < kDTypes.size(); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    if (arithmetic_of(dtype) == arithmetic) dtypes.bits |= only(dtype).bits;
+  }
+  return dtypes;
+}
+
+}  // namespace dtype_detail
+
 // The types of the gradients that a leaf of parameters of one type takes: what is computed in float32 goes together in
 // any pairing.
 ADAFACTOR_ALWAYS_INLINE constexpr DTypes gradients_of(DType parameter) {
-  DTypes gradients{0};
-  for (std::size_t i = 0; i < kDTypes.size(); ++i) {
-    const auto gradient = static_cast<DType>(i);
-    if (arithmetic_of(parameter) == arithmetic_of(gradient)) gradients.bits |= only(gradient).bits;
-  }
-  return gradients;
+  return arithmetic_of(parameter) == DType::float64 ? dtype_detail::computed_in(DType::float64)
+                                                    : dtype_detail::computed_in(DType::float32);
 }
 
 // Whether a leaf of parameters of one type takes gradients of another.

@@ -10,7 +10,7 @@
 #include "adafactor/door/overlap.hpp"
 #include "adafactor/door/view.hpp"
 #include "adafactor/error.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/optimizer.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/state.hpp"

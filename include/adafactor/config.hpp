@@ -100,53 +100,78 @@ struct Choices {
   const char* words[4];
 };
 
-// Calls visit(name, member, range or choices, sentence) for every knob. A knob without a range takes true or false.
+// What a knob without a range takes: true or false.
+struct Either {};
+inline constexpr Either kEither;
+
+// Whether a knob may differ from leaf to leaf, or has one value for the whole call.
+enum class Scope : std::uint8_t { leaf, call };
+
+// A knob: its name, its member, which values that may have (an Interval, Choices, Either), and what it does. T is what
+// the member holds, perhaps an optional.
+template <class T, class Allowed>
+struct Knob {
+  const char* name;
+  T Config::* member;
+  Allowed allowed;
+  const char* sentence;
+  Scope scope = Scope::leaf;
+};
+template <class T, class Allowed>
+Knob(const char*, T Config::*, Allowed, const char*, Scope = Scope::leaf) -> Knob<T, Allowed>;
+
+// Calls visit(knob) for every knob.
 template <class Visitor>
 void visit_knobs(Visitor&& visit) {
-  visit("learning_rate", &Config::learning_rate, kAtLeastZero, "size of a step, relative to the parameter's scale");
-  visit("relative_step", &Config::relative_step, Choices{{"False", "True", "always"}},
-        "caps the learning rate at 1/sqrt(t): when it is a number, never, or always");
-  visit("warmup_init", &Config::warmup_init, "the learning rate is 1e-6 * t");
-  visit("beta_2_decay", &Config::beta_2_decay, kAtMostZero, "beta2 = 1 - t^beta_2_decay");
-  visit("beta_2_cap", &Config::beta_2_cap, kZeroToOne, "beta2 is at most this");
-  visit("step_offset", &Config::step_offset, kCount, "in beta2, t is counted from here");
-  visit("count_updates", &Config::count_updates, Choices{{"state", "leaf"}}, "whose updates t counts");
-  visit("epsilon_1", &Config::epsilon_1, kAtLeastZero, "regularises the squared gradient; None: finfo(dtype).eps");
-  visit("epsilon_1_mode", &Config::epsilon_1_mode, Choices{{"add", "clamp"}},
-        "added to g^2, or a floor of the estimate");
-  visit("epsilon_2", &Config::epsilon_2, kAtLeastZero, "floor of the parameter scale");
-  visit("scale_parameter", &Config::scale_parameter, "the step is multiplied by max(epsilon_2, rms(p))");
-  visit("max_parameter_scale", &Config::max_parameter_scale, kAboveZero, "ceiling of the parameter scale");
-  visit("clip_threshold", &Config::clip_threshold, kAboveZero, "u is divided by max(1, rms(u) / clip_threshold)");
-  visit("beta_1", &Config::beta_1, kZeroToBelowOne, "momentum; needs a buffer as large as the parameter");
-  visit("momentum_dtype", &Config::momentum_dtype, Choices{{"float32", "bfloat16"}}, "how the momentum is stored");
-  visit("momentum_on", &Config::momentum_on, Choices{{"scaled", "update"}}, "average of alpha * u, or of u");
-  visit("momentum_use", &Config::momentum_use, Choices{{"stored", "exact"}},
-        "step by the momentum after or before rounding");
-  visit("factored", &Config::factored, Choices{{"False", "last_two", "largest_two", "leading_two_or_last_two"}},
-        "which two axes of a leaf are factored");
-  visit("min_dim_size_to_factor", &Config::min_dim_size_to_factor, kCount,
-        "both factored axes must be at least this long");
-  visit("maximize", &Config::maximize, "ascend instead of descend");
-  visit("weight_decay", &Config::weight_decay, kAtLeastZero, "decoupled decay of the parameter");
-  visit("weight_decay_on", &Config::weight_decay_on, Choices{{"learning_rate", "step", "none"}},
-        "what multiplies the decay");
-  visit("weight_decay_first", &Config::weight_decay_first, "rms(p) is that of the decayed parameter");
-  visit("clipnorm", &Config::clipnorm, kAboveZero, "largest norm of the gradient of one leaf");
-  visit("global_clipnorm", &Config::global_clipnorm, kAboveZero, "largest norm of all gradients together");
-  visit("clipvalue", &Config::clipvalue, kAboveZero, "largest absolute value of an element of the gradient");
-  visit("use_ema", &Config::use_ema, "keep a moving average of the parameters");
-  visit("ema_momentum", &Config::ema_momentum, kZeroToOne, "decay of that average");
-  visit("ema_overwrite_frequency", &Config::ema_overwrite_frequency, kAtLeastOne,
-        "every so many updates the average replaces the parameter");
-  visit("ema_on", &Config::ema_on, Choices{{"update", "call"}}, "the average moves on updates, or on every call");
-  visit("loss_scale_factor", &Config::loss_scale_factor, kAboveZero, "gradients are divided by it");
-  visit("gradient_accumulation_steps", &Config::gradient_accumulation_steps, kAtLeastTwo,
-        "this many calls are averaged into one update");
-  visit("on_nonfinite", &Config::on_nonfinite, Choices{{"raise", "skip", "propagate"}},
-        "what NaN or Inf in a gradient or a parameter does");
-  visit("rounding", &Config::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded");
-  visit("seed", &Config::seed, kCount, "of stochastic rounding");
+  visit(
+      Knob{"learning_rate", &Config::learning_rate, kAtLeastZero, "size of a step, relative to the parameter's scale"});
+  visit(Knob{"relative_step", &Config::relative_step, Choices{{"False", "True", "always"}},
+             "caps the learning rate at 1/sqrt(t): when it is a number, never, or always"});
+  visit(Knob{"warmup_init", &Config::warmup_init, kEither, "the learning rate is 1e-6 * t"});
+  visit(Knob{"beta_2_decay", &Config::beta_2_decay, kAtMostZero, "beta2 = 1 - t^beta_2_decay"});
+  visit(Knob{"beta_2_cap", &Config::beta_2_cap, kZeroToOne, "beta2 is at most this"});
+  visit(Knob{"step_offset", &Config::step_offset, kCount, "in beta2, t is counted from here"});
+  visit(Knob{"count_updates", &Config::count_updates, Choices{{"state", "leaf"}}, "whose updates t counts"});
+  visit(
+      Knob{"epsilon_1", &Config::epsilon_1, kAtLeastZero, "regularises the squared gradient; None: finfo(dtype).eps"});
+  visit(Knob{"epsilon_1_mode", &Config::epsilon_1_mode, Choices{{"add", "clamp"}},
+             "added to g^2, or a floor of the estimate"});
+  visit(Knob{"epsilon_2", &Config::epsilon_2, kAtLeastZero, "floor of the parameter scale"});
+  visit(Knob{"scale_parameter", &Config::scale_parameter, kEither, "the step is multiplied by max(epsilon_2, rms(p))"});
+  visit(Knob{"max_parameter_scale", &Config::max_parameter_scale, kAboveZero, "ceiling of the parameter scale"});
+  visit(Knob{"clip_threshold", &Config::clip_threshold, kAboveZero, "u is divided by max(1, rms(u) / clip_threshold)"});
+  visit(Knob{"beta_1", &Config::beta_1, kZeroToBelowOne, "momentum; needs a buffer as large as the parameter"});
+  visit(
+      Knob{"momentum_dtype", &Config::momentum_dtype, Choices{{"float32", "bfloat16"}}, "how the momentum is stored"});
+  visit(Knob{"momentum_on", &Config::momentum_on, Choices{{"scaled", "update"}}, "average of alpha * u, or of u"});
+  visit(Knob{"momentum_use", &Config::momentum_use, Choices{{"stored", "exact"}},
+             "step by the momentum after or before rounding"});
+  visit(Knob{"factored", &Config::factored, Choices{{"False", "last_two", "largest_two", "leading_two_or_last_two"}},
+             "which two axes of a leaf are factored"});
+  visit(Knob{"min_dim_size_to_factor", &Config::min_dim_size_to_factor, kCount,
+             "both factored axes must be at least this long"});
+  visit(Knob{"maximize", &Config::maximize, kEither, "ascend instead of descend"});
+  visit(Knob{"weight_decay", &Config::weight_decay, kAtLeastZero, "decoupled decay of the parameter"});
+  visit(Knob{"weight_decay_on", &Config::weight_decay_on, Choices{{"learning_rate", "step", "none"}},
+             "what multiplies the decay"});
+  visit(Knob{"weight_decay_first", &Config::weight_decay_first, kEither, "rms(p) is that of the decayed parameter"});
+  visit(Knob{"clipnorm", &Config::clipnorm, kAboveZero, "largest norm of the gradient of one leaf"});
+  visit(Knob{"global_clipnorm", &Config::global_clipnorm, kAboveZero, "largest norm of all gradients together",
+             Scope::call});
+  visit(Knob{"clipvalue", &Config::clipvalue, kAboveZero, "largest absolute value of an element of the gradient"});
+  visit(Knob{"use_ema", &Config::use_ema, kEither, "keep a moving average of the parameters", Scope::call});
+  visit(Knob{"ema_momentum", &Config::ema_momentum, kZeroToOne, "decay of that average", Scope::call});
+  visit(Knob{"ema_overwrite_frequency", &Config::ema_overwrite_frequency, kAtLeastOne,
+             "every so many updates the average replaces the parameter", Scope::call});
+  visit(Knob{"ema_on", &Config::ema_on, Choices{{"update", "call"}}, "the average moves on updates, or on every call",
+             Scope::call});
+  visit(Knob{"loss_scale_factor", &Config::loss_scale_factor, kAboveZero, "gradients are divided by it", Scope::call});
+  visit(Knob{"gradient_accumulation_steps", &Config::gradient_accumulation_steps, kAtLeastTwo,
+             "this many calls are averaged into one update", Scope::call});
+  visit(Knob{"on_nonfinite", &Config::on_nonfinite, Choices{{"raise", "skip", "propagate"}},
+             "what NaN or Inf in a gradient or a parameter does", Scope::call});
+  visit(Knob{"rounding", &Config::rounding, Choices{{"nearest", "stochastic"}}, "how 16-bit parameters are rounded"});
+  visit(Knob{"seed", &Config::seed, kCount, "of stochastic rounding", Scope::call});
 }
 
 namespace detail {
@@ -205,17 +230,16 @@ struct RangeCheck {
                  .found = words(value)});
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const Interval& range, const char*) const {
-    refuse_outside(name, static_cast<double>(config.*knob), range);
+  void operator()(const Knob<T, Interval>& knob) const {
+    refuse_outside(knob.name, static_cast<double>(config.*knob.member), knob.allowed);
   }
   template <class T>
-  void operator()(const char* name, std::optional<T> Config::* knob, const Interval& range, const char*) const {
-    if (config.*knob) refuse_outside(name, static_cast<double>(*(config.*knob)), range);
+  void operator()(const Knob<std::optional<T>, Interval>& knob) const {
+    if (const std::optional<T>& value = config.*knob.member)
+      refuse_outside(knob.name, static_cast<double>(*value), knob.allowed);
   }
-  template <class T>
-  void operator()(const char*, T Config::*, const Choices&, const char*) const {}
-  template <class T>
-  void operator()(const char*, T Config::*, const char*) const {}
+  template <class T, class Words>
+  void operator()(const Knob<T, Words>&) const {}
 };
 
 inline void refuse_together(bool both, const char* first, const char* second, const char* why) {

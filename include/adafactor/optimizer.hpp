@@ -184,7 +184,7 @@ ADAFACTOR_FUNCTION Optimizer::Optimizer(Optimizer&&) noexcept = default;
 ADAFACTOR_FUNCTION Optimizer& Optimizer::operator=(Optimizer&&) noexcept = default;
 ADAFACTOR_FUNCTION Optimizer::~Optimizer() = default;
 
-// The same for every way of naming arrays.
+// What all ways of naming arrays share.
 template <class Params, class Grads>
 StepReport Optimizer::run(std::span<const Params> params, std::span<const Grads> grads, const StepOptions& options) {
   const Held held(*state_);

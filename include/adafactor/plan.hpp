@@ -67,21 +67,13 @@ class Plan {
 
   void require_one_call() {
     if (knobs_.empty()) throw Error({.expected = "at least one row of knobs", .found = "none"});
-    const Config& first = knobs_.front();
-    const auto refuse = [](bool differs, const char* knob) {
-      if (differs) throw Error({.knob = knob, .expected = "one value for the whole call", .found = "several"});
-    };
-    for (const Config& row : knobs_) {
-      refuse(row.global_clipnorm != first.global_clipnorm, "global_clipnorm");
-      refuse(row.gradient_accumulation_steps != first.gradient_accumulation_steps, "gradient_accumulation_steps");
-      refuse(row.loss_scale_factor != first.loss_scale_factor, "loss_scale_factor");
-      refuse(row.on_nonfinite != first.on_nonfinite, "on_nonfinite");
-      refuse(row.use_ema != first.use_ema, "use_ema");
-      refuse(row.ema_momentum != first.ema_momentum, "ema_momentum");
-      refuse(row.ema_overwrite_frequency != first.ema_overwrite_frequency, "ema_overwrite_frequency");
-      refuse(row.ema_on != first.ema_on, "ema_on");
-      refuse(row.seed != first.seed, "seed");
-    }
+    visit_knobs([this](const auto& knob) {
+      if (knob.scope != Scope::call) return;
+      for (const Config& row : knobs_) {
+        if (row.*knob.member == call().*knob.member) continue;
+        throw Error({.knob = knob.name, .expected = "one value for the whole call", .found = "several"});
+      }
+    });
   }
 
   void plan_leaf(LeafPlan& leaf, LeafSpec spec, std::int64_t index) {
@@ -142,7 +134,7 @@ class Plan {
       leaf.tile_count = ceil_of(leaf.layout.slices, tile.slices) * leaf.row_blocks * leaf.col_blocks;
       count += leaf.tile_count;
     }
-    // At once, so that a shape that is too large for the memory fails at once.
+    // All memory is taken at once, so that a shape that is too large for it fails at once.
     tiles_.reserve(static_cast<std::size_t>(count));
     for (std::size_t i = 0; i < leaves_.size(); ++i) {
       if (leaves_[i].tile_count > 0) add_tiles(leaves_[i], static_cast<std::int64_t>(i));
@@ -177,15 +169,15 @@ class Plan {
       add(StateKind::row, layout.factored, layout.slices * layout.rows, arithmetic);
       add(StateKind::col, layout.factored, layout.slices * layout.cols, arithmetic);
       add(StateKind::full, !layout.factored, layout.size(), arithmetic);
-      const bool halves = config.momentum_dtype == MomentumDType::bfloat16;
-      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), halves ? DType::bfloat16 : arithmetic);
+      const bool small = config.momentum_dtype == MomentumDType::bfloat16;
+      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), small ? DType::bfloat16 : arithmetic);
       add(StateKind::average, config.use_ema, layout.size(), arithmetic);
       add(StateKind::accumulator, config.gradient_accumulation_steps.has_value(), layout.size(), arithmetic);
     }
-    for (const DType dtype : {DType::float64, DType::float32, DType::bfloat16}) {
+    for (const std::int64_t bytes : {8, 4, 2, 1}) {
       for (LeafPlan& leaf : leaves_) {
         for (StateArray& array : leaf.state) {
-          if (!array.exists() || array.dtype != dtype) continue;
+          if (!array.exists() || item_size(array.dtype) != bytes) continue;
           array.offset = state_nbytes_;
           state_nbytes_ += array.nbytes();
         }

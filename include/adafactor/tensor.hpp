@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "adafactor/dtype.hpp"
 
@@ -33,6 +34,9 @@ enum class Role : std::uint8_t { params, grads };
 // The word at the head of messages about it.
 constexpr const char* name(Role role) { return role == Role::params ? "params" : "grads"; }
 
+// "float32, bfloat16 or float16", of these three.
+ADAFACTOR_FUNCTION std::string words(DTypes dtypes);
+
 // Ranks up to NumPy's own limit.
 inline constexpr int kMaxRank = 64;
 
@@ -52,3 +56,21 @@ inline const std::int64_t* strides_of(const TensorView& view, std::int64_t (&buf
 }  // namespace detail
 
 }}  // namespace adafactor::ADAFACTOR_ABI
+
+#if ADAFACTOR_DEFINES_STEP
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION std::string words(DTypes dtypes) {
+  std::string text;
+  for (const DType dtype : kDTypes) {
+    if (!dtypes.contains(dtype)) continue;
+    const bool is_last = dtypes.bits >> static_cast<unsigned>(dtype) == 1;
+    text.append(text.empty() ? "" : is_last ? " or " : ", ").append(name(dtype));
+  }
+  return text;
+}
+
+}}  // namespace adafactor::ADAFACTOR_ABI
+
+#endif  // ADAFACTOR_DEFINES_STEP

@@ -33,7 +33,7 @@ py::object numpy_view(const py::object& object, bool written) {
   return numpy_over(array, owner);
 }
 
-// Mostly there is one, or two that take turns.
+// The search is linear: mostly there is one class, or two that take turns.
 py::list classes_of(const py::list& objects) {
   py::list classes;
   std::vector<PyTypeObject*> found;
@@ -54,7 +54,7 @@ py::list places_of_none(const py::list& objects) {
   return places;
 }
 
-// What nothing but the list refers to.
+// Where objects stand that nothing but the list refers to.
 py::list places_held_alone(const py::list& objects) {
   py::list places;
   for (std::size_t i = 0; i < objects.size(); ++i) {

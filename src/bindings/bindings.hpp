@@ -19,6 +19,7 @@ namespace adafactor::bindings {
 namespace py = pybind11;
 
 void bind_arrays(py::module_& m);
+void bind_bits(py::module_& m);
 void bind_errors(py::module_& m);
 void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
@@ -28,9 +29,6 @@ void bind_build(py::module_& m);
 
 // The knobs of one row, from a dictionary of all knobs that the core knows.
 Config config_from(const py::dict& knobs);
-
-// The types that a parameter may have, for a message.
-inline constexpr const char* kParameterTypes = "float32, float64, bfloat16 or float16";
 
 // A state and what its calls keep from one to the next.
 struct StateObject {

@@ -21,11 +21,11 @@ DType dtype_of(const Py_buffer& buffer, const Request& request) {
     }
     format.remove_prefix(1);
   }
-  for (const auto& [code, dtype] :
-       {std::pair("f", DType::float32), std::pair("d", DType::float64), std::pair("e", DType::float16)}) {
-    if (format == code && buffer.itemsize == item_size(dtype)) return dtype;
+  for (const DType dtype : kDTypes) {
+    const char letter = traits_of(dtype).letter;
+    if (letter && format == std::string_view(&letter, 1) && buffer.itemsize == item_size(dtype)) return dtype;
   }
-  request.refuse(ErrorKind::type, request.dtypes, "a buffer of format '" + std::string(format) + "'");
+  request.refuse(ErrorKind::type, words(request.dtypes), "a buffer of format '" + std::string(format) + "'");
 }
 
 }  // namespace

@@ -1,16 +1,12 @@
 // Knobs by name: Python's Config hands over a dictionary, and takes its defaults, ranges and words from here.
 #include <optional>
 #include <string>
-#include <type_traits>
 
 #include "bindings.hpp"
 
 namespace adafactor::bindings {
 
 namespace {
-
-template <class T>
-inline constexpr bool is_choice = std::is_enum_v<T>;
 
 // The word of a choice as Python spells it: True and False are not strings there.
 py::object word(const Choices& choices, std::size_t index) {
@@ -33,27 +29,23 @@ struct Reader {
 
   py::object at(const char* name) const { return knobs[name]; }
 
-  template <class T>
-  void operator()(const char* name, T Config::* knob, const Interval&, const char*) const {
-    config.*knob = at(name).cast<T>();
+  template <class T, class Allowed>
+  void operator()(const Knob<T, Allowed>& knob) const {
+    config.*knob.member = at(knob.name).template cast<T>();
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const char*) const {
-    config.*knob = at(name).cast<T>();
-  }
-  template <class T>
-  void operator()(const char* name, T Config::* knob, const Choices& choices, const char*) const {
-    const py::object value = at(name);
+  void operator()(const Knob<T, Choices>& knob) const {
+    const py::object value = at(knob.name);
     std::string allowed;
-    for (std::size_t i = 0; i < std::size(choices.words) && choices.words[i]; ++i) {
-      const py::object choice = word(choices, i);
+    for (std::size_t i = 0; i < std::size(knob.allowed.words) && knob.allowed.words[i]; ++i) {
+      const py::object choice = word(knob.allowed, i);
       if (value.is(choice) || (py::isinstance<py::str>(value) && value.equal(choice))) {
-        config.*knob = static_cast<T>(i);
+        config.*knob.member = static_cast<T>(i);
         return;
       }
       allowed += (i ? ", " : "") + py::repr(choice).cast<std::string>();
     }
-    throw Error({.knob = name, .expected = "one of " + allowed, .found = py::repr(value).cast<std::string>()});
+    throw Error({.knob = knob.name, .expected = "one of " + allowed, .found = py::repr(value).cast<std::string>()});
   }
 };
 
@@ -62,21 +54,18 @@ struct Describer {
   py::dict& table;
 
   template <class T>
-  static py::object value(const T& member) {
-    return py::cast(member);
+  void operator()(const Knob<T, Interval>& knob) const {
+    table[knob.name] =
+        py::make_tuple(py::cast(Config{}.*knob.member), py::none(), detail::words(knob.allowed), knob.sentence);
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const Interval& range, const char* sentence) const {
-    table[name] = py::make_tuple(value(Config{}.*knob), py::none(), detail::words(range), sentence);
+  void operator()(const Knob<T, Either>& knob) const {
+    table[knob.name] = py::make_tuple(py::cast(Config{}.*knob.member), py::none(), py::none(), knob.sentence);
   }
   template <class T>
-  void operator()(const char* name, T Config::* knob, const char* sentence) const {
-    table[name] = py::make_tuple(value(Config{}.*knob), py::none(), py::none(), sentence);
-  }
-  template <class T>
-  void operator()(const char* name, T Config::* knob, const Choices& choices, const char* sentence) const {
-    const auto index = static_cast<std::size_t>(Config{}.*knob);
-    table[name] = py::make_tuple(word(choices, index), words(choices), py::none(), sentence);
+  void operator()(const Knob<T, Choices>& knob) const {
+    const auto index = static_cast<std::size_t>(Config{}.*knob.member);
+    table[knob.name] = py::make_tuple(word(knob.allowed, index), words(knob.allowed), py::none(), knob.sentence);
   }
 };
 
@@ -89,6 +78,11 @@ Config config_from(const py::dict& knobs) {
 }
 
 void bind_config(py::module_& m) {
+  py::list of_call;
+  visit_knobs([&](const auto& knob) {
+    if (knob.scope == Scope::call) of_call.append(knob.name);
+  });
+  m.attr("whole_call_knobs") = of_call;
   m.def(
       "check_config", [](const py::dict& knobs) { validate(config_from(knobs)); }, py::arg("knobs"),
       "Raises Error(knob, expected, found) at the first knob that is out of range or contradicts another.");

@@ -50,7 +50,6 @@ inline constexpr const char* kCodeNames[] = {"int",
                                              "float6_e3m2fn",
                                              "float4_e2m1fn"};
 inline constexpr std::uint8_t kFloat = 2;
-inline constexpr std::uint8_t kBfloat = 4;
 inline constexpr std::uint8_t kBool = 6;
 struct DataType {
   std::uint8_t code;
@@ -77,7 +76,8 @@ struct ManagedTensor {
 inline constexpr const char* kLegacyName = "dltensor";
 inline constexpr const char* kUsedLegacyName = "used_dltensor";
 
-// The same since version 1. Where the major version is another one, all after the deleter may mean something else.
+// What a managed tensor is since version 1. Where the major version is another one, all after the deleter may mean
+// something else.
 struct ManagedTensorVersioned {
   Version version;
   void* context;

@@ -23,13 +23,15 @@ std::string dtype_text(dlpack::DataType dtype) {
   return code + (counts_bits ? std::to_string(dtype.bits) : "") + lanes;
 }
 
-std::optional<DType> known_dtype(dlpack::DataType dtype) {
-  if (dtype.lanes != 1) return std::nullopt;
-  if (dtype.code == dlpack::kBfloat && dtype.bits == 16) return DType::bfloat16;
-  if (dtype.code != dlpack::kFloat) return std::nullopt;
-  if (dtype.bits == 16) return DType::float16;
-  if (dtype.bits == 32) return DType::float32;
-  if (dtype.bits == 64) return DType::float64;
+bool is(dlpack::DataType found, DType dtype) {
+  const DTypeTraits traits = traits_of(dtype);
+  return found.code == traits.dlpack && found.bits == 8 * traits.bytes && found.lanes == 1;
+}
+
+std::optional<DType> known_dtype(dlpack::DataType found) {
+  for (const DType dtype : kDTypes) {
+    if (is(found, dtype)) return dtype;
+  }
   return std::nullopt;
 }
 
@@ -174,7 +176,7 @@ RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request) {
 bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor) {
   if (!view.data || !tensor.data || static_cast<std::byte*>(tensor.data) + tensor.byte_offset != view.data)
     return false;
-  if (tensor.rank != view.rank || known_dtype(tensor.dtype) != view.dtype) return false;
+  if (tensor.rank != view.rank || !is(tensor.dtype, view.dtype)) return false;
   if (tensor.device.kind != dlpack::kCpu || view.device != Device{}) return false;
   if (!tensor.shape || !tensor.strides || !view.strides) return false;
   bool is_odd = false;

@@ -20,7 +20,7 @@ bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor);
 // A tensor with flags that is given back after the call.
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request);
 
-// From `__dlpack__`. A capsule of the first kind has no flags; `legacy` says whether its array may be written.
+// What `__dlpack__` gives. A capsule of the first kind has no flags; `legacy` says whether its array may be written.
 RawArray read_capsule(py::handle object, Permission legacy, Loans& loans, const Request& request);
 
 }  // namespace adafactor::bindings

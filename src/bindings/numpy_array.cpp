@@ -1,8 +1,7 @@
 // Dtypes and flags of NumPy, and its arrays over the memory of others.
 #include "numpy_array.hpp"
 
-#include <pybind11/numpy.h>
-
+#include <array>
 #include <atomic>
 #include <bit>
 #include <optional>
@@ -13,30 +12,25 @@ namespace adafactor::bindings {
 
 namespace {
 
-// NumPy has no bfloat16; the one of ml_dtypes, which JAX and others use, is a type that is added at run time and has a
-// number since then.
-bool is_bfloat16(const py::dtype& dtype) {
-  constexpr int first_added = 256;
-  static std::atomic<int> number{-1};
-  if (dtype.num() < first_added) return false;
+constexpr int kFirstAdded = 256;  // the numbers of NumPy's own types are below
+
+// What NumPy lacks is a type that ml_dtypes, which JAX and others use, adds at run time; it has a number since then.
+bool is_added(const py::dtype& dtype, DType wanted) {
+  static std::array<std::atomic<int>, kDTypes.size()> numbers{};
+  std::atomic<int>& number = numbers[static_cast<std::size_t>(wanted)];
   if (dtype.num() == number.load(std::memory_order_relaxed)) return true;
-  if (dtype.itemsize() != 2 || py::str(dtype).cast<std::string>() != "bfloat16") return false;
+  if (dtype.itemsize() != item_size(wanted) || py::str(dtype).cast<std::string>() != name(wanted)) return false;
   number.store(dtype.num(), std::memory_order_relaxed);
   return true;
 }
 
 std::optional<DType> known_dtype(const py::dtype& dtype) {
-  constexpr int half = 23;  // NPY_HALF, which pybind11 does not name
-  switch (dtype.num()) {
-    case py::detail::npy_api::NPY_FLOAT_:
-      return DType::float32;
-    case py::detail::npy_api::NPY_DOUBLE_:
-      return DType::float64;
-    case half:
-      return DType::float16;
-    default:
-      return is_bfloat16(dtype) ? std::optional(DType::bfloat16) : std::nullopt;
+  const bool added = dtype.num() >= kFirstAdded;
+  for (const DType each : kDTypes) {
+    const char letter = traits_of(each).letter;
+    if (added ? !letter && is_added(dtype, each) : dtype.char_() == letter) return each;
   }
+  return std::nullopt;
 }
 
 DType dtype_of(const py::array& array, const Request& request) {
@@ -82,6 +76,10 @@ RawArray read_numpy(py::handle object, const Request& request) {
   return raw;
 }
 
+py::dtype numpy_dtype(DType dtype) {
+  return py::dtype(traits_of(dtype).letter ? name(dtype) : "uint" + std::to_string(8 * item_size(dtype)));
+}
+
 py::object numpy_over(const RawArray& array, const py::object& owner) {
   const std::int64_t item = item_size(array.dtype);
   std::vector<py::ssize_t> shape(array.shape, array.shape + array.rank);
@@ -91,8 +89,7 @@ py::object numpy_over(const RawArray& array, const py::object& owner) {
     strides[axis] = array.strides ? array.strides[axis] * array.stride_unit : compact;
     compact *= shape[axis];
   }
-  const py::dtype dtype(array.dtype == DType::bfloat16 ? "uint16" : name(array.dtype));
-  py::array result(dtype, shape, strides, array.data, owner);
+  py::array result(numpy_dtype(array.dtype), shape, strides, array.data, owner);
   if (array.permission != Permission::granted) result.attr("flags").attr("writeable") = false;
   return result;
 }

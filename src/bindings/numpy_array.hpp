@@ -1,6 +1,8 @@
 // Arrays of NumPy, through its C interface.
 #pragma once
 
+#include <pybind11/numpy.h>
+
 #include "raw_array.hpp"
 
 namespace adafactor::bindings {
@@ -10,10 +12,13 @@ namespace adafactor::bindings {
 enum class NumPyClass { none, plain, subclass };
 NumPyClass numpy_class(py::handle type);
 
-// Of an object whose class is plain.
+// The array that an object is whose class is plain.
 RawArray read_numpy(py::handle object, const Request& request);
 
-// An array of NumPy over memory that `owner` keeps alive: bfloat16, which NumPy lacks, as its bits.
+// The dtype of NumPy that arrays of a type are handed out in; of a type that NumPy lacks that of its bits.
+py::dtype numpy_dtype(DType dtype);
+
+// An array of NumPy over memory that `owner` keeps alive.
 py::object numpy_over(const RawArray& array, const py::object& owner);
 
 }  // namespace adafactor::bindings

@@ -14,7 +14,7 @@ DType dtype_of(std::size_t leaf, const std::string& text) {
   }
   throw Error({.kind = ErrorKind::type,
                .leaf = static_cast<std::int64_t>(leaf),
-               .expected = kParameterTypes,
+               .expected = words(kParameterTypes),
                .found = "dtype " + text});
 }
 

@@ -13,7 +13,7 @@ void Request::refuse(ErrorKind kind, std::string expected, std::string found) co
 }
 
 void Request::refuse_dtype(const std::string& dtype) const {
-  std::string expected = dtypes;
+  std::string expected = words(dtypes);
   if (dtype.find("complex") == 0) {
     expected += "; torch.view_as_real, or a view in NumPy, has both parts as real numbers";
   }

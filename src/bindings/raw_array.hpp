@@ -19,12 +19,12 @@ enum class Access { read, write };
 // What a call wants an array for: which one it is, and the types that would be right, for a message.
 struct Request {
   Access access = Access::read;
-  const char* dtypes = "";
+  DTypes dtypes = kParameterTypes;
   Role role = Role::params;
   std::int64_t leaf = -1;
 
   [[noreturn]] void refuse(ErrorKind kind, std::string expected, std::string found) const;
-  // Of an array of other numbers.
+  // Refuses an array of other numbers.
   [[noreturn]] void refuse_dtype(const std::string& dtype) const;
 
   // The advice that a call makes what was expected. Of a parameter that is a copy: whoever trains it without a word of

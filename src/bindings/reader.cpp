@@ -12,8 +12,8 @@ namespace adafactor::bindings {
 
 namespace {
 
-// Of an array that JAX keeps as copies on several devices, and so exports as a whole only with an error, the first; of
-// any other nothing.
+// The first copy of an array that JAX keeps on several devices, and so exports as a whole only with an error; nothing
+// of any other array.
 py::object first_copy(py::handle object) {
   try {
     if (py::getattr(object, "is_fully_replicated", py::none()).is(py::bool_(true)))
@@ -59,7 +59,7 @@ RawArray read_array(py::handle object, const Route& route, Loans& loans, const R
   return array;
 }
 
-// Of a function without other arguments.
+// Whether a function says True of an object, its only argument.
 bool says_yes(py::handle function, py::handle object) {
   const auto answer = py::reinterpret_steal<py::object>(PyObject_CallOneArg(function.ptr(), object.ptr()));
   if (!answer) throw py::error_already_set();
@@ -104,7 +104,7 @@ bool is_of(const TensorView& view, const RawArray& array) {
   for (int axis = 0; axis < array.rank; ++axis) {
     if (view.shape[axis] != array.shape[axis]) return false;
     if (!array.strides || !counts(array, axis)) continue;
-    // Of the array's own strides nobody has checked yet that their bytes can be counted.
+    // Nobody has checked yet that the bytes of the array's own strides can be counted.
     const std::int64_t expected = array.stride_unit == item ? view.strides[axis] : view.strides[axis] * item;
     if (array.strides[axis] != expected) return false;
   }

@@ -7,7 +7,7 @@
 
 namespace adafactor::bindings {
 
-// From Python objects to arrays, and what the objects lend for it.
+// Makes arrays of Python objects, and holds what the objects lend for it.
 class ArrayReader {
  public:
   // The array that an object is; throws the request's refusal where it cannot be had as wanted. Valid until `give_back`

@@ -22,7 +22,7 @@ struct Route {
 
 class Routes {
  public:
-  // Of the type of an object; throws the request's refusal where it is no array, or one that means more than its
+  // The route of an object's type; throws the request's refusal where it is no array, or one that means more than its
   // memory.
   const Route& of(py::handle object, const Request& request) {
     const py::handle type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));

@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "bindings.hpp"
+#include "numpy_array.hpp"
 
 namespace adafactor::bindings {
 
@@ -50,9 +51,7 @@ py::object array_of(const py::object& owner, std::size_t leaf_index, const std::
     shape.push_back(leaf.spec.shape[static_cast<std::size_t>(axis)]);
     kept.push_back(strides[static_cast<std::size_t>(axis)]);
   }
-  // NumPy has no bfloat16 of its own: its bits are handed out.
-  const py::dtype dtype(array.dtype == DType::bfloat16 ? "uint16" : name(array.dtype));
-  return py::array(dtype, shape, kept, state.memory() + array.offset, owner);
+  return py::array(numpy_dtype(array.dtype), shape, kept, state.memory() + array.offset, owner);
 }
 
 py::array memory_of(const py::object& owner) {

@@ -40,7 +40,7 @@ void take_arrays(StateObject& object, const Borrowed& borrowed) {
                         const Request request{purpose == Purpose::output ? Access::write
                                               : gradient                 ? Access::read
                                                                          : borrowed.access,
-                                              gradient ? gradients_of(spec.dtype) : name(spec.dtype),
+                                              gradient ? gradients_of(spec.dtype) : only(spec.dtype),
                                               gradient ? Role::grads : Role::params, static_cast<std::int64_t>(leaf)};
                         return object.reader.renew(view, array, request, strides, static_cast<int>(spec.shape.size()));
                       });

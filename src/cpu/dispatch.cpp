@@ -73,8 +73,8 @@ const KernelTable& choose(const char* wanted) {
 
 }  // namespace cpu
 
-// Those of the instruction set that the environment variable ADAFACTOR_ISA named when this was first called, else the
-// fastest. Throws Error where the variable names none that this machine can run, at every call.
+// The kernels of the instruction set that the environment variable ADAFACTOR_ISA named when this was first called, else
+// the fastest. Throws Error where the variable names none that this machine can run, at every call.
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
   static const KernelTable& chosen = checked_kernels(cpu::choose(std::getenv("ADAFACTOR_ISA")));
   return chosen;

@@ -91,26 +91,26 @@ struct TryLimits {
   }
 
   template <class T>
-  void operator()(const char* name, T Config::* member, const adafactor::Interval& range, const char*) {
-    names.push_back(name);
-    try_range<T>(name, member, range);
+  void operator()(const adafactor::Knob<T, adafactor::Interval>& knob) {
+    names.push_back(knob.name);
+    try_range<T>(knob.name, knob.member, knob.allowed);
   }
   template <class T>
-  void operator()(const char* name, std::optional<T> Config::* member, const adafactor::Interval& range, const char*) {
-    names.push_back(name);
-    try_range<T>(name, member, range);
+  void operator()(const adafactor::Knob<std::optional<T>, adafactor::Interval>& knob) {
+    names.push_back(knob.name);
+    try_range<T>(knob.name, knob.member, knob.allowed);
     Config config;
-    config.*member = std::nullopt;
+    config.*knob.member = std::nullopt;
     CHECK(valid(config));
   }
   template <class T>
-  void operator()(const char* name, T Config::*, const adafactor::Choices& choices, const char*) {
-    names.push_back(name);
-    CHECK(choices.words[0] != nullptr && choices.words[1] != nullptr);
+  void operator()(const adafactor::Knob<T, adafactor::Choices>& knob) {
+    names.push_back(knob.name);
+    CHECK(knob.allowed.words[0] != nullptr && knob.allowed.words[1] != nullptr);
   }
   template <class T>
-  void operator()(const char* name, T Config::*, const char*) {
-    names.push_back(name);
+  void operator()(const adafactor::Knob<T, adafactor::Either>& knob) {
+    names.push_back(knob.name);
   }
 };
 

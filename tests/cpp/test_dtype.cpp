@@ -6,7 +6,7 @@
 #include <string>
 
 #include "adafactor/dtype.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "support/check.hpp"
 
 namespace {
@@ -37,7 +37,7 @@ void rounding_is_to_nearest_even() {
   for (std::uint32_t upper = 0; upper < 0x10000; ++upper) {
     for (const std::uint32_t lower : {0x0000U, 0x0001U, 0x4000U, 0x7fffU, 0x8000U, 0x8001U, 0xc000U, 0xffffU}) {
       const auto value = std::bit_cast<float>(upper << 16 | lower);
-      const Bfloat16 found = adafactor::to_bfloat16(value);
+      const Bfloat16 found = adafactor::round_to<adafactor::Bfloat16>(value);
       if (std::isnan(value)) {
         ++nans;
         const bool quiet = (found.bits & 0x7fc0) == 0x7fc0;
@@ -57,18 +57,18 @@ void what_has_16_bits_stays() {
     const Bfloat16 value{static_cast<std::uint16_t>(bits)};
     const float wide = adafactor::to_float(value);
     if (std::bit_cast<std::uint32_t>(wide) != bits << 16) ++changed;
-    if (!std::isnan(wide) && adafactor::to_bfloat16(wide).bits != bits) ++changed;
+    if (!std::isnan(wide) && adafactor::round_to<adafactor::Bfloat16>(wide).bits != bits) ++changed;
   }
   CHECK_EQ(changed, 0);
 }
 
 void single_values() {
-  CHECK_EQ(adafactor::to_bfloat16(1.0f).bits, 0x3f80);
-  CHECK_EQ(adafactor::to_bfloat16(-2.0f).bits, 0xc000);
-  CHECK_EQ(adafactor::to_bfloat16(-0.0f).bits, 0x8000);
-  CHECK_EQ(adafactor::to_bfloat16(std::numeric_limits<float>::infinity()).bits, 0x7f80);
-  CHECK_EQ(adafactor::to_bfloat16(std::numeric_limits<float>::max()).bits, 0x7f80);
-  CHECK_EQ(adafactor::to_bfloat16(std::numeric_limits<float>::denorm_min()).bits, 0);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(1.0f).bits, 0x3f80);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(-2.0f).bits, 0xc000);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(-0.0f).bits, 0x8000);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(std::numeric_limits<float>::infinity()).bits, 0x7f80);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(std::numeric_limits<float>::max()).bits, 0x7f80);
+  CHECK_EQ(adafactor::round_to<adafactor::Bfloat16>(std::numeric_limits<float>::denorm_min()).bits, 0);
 }
 
 // The value of a float16 by IEEE's definition; what would come after the largest finite one is 2^16, where Inf begins.
@@ -87,8 +87,8 @@ void float16_is_rounded_to_nearest_even() {
     const auto middle = static_cast<float>((low + high) / 2);
     const std::uint32_t even = below + (below & 1);
     const auto expect = [&](float value, std::uint32_t bits) {
-      wrong += adafactor::to_half<adafactor::Float16>(value).bits != bits;
-      wrong += adafactor::to_half<adafactor::Float16>(-value).bits != (bits | 0x8000);
+      wrong += adafactor::round_to<adafactor::Float16>(value).bits != bits;
+      wrong += adafactor::round_to<adafactor::Float16>(-value).bits != (bits | 0x8000);
     };
     expect(static_cast<float>(low), below);
     expect(std::nextafterf(middle, 0), below);
@@ -96,10 +96,10 @@ void float16_is_rounded_to_nearest_even() {
     expect(std::nextafterf(middle, 1e9f), below + 1);
   }
   CHECK_EQ(wrong, 0);
-  CHECK_EQ(adafactor::to_half<adafactor::Float16>(1e9f).bits, 0x7c00);
-  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::numeric_limits<float>::infinity()).bits, 0x7c00);
-  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::bit_cast<float>(0x7f802000U)).bits, 0x7e01);
-  CHECK_EQ(adafactor::to_half<adafactor::Float16>(std::bit_cast<float>(0xff800001U)).bits, 0xfe00);
+  CHECK_EQ(adafactor::round_to<adafactor::Float16>(1e9f).bits, 0x7c00);
+  CHECK_EQ(adafactor::round_to<adafactor::Float16>(std::numeric_limits<float>::infinity()).bits, 0x7c00);
+  CHECK_EQ(adafactor::round_to<adafactor::Float16>(std::bit_cast<float>(0x7f802000U)).bits, 0x7e01);
+  CHECK_EQ(adafactor::round_to<adafactor::Float16>(std::bit_cast<float>(0xff800001U)).bits, 0xfe00);
 }
 
 void every_float16_is_a_float() {
@@ -115,7 +115,7 @@ void every_float16_is_a_float() {
     const double expected = size == 0x7c00 ? std::numeric_limits<double>::infinity() : value_of_float16(size);
     wrong += static_cast<double>(value) != (bits & 0x8000 ? -expected : expected);
     wrong += std::signbit(value) != ((bits & 0x8000) != 0);
-    wrong += adafactor::to_half<adafactor::Float16>(value).bits != bits;
+    wrong += adafactor::round_to<adafactor::Float16>(value).bits != bits;
   }
   CHECK_EQ(wrong, 0);
 }
@@ -125,7 +125,7 @@ template <class Half>
 int count_of(float value, std::uint32_t bits) {
   int count = 0;
   for (std::uint32_t noise = 0; noise < 0x10000; ++noise) {
-    count += adafactor::to_half<Half>(value, static_cast<std::uint16_t>(noise)).bits == bits;
+    count += adafactor::round_to<Half>(value, static_cast<std::uint16_t>(noise)).bits == bits;
   }
   return count;
 }

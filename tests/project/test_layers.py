@@ -3,12 +3,14 @@
 import ast
 import graphlib
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import sources
+from cpp_build import required
 
 ROOT = sources.ROOT
 
@@ -166,6 +168,41 @@ def test_an_include_that_the_map_does_not_have_is_seen(tmp_path):
     sources.write(files, tmp_path)
     assert wing_breaches(tmp_path) == ["lanes/a.hpp includes config.hpp"]
     assert floors(header_graph(tmp_path)) == 3
+    assert intrinsics_reached(tmp_path, "lanes/a") == []
+    sources.write({"include/adafactor/error.hpp": "#include <emmintrin.h>"}, tmp_path)
+    assert intrinsics_reached(tmp_path, "lanes/a") == ["error"]
+
+
+# Headers that a program may want for a shape or a knob, in files where no loop is compiled.
+WITHOUT_LOOPS = ("config", "dtype", "error", "order", "plan", "state", "tensor")
+INTRINSICS = re.compile(r"(\w*mmintrin|x86intrin|arm_neon)\.h")
+
+
+def intrinsics_reached(root: Path, header: str) -> list[str]:
+    """The headers with intrinsics among those that a header of the core includes, at whatever distance."""
+    reached = {header} | reachable(header_graph(root), header)
+    texts = {name: list(sources.includes(root / f"include/adafactor/{name}.hpp")) for name in sorted(reached)}
+    return [name for name, includes in texts.items() if any(map(INTRINSICS.search, includes))]
+
+
+@pytest.mark.parametrize("header", WITHOUT_LOOPS)
+def test_shapes_and_knobs_reach_no_intrinsics(header):
+    assert intrinsics_reached(ROOT, header) == []
+
+
+@pytest.mark.parametrize("defined", [(), ("-DADAFACTOR_COMPILED",)], ids=["alone", "compiled"])
+def test_shapes_and_knobs_are_compiled_without_intrinsics(defined):
+    """The preprocessor's own word, which knows what the standard library's headers bring along."""
+
+    def preprocessed(*headers: str) -> str:
+        text = "".join(f'#include "adafactor/{header}.hpp"\n' for header in headers)
+        command = [required("c++"), "-std=c++20", "-E", "-x", "c++", f"-I{ROOT / 'include'}", *defined, "-"]
+        result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert INTRINSICS.findall(preprocessed(*WITHOUT_LOOPS)) == []
+    assert INTRINSICS.findall(preprocessed("lanes/group")) != []
 
 
 def test_namespaces_are_opened_as_editors_read_them():

@@ -87,14 +87,17 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 #define ADAFACTOR_DEFINES_LOOPS 1
 #endif
 
-// For the small functions that loops are made of: inlined always, since a call for each sixteen numbers would cost more
-// than they do. Where nothing is optimized they are functions like others: inlined, they would be most of a program.
+// ADAFACTOR_INLINE marks the small functions that loops are made of: they are inlined always, since a call for each
+// sixteen numbers would cost more than they do. Where nothing is optimized they are functions like others: inlined,
+// they would be most of a program.
 #if defined(__GNUC__)
-// Of plain data, which files of all instruction sets share: no function of it becomes a symbol of an object.
+// This one marks functions of plain data, which files of all instruction sets share: none becomes a symbol of an
+// object.
 #define ADAFACTOR_ALWAYS_INLINE inline __attribute__((always_inline))
-// With buffers of its own: what is inlined beside others adds them to the frame of its caller, and stacks may be small.
+// This one has buffers of its own: what is inlined beside others adds them to the frame of its caller, and stacks may
+// be small.
 #define ADAFACTOR_OWN_FRAME __attribute__((noinline))
-// In a loop over what is left of sixteen, which the compiler would make vectors of, too.
+// This stands in a loop over what is left of sixteen, which the compiler would make vectors of, too.
 #define ADAFACTOR_STAY_SCALAR __asm__ volatile("")
 #else
 #define ADAFACTOR_ALWAYS_INLINE inline

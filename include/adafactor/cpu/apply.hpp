@@ -8,7 +8,7 @@
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/links.hpp"
 #include "adafactor/cpu/runs/output.hpp"
-#include "adafactor/cpu/runs/update.hpp"
+#include "adafactor/cpu/runs/u.hpp"
 #include "adafactor/cpu/short/factors.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -30,16 +30,16 @@ class LinkedRun {
     if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n_);
     T buffer[kBlock];
     const T* p = read_run(in, begin, n_, buffer);
-    const bool direct = output.row().template in_place<T>();
+    const bool direct = output.row().template is_run_of<T>();
     T* out = direct ? output.row().template at<T>(begin) : buffer;
     if (leaf_.weight_decay != 0) {
-      subtract_with_decay(x, p, out, StoredUpdate{}, static_cast<T>(leaf_.weight_decay), n_);
+      subtract_with_decay(x, p, out, StoredU{}, static_cast<T>(leaf_.weight_decay), n_);
     } else {
-      subtract_update<T>(x, p, out, StoredUpdate{}, n_);
+      subtract_u<T>(x, p, out, StoredU{}, n_);
     }
     if (!direct) output.write(begin, n_, buffer);
     if (leaf_.averages) {
-      // Of the parameters as they are stored.
+      // It is the average of the parameters as they are stored.
       if (!direct) read_into(buffer, output.row(), begin, n_);
       apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
       if (!direct && leaf_.overwrites) output.write(begin, n_, buffer);
@@ -83,14 +83,14 @@ class SliceApply {
         gradient_(leaf, slice),
         parameter_(leaf.parameter, slice),
         output_(leaf, slice),
-        update_(leaf, slice, leaf.update_scale()),
+        u_(leaf, slice, leaf.update_scale()),
         first_element_(slice * leaf.rows * leaf.cols) {}
 
   void operator()() const {
-    const bool in_place = has_loop();
+    const bool direct = has_loop();
     for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
       if constexpr (kFusesUpdate<T>) {
-        if (in_place) {
+        if (direct) {
           apply_row(row);
           continue;
         }
@@ -102,10 +102,10 @@ class SliceApply {
  private:
   // Whether one goes all the way, from the gradient to the new parameter.
   bool has_loop() const {
-    return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.in_place_with_links() &&
-           parameter_.template in_place<T>() && output_.row(0).in_place() &&
+    return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.is_direct() &&
+           parameter_.template is_direct<T>() && output_.row(0).takes_stores() &&
            (has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
-            (gradient_.in_place() && leaf_.weight_decay == 0));
+            (gradient_.is_bare() && leaf_.weight_decay == 0));
   }
 
   void apply_row(std::int64_t row) const {
@@ -115,38 +115,38 @@ class SliceApply {
       const G* g = gradient_.template at<G>(row, tile_.col);
       const P* p = parameter_.row(row).at<const P>(tile_.col);
       P* out = output_.row(row).row().template at<P>(tile_.col);
-      const FactoredUpdate<T> update = update_.plain(row, tile_.col);
+      const FactoredU<T> u_of = u_.plain(row, tile_.col);
       if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
         if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
-          if (!gradient_.in_place()) {
-            return subtract_row(g, p, out, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, tile_.col), update});
+          if (!gradient_.is_bare()) {
+            return subtract_row(g, p, out, LinkedU<T, FactoredU<T>>{gradient_.links(row, tile_.col), u_of});
           }
         }
-        subtract_row(g, p, out, update);
+        subtract_row(g, p, out, u_of);
       } else {
-        subtract_update<T>(g, p, out, update, tile_.cols);
+        subtract_u<T>(g, p, out, u_of, tile_.cols);
       }
     });
     if (leaf_.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
   }
 
   template <class G, class P, class U>
-  void subtract_row(const G* g, const P* p, P* out, const U& update) const {
+  void subtract_row(const G* g, const P* p, P* out, const U& u_of) const {
     if (leaf_.weight_decay != 0) {
-      subtract_with_decay(g, p, out, update, static_cast<T>(leaf_.weight_decay), tile_.cols);
+      subtract_with_decay(g, p, out, u_of, static_cast<T>(leaf_.weight_decay), tile_.cols);
     } else {
-      subtract_update<T>(g, p, out, update, tile_.cols);
+      subtract_u<T>(g, p, out, u_of, tile_.cols);
     }
   }
 
   void apply_run(std::int64_t row, std::int64_t first, std::int64_t n) const {
     T g_buffer[kBlock];
     T x[kBlock];
-    update_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, Update<T>::Moments::keep);
+    u_.store(gradient_.run(row, first, n, g_buffer), row, first, n, x, SliceU<T>::Moments::keep);
     LinkedRun<T>{leaf_, element(row, first), n}.finish(x, parameter_.row(row), output_.row(row), first);
   }
 
-  // In the order of the state.
+  // The number of an element in the order of the state.
   std::int64_t element(std::int64_t row, std::int64_t first) const { return first_element_ + row * leaf_.cols + first; }
 
   const Leaf& leaf_;
@@ -154,7 +154,7 @@ class SliceApply {
   Gradient<T> gradient_;
   Slice parameter_;
   Output<T> output_;
-  Update<T> update_;
+  SliceU<T> u_;
   std::int64_t first_element_;
 };
 
@@ -171,7 +171,7 @@ class NarrowApply {
       const T* g = read_gradient_rows(leaf_, rows, buffer);
       factors_.prepare(rows);
       if constexpr (kFusesUpdate<T>) {
-        if (output_.in_place() && !leaf_.links_update()) return apply(g, rows);
+        if (output_.takes_stores() && !leaf_.links_update()) return apply(g, rows);
       }
       apply_linked(g, rows);
     });
@@ -184,9 +184,8 @@ class NarrowApply {
       using P = typename decltype(storage)::type;
       const P* p = whole_row(leaf_.parameter).template at<const P>(first);
       P* out = output_.row().template at<P>(first);
-      factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
-        subtract_update<T>(g, p, out, update, rows.count * leaf_.cols);
-      });
+      factors_.with_lanes([&](const auto& u_of)
+                              ADAFACTOR_INLINE_LAMBDA { subtract_u<T>(g, p, out, u_of, rows.count * leaf_.cols); });
     });
   }
 
@@ -194,7 +193,7 @@ class NarrowApply {
     const std::int64_t first = rows.first * leaf_.cols;
     const std::int64_t n = rows.count * leaf_.cols;
     T x[kBlock];
-    factors_.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA { store_update(g, x, update, n); });
+    factors_.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA { store_u(g, x, u_of, n); });
     LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_, first);
   }
 
@@ -255,7 +254,7 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
       T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
         T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
-        const T* sum = gradient.run(row, tile.col + offset, n, gradient.in_place_with_links() ? to : buffer);
+        const T* sum = gradient.run(row, tile.col + offset, n, gradient.is_direct() ? to : buffer);
         if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
       });
     }

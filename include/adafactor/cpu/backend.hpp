@@ -43,17 +43,17 @@ class CpuBackend final : public Backend {
 
   void accumulate() override {
     const Wave& all = order_.everything();
-    for_tasks(all, [&](Indices tiles) { work(Phase::moments, tiles, true); });
+    for_tasks(all, [&](Indices tiles) { work(Phase::moments, tiles); });
     end(Phase::moments, all.leaves);
-    judge_all();
-    if (!goes(plan_, workspace_)) return;
+    find_verdict();
+    if (!goes_on(plan_, workspace_)) return;
     for_tasks(all, [&](Indices tiles) {
       for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) { kernels_of(leaf).accumulate(leaf, tile); });
     });
   }
 
   void keep() override {
-    for_tasks(order_.everything(), [&](Indices tiles) { work(Phase::apply, tiles, true); });
+    for_tasks(order_.everything(), [&](Indices tiles) { work(Phase::apply, tiles); });
   }
 
  private:
@@ -121,7 +121,7 @@ class CpuBackend final : public Backend {
   }
 
   const Kernels& kernels_of(const Leaf& leaf) const { return kernels_.of(leaf.arithmetic); }
-  // Of all tiles of the leaf.
+  // The sums of all tiles of the leaf.
   const TileSums* sums_of(const Leaf& leaf) const { return workspace_.sums.data() + leaf.first_tile; }
 
   const Stage& stage_at(std::int64_t index) const { return order_.stages()[static_cast<std::size_t>(index)]; }
@@ -133,11 +133,10 @@ class CpuBackend final : public Backend {
     if (!progress.take(stage, task)) return;
     for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) complete(earlier);
     // Stages up to the verdict run even where a gradient is bad; later ones run only if the step goes on.
-    const bool judged = stage.phase != Phase::moments && stage.phase != Phase::means && stage.phase != Phase::judge;
-    const bool works = !judged || goes(plan_, workspace_);
-    work(stage.phase, order_.tasks()[static_cast<std::size_t>(task)], works);
+    const bool runs = comes_before_verdict(stage.phase) || goes_on(plan_, workspace_);
+    if (runs) work(stage.phase, order_.tasks()[static_cast<std::size_t>(task)]);
     if (!progress.finish_task(index)) return;
-    if (works) end(stage.phase, stage.leaves);
+    if (runs) end(stage.phase, stage.leaves);
     progress.close(index);
   }
 
@@ -154,9 +153,12 @@ class CpuBackend final : public Backend {
     }
   }
 
-  // One phase on some tiles, of a step that goes on or has not been judged; otherwise nothing.
-  void work(Phase phase, Indices tiles, bool works) {
-    if (!works) return;
+  static bool comes_before_verdict(Phase phase) {
+    return phase == Phase::moments || phase == Phase::means || phase == Phase::verdict;
+  }
+
+  // Runs one phase on some tiles.
+  void work(Phase phase, Indices tiles) {
     switch (phase) {
       case Phase::moments:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
@@ -180,14 +182,14 @@ class CpuBackend final : public Backend {
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
           if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile);
         });
-      case Phase::judge:
+      case Phase::verdict:
         return;
     }
   }
 
   // What follows when a phase is through with some leaves.
   void end(Phase phase, Indices leaves) {
-    if (phase == Phase::judge) return judge_all();
+    if (phase == Phase::verdict) return find_verdict();
     const bool propagates = plan_.call().on_nonfinite == OnNonfinite::propagate;
     for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
       Leaf& leaf = leaf_at(i);
@@ -198,7 +200,7 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void judge_all() { judge(workspace_.leaves, plan_.call().global_clipnorm, workspace_.verdict); }
+  void find_verdict() { adafactor::find_verdict(workspace_.leaves, plan_.call().global_clipnorm, workspace_.verdict); }
 
   void measure_wide(const Leaf& leaf) {
     for_tiles({leaf.first_tile, leaf.first_tile + leaf.tile_count},

@@ -10,7 +10,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
 namespace loop_detail {
 
-// Of the whole numbers to 64, those that come back when they are divided and multiplied by the same. Compilers that
+// How many of the whole numbers to 64 come back when they are divided and multiplied by one number. Compilers that
 // would divide by multiplying do so where there are several to divide.
 template <class T>
 int come_back(T divisor) {
@@ -45,7 +45,7 @@ bool computes_as_written(T unit, int expected_to_come_back) {
 
 }  // namespace loop_detail
 
-// With the flags of the loops.
+// Whether the loops, whose flags this is compiled with, compute what their source says.
 inline bool loops_compute_as_written() {
   return loop_detail::computes_as_written<float>(0x1p-23f, 50) && loop_detail::computes_as_written<double>(0x1p-52, 39);
 }

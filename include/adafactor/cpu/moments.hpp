@@ -23,7 +23,7 @@ void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSqu
   T buffer[kBlock];
   CellSums cells;
   const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
-    if (gradient.in_place()) {
+    if (gradient.is_bare()) {
       with_loops<T>(leaf.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         add_squares(gradient.template at<G>(row, first), scale, n, cells.blocks());
@@ -68,7 +68,7 @@ class FactoredMoments {
  private:
   void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
     const std::int64_t end = row + count;
-    if (gradient_.in_place()) {
+    if (gradient_.is_bare()) {
       with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         for (; row < end; ++row) {
@@ -94,14 +94,14 @@ class FactoredMoments {
     }
   }
 
-  // Of a row that is read through its links, or through a buffer.
+  // Adds a row that is read through its links, or through a buffer.
   void add_linked_row(std::int64_t row, std::int64_t first, std::int64_t n) {
     double sum = begun_sum(row, first);
     const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
       sum = add_squares_by_column(run, links, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock,
                                   cells_before_clipping_.blocks() + from / kBlock);
     };
-    if (gradient_.in_place_with_links()) {
+    if (gradient_.is_direct()) {
       with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         if constexpr (loops_read_links<T>(Storage<G>::dtype)) {

@@ -10,7 +10,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// For as many steps as there are, one after another.
+// How far a step has come: which tasks are taken and which stages complete. It serves one step after another.
 class Progress {
  public:
   explicit Progress(const TaskOrder& order)

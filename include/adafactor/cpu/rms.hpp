@@ -7,7 +7,7 @@
 #include "adafactor/cpu/runs/cells.hpp"
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/links.hpp"
-#include "adafactor/cpu/runs/update.hpp"
+#include "adafactor/cpu/runs/u.hpp"
 #include "adafactor/cpu/short/factors.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -19,14 +19,14 @@ template <class T>
 class SliceSquares {
  public:
   SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
-      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.parameter, slice), update_(leaf, slice, 1) {}
+      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.parameter, slice), u_(leaf, slice, 1) {}
 
   // Adds the squares of the slice's part.
   void operator()(Total& of_update, Total& of_parameter) {
-    const bool in_place = leaf_.is_plain() && gradient_.in_place_with_links() && parameter_.template in_place<T>();
+    const bool direct = leaf_.is_plain() && gradient_.is_direct() && parameter_.template is_direct<T>();
     const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
       if constexpr (kFusesUpdate<T>) {
-        if (in_place) return add_run(row, first, n);
+        if (direct) return add_run(row, first, n);
       }
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
         add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
@@ -45,28 +45,28 @@ class SliceSquares {
       using G = typename decltype(of_gradient)::type;
       const G* g = gradient_.template at<G>(row, first);
       const P* p = parameter_.row(row).at<const P>(first);
-      const FactoredUpdate<T> update = update_.plain(row, first);
+      const FactoredU<T> u_of = u_.plain(row, first);
       if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
-        if (!gradient_.in_place()) {
-          return add(g, p, LinkedUpdate<T, FactoredUpdate<T>>{gradient_.links(row, first), update}, n);
+        if (!gradient_.is_bare()) {
+          return add(g, p, LinkedU<T, FactoredU<T>>{gradient_.links(row, first), u_of}, n);
         }
       }
-      add(g, p, update, n);
+      add(g, p, u_of, n);
     });
   }
 
-  // In one loop, or in one for the update and one for the parameter.
+  // Both are added in one loop, or in one for U and one for the parameter.
   template <class G, class P, class U>
-  void add(const G* g, const P* p, const U& update, std::int64_t n) {
+  void add(const G* g, const P* p, const U& u_of, std::int64_t n) {
     if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
-      add_update_squares<T>(g, p, update, n, updates_.blocks(), parameters_.blocks());
+      add_u_squares<T>(g, p, u_of, n, updates_.blocks(), parameters_.blocks());
     } else {
-      add_squares_of<T>(g, update, n, updates_.blocks());
+      add_squares_of<T>(g, u_of, n, updates_.blocks());
       add_squares(p, T{1}, n, parameters_.blocks());
     }
   }
 
-  // At most a block.
+  // Adds at most a block.
   void add_block(std::int64_t row, std::int64_t first, std::int64_t n, double& of_update, double& of_parameter) const {
     T g_buffer[kBlock];
     T p_buffer[kBlock];
@@ -74,21 +74,20 @@ class SliceSquares {
     const T* g = gradient_.run(row, first, n, g_buffer);
     const T* p = read_run(parameter_.row(row), first, n, p_buffer);
     if (leaf_.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
-    update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-    add_update_squares<T>(u, p, StoredUpdate{}, n, &of_update, &of_parameter);
+    u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
+    add_u_squares<T>(u, p, StoredU{}, n, &of_update, &of_parameter);
   }
 
-  // In double; seldom, and then the data alone decide it.
+  // Adds a block in double; that is seldom, and the data alone decide it.
   void add_wide_block(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
                       double& of_parameter) const {
     T u[kBlock];
     double u_squares[kBlock];
     double p_squares[kBlock];
-    if (!leaf_.factored) update_.store(g, row, first, n, u, Update<T>::Moments::drop);
-    const double factor = leaf_.factored ? update_.row_factor(row) : 0;
+    if (!leaf_.factored) u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
+    const double factor = leaf_.factored ? u_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
-      const double x =
-          leaf_.factored ? update_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
+      const double x = leaf_.factored ? u_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
       const double y = load<double>(p + i, One{});
       u_squares[i] = x * x;
       p_squares[i] = y * y;
@@ -101,7 +100,7 @@ class SliceSquares {
   const Tile& tile_;
   Gradient<T> gradient_;
   Slice parameter_;
-  Update<T> update_;
+  SliceU<T> u_;
   CellSums updates_;
   CellSums parameters_;
 };
@@ -119,13 +118,13 @@ ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, 
     const std::int64_t n = rows.count * leaf.cols;
     double update_cell = 0;
     double parameter_cell = 0;
-    factors.with_lanes([&](const auto& update) ADAFACTOR_INLINE_LAMBDA {
+    factors.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA {
       if constexpr (kFusesUpdate<T>) {
-        add_update_squares<T>(g, p, update, n, &update_cell, &parameter_cell);
+        add_u_squares<T>(g, p, u_of, n, &update_cell, &parameter_cell);
       } else {
         T u[kBlock];
-        store_update(g, u, update, n);
-        add_update_squares<T>(u, p, StoredUpdate{}, n, &update_cell, &parameter_cell);
+        store_u(g, u, u_of, n);
+        add_u_squares<T>(u, p, StoredU{}, n, &update_cell, &parameter_cell);
       }
     });
     of_update.add(update_cell);

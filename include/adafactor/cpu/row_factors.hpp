@@ -12,10 +12,10 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // factors <- scale (R / M)^-1/2 for n rows of R and their M, 0 where R is 0.
 template <class T>
 void store_row_factors(const T* moments, double mean, double scale, T* factors, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    auto moment = load<double>(moments + i, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    auto moment = load<double>(moments + i, amount);
     const auto bare = select_less(0.0, moment, square_root(mean / moment), decltype(moment){});
-    store(factors + i, bare * scale, extent);
+    store(factors + i, bare * scale, amount);
   });
 }
 

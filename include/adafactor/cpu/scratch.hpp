@@ -14,7 +14,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// For as many steps as there are; its size depends on the plan alone.
+// What the CPU needs besides the workspace: it serves all steps of a state, and its size depends on the plan alone.
 struct CpuScratch final : detail::Kept {
   // Tells the leaves where their partial sums are.
   CpuScratch(const TaskOrder& order, const std::vector<LeafPlan>& plans, std::span<Leaf> leaves)

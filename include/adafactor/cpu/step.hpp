@@ -30,7 +30,7 @@ inline double number_at(const std::byte* element, DType dtype) {
   const auto read = [&](auto storage) {
     number = load<double>(reinterpret_cast<const typename decltype(storage)::type*>(element), One{});
   };
-  if (dtype == DType::float64) {
+  if (arithmetic_of(dtype) == DType::float64) {
     with_storage<double>(dtype, read);
   } else {
     with_storage<float>(dtype, read);
@@ -59,7 +59,7 @@ ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTabl
   outcome.nonfinite_leaf = current.first_nonfinite();
   outcome.global_grad_norm = current.global_grad_norm();
   outcome.threads = workspace.threads;
-  outcome.skipped = !current.goes();
+  outcome.skipped = !current.goes_on();
   outcome.updated = current.updates() && !outcome.skipped;
   if (outcome.skipped) {
     current.pass_through(backend);

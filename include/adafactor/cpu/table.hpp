@@ -33,7 +33,7 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     }
   }
   sums.clipped_squares = squares.clipped.sum();
-  // Clipping would hide an Inf: the norm, and with it the judgement, is that of G before it.
+  // Clipping would hide an Inf: the norm, and with it the verdict, is that of G before it.
   sums.gradient_squares = (leaf.clip_value > 0 ? squares.before_clipping.sum() : sums.clipped_squares) + squares.spoilt;
   if (tile.col_block == 0 && !leaf.tiles_hold_slices()) {
     sums.row_moments = sum_of(static_cast<const T*>(leaf.before.row) + tile.slice * leaf.rows + tile.row, tile.rows);
@@ -95,7 +95,7 @@ constexpr Kernels make_kernels() {
           rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
 }
 
-// The same of both arithmetics, under the name of an instruction set.
+// The kernels of both arithmetics, under the name of an instruction set.
 constexpr KernelTable make_kernel_table(const char* isa) {
   return {isa, make_kernels<float>(), make_kernels<double>(), loops_compute_as_written};
 }

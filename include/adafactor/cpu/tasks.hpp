@@ -19,9 +19,9 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// The parts of a step that are done wave by wave; `means` is the end of `moments`. And `judge`, once: whether the step
-// goes on, and the norm of all gradients.
-enum class Phase : std::uint8_t { moments, means, factors, rms, apply, judge };
+// The parts of a step that are done wave by wave; `means` is the end of `moments`. `verdict` comes once: whether
+// the step goes on, and the norm of all gradients.
+enum class Phase : std::uint8_t { moments, means, factors, rms, apply, verdict };
 
 // Consecutive leaves that go through a phase together, and the tasks (pieces of work of about the same size) of all
 // their tiles.
@@ -36,7 +36,7 @@ struct Wave {
 
 // One phase of one wave.
 struct Stage {
-  Phase phase = Phase::judge;
+  Phase phase = Phase::verdict;
   Indices leaves;
   Indices tasks;
   Indices awaits;                // the stages that have to be complete before it begins
@@ -60,7 +60,7 @@ struct Item {
 // Made once for the leaves and tiles of a plan; depends on nothing else.
 class TaskOrder final : public detail::Kept {
  public:
-  // `looks_first`: nobody writes before everything was judged.
+  // `looks_first`: nobody writes before the verdict.
   TaskOrder(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first);
 
   const std::vector<Wave>& waves() const { return waves_; }
@@ -157,9 +157,9 @@ class TaskOrder final : public detail::Kept {
     return static_cast<std::int64_t>(phase) * static_cast<std::int64_t>(waves_.size()) + wave;
   }
 
-  // The stages of a phase follow each other; the judge comes last.
+  // The stages of a phase follow each other; the verdict comes last.
   void make_stages(bool looks_first) {
-    const Indices judge{stage_of(Phase::judge, 0), stage_of(Phase::judge, 0) + 1};
+    const Indices verdict{stage_of(Phase::verdict, 0), stage_of(Phase::verdict, 0) + 1};
     const auto one = [&](Phase phase, std::int64_t wave) {
       return Indices{stage_of(phase, wave), stage_of(phase, wave) + 1};
     };
@@ -175,7 +175,7 @@ class TaskOrder final : public detail::Kept {
       if (wave.moments > kSerialMoments || wave.tasks.first == wave.tasks.last) continue;
       at_once.back() = add_task(wave.tiles);
     }
-    stages_.resize(static_cast<std::size_t>(judge.last));
+    stages_.resize(static_cast<std::size_t>(verdict.last));
     for (const Indices chain : chains_) {
       for (std::int64_t k = chain.first; k < chain.last; ++k) {
         const Wave& wave = waves_[static_cast<std::size_t>(k)];
@@ -188,12 +188,12 @@ class TaskOrder final : public detail::Kept {
         const Indices earlier{std::max<std::int64_t>(k - 3, 0), (std::max)(chain.first, k - 1)};
         set(Phase::moments, wave.tasks, {stage_of(Phase::means, earlier.first), stage_of(Phase::means, earlier.last)});
         set(Phase::means, wave.partials > 0 ? some : nothing, one(Phase::moments, k));
-        set(Phase::factors, some, looks_first ? judge : one(Phase::means, k));
+        set(Phase::factors, some, looks_first ? verdict : one(Phase::means, k));
         set(Phase::rms, wave.tasks, one(Phase::factors, k));
         set(Phase::apply, wave.tasks, one(Phase::rms, k));
       }
     }
-    stages_.back() = {Phase::judge, {0, everything_.leaves.last}, nothing, {0, stage_of(Phase::factors, 0)}};
+    stages_.back() = {Phase::verdict, {0, everything_.leaves.last}, nothing, {0, stage_of(Phase::factors, 0)}};
     for (Stage& stage : stages_) stage.first_claim = std::exchange(claims_, claims_ + stage.size());
   }
 
@@ -239,12 +239,12 @@ class TaskOrder final : public detail::Kept {
     items_.push_back({static_cast<std::int32_t>(stage), static_cast<std::int32_t>(task)});
   }
 
-  void deal_judge() {
+  void deal_verdict() {
     items_.push_back(
         {static_cast<std::int32_t>(stages_.size() - 1), static_cast<std::int32_t>(stages_.back().tasks.first)});
   }
 
-  // `moments` of all waves, and after the judge the rest, from the last wave to the first.
+  // `moments` of all waves, and after the verdict the rest, from the last wave to the first.
   void deal_looking_first() {
     for (const Indices chain : chains_) {
       for (std::int64_t k = chain.first; k <= chain.last; ++k) {
@@ -252,7 +252,7 @@ class TaskOrder final : public detail::Kept {
         deal(chain, {{Phase::moments, k, 0}, {Phase::means, k - 1, middle}});
       }
     }
-    deal_judge();
+    deal_verdict();
     for (auto chain = chains_.rbegin(); chain != chains_.rend(); ++chain) {
       for (std::int64_t k = chain->last; k >= chain->first - 1; --k) {
         const double middle = 0.5 * static_cast<double>(items_of(Phase::rms, *chain, k));
@@ -275,7 +275,7 @@ class TaskOrder final : public detail::Kept {
         deal(chain, {{Phase::rms, k - 1, 0}});
       }
     }
-    deal_judge();
+    deal_verdict();
   }
 
   std::vector<Wave> waves_;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <array>
-#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,19 +13,6 @@
 #include "adafactor/tensor.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
-
-// The element types that a parameter may have.
-template <class T>
-concept Element =
-    std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, Bfloat16> || std::same_as<T, Float16>;
-
-// The storage type of an element.
-template <class T>
-  requires Element<std::remove_const_t<T>>
-inline constexpr DType dtype_of = std::same_as<std::remove_const_t<T>, double>     ? DType::float64
-                                  : std::same_as<std::remove_const_t<T>, Bfloat16> ? DType::bfloat16
-                                  : std::same_as<std::remove_const_t<T>, Float16>  ? DType::float16
-                                                                                   : DType::float32;
 
 // A vector (rank 1) or a matrix (rank 2) that belongs to somebody else, with any strides, in elements. T is const where
 // it may not be written. It holds its own shape, so only `data` has to outlive it.

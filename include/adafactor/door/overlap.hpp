@@ -39,14 +39,14 @@ namespace overlap_detail {
 inline constexpr std::int64_t kPairBudget = 100'000;
 inline constexpr std::int64_t kTotalBudget = 5'000'000;
 
-enum class Extent : std::uint8_t { empty, bounded, unbounded };
+enum class Measure : std::uint8_t { empty, bounded, unbounded };
 
 // The terms of a region by axis, and the address of its lowest byte. Unbounded is what leaves the bounds of this file.
-inline Extent measure(const StridedRegion& region, StrideSet& sum, std::uint64_t& start) {
+inline Measure measure(const StridedRegion& region, StrideSet& sum, std::uint64_t& start) {
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
   if (region.itemsize <= 0 || std::any_of(shape.begin(), shape.end(), [](std::int64_t extent) { return extent <= 0; }))
-    return Extent::empty;
-  if (region.itemsize > kMaxReach) return Extent::unbounded;
+    return Measure::empty;
+  if (region.itemsize > kMaxReach) return Measure::unbounded;
   sum.width = region.itemsize;
   std::int64_t reach = region.itemsize;
   std::int64_t below = 0;
@@ -55,10 +55,10 @@ inline Extent measure(const StridedRegion& region, StrideSet& sum, std::uint64_t
     const std::int64_t last = shape[axis] - 1;
     if (last == 0 || stride == 0) continue;
     const std::int64_t most = kMaxReach / region.itemsize / last;
-    if (stride > most || stride < -most || sum.size == kMaxTerms) return Extent::unbounded;
+    if (stride > most || stride < -most || sum.size == kMaxTerms) return Measure::unbounded;
     const Term term{(stride < 0 ? -stride : stride) * region.itemsize, last};
     reach += term.reach();
-    if (reach > kMaxReach) return Extent::unbounded;
+    if (reach > kMaxReach) return Measure::unbounded;
     if (stride < 0) below += term.reach();
     sum.add(term);
   }
@@ -66,7 +66,7 @@ inline Extent measure(const StridedRegion& region, StrideSet& sum, std::uint64_t
   start = address - static_cast<std::uint64_t>(below);
   // An array that begins below address 0 has wrapped around, and so ends beyond the last one.
   const bool wraps = static_cast<std::uint64_t>(reach) > (std::numeric_limits<std::uint64_t>::max)() - start;
-  return wraps ? Extent::unbounded : Extent::bounded;
+  return wraps ? Measure::unbounded : Measure::bounded;
 }
 
 // The bytes of a region: from `start`, plus one of each term, plus 0 ... width - 1.
@@ -110,12 +110,12 @@ inline Overlap self_overlap(const StridedRegion& region) {
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
   StrideSet sum;
   std::uint64_t start = 0;
-  const Extent extent = measure(region, sum, start);
-  if (extent == Extent::empty) return Overlap::none;
+  const Measure measured = measure(region, sum, start);
+  if (measured == Measure::empty) return Overlap::none;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) {
     if (shape[axis] > 1 && region.strides[axis] == 0) return Overlap::some;
   }
-  if (extent == Extent::unbounded) return Overlap::undecided;
+  if (measured == Measure::unbounded) return Overlap::undecided;
   // Two indices differ first, by the size of the stride, in the term k: there by 1 to its last, which may be taken as
   // positive, and in each smaller one by -last to last. They clash where the bytes differ by less than an item.
   std::int64_t budget = kPairBudget;
@@ -144,9 +144,9 @@ inline Overlap overlap(const StridedRegion& a, const StridedRegion& b) {
   bool bounded = true;
   for (std::size_t side = 0; side < 2; ++side) {
     std::uint64_t start = 0;
-    const Extent extent = measure(side == 0 ? a : b, sums[side], start);
-    if (extent == Extent::empty) return Overlap::none;
-    bounded = bounded && extent == Extent::bounded;
+    const Measure measured = measure(side == 0 ? a : b, sums[side], start);
+    if (measured == Measure::empty) return Overlap::none;
+    bounded = bounded && measured == Measure::bounded;
     if (!bounded) continue;
     sums[side].simplify();
     bytes[side] = bytes_of(sums[side], start);
@@ -206,10 +206,10 @@ class OverlapFinder {
     for (std::size_t index = 0; index < regions.size(); ++index) {
       overlap_detail::StrideSet sum;
       std::uint64_t start = 0;
-      const overlap_detail::Extent extent = overlap_detail::measure(regions[index], sum, start);
-      if (extent == overlap_detail::Extent::empty) continue;
+      const overlap_detail::Measure measured = overlap_detail::measure(regions[index], sum, start);
+      if (measured == overlap_detail::Measure::empty) continue;
       Entry entry{{}, index, terms_.size(), 0, regions[index].written};
-      if (extent == overlap_detail::Extent::bounded) {
+      if (measured == overlap_detail::Measure::bounded) {
         sum.simplify();
         entry.bytes = overlap_detail::bytes_of(sum, start);
         entry.term_count = sum.size;
@@ -279,7 +279,7 @@ class OverlapFinder {
     sort(circle_);
   }
 
-  // By a heap: less to compile than std::sort, in every file that includes this.
+  // A heap sorts them: less to compile than std::sort, in every file that includes this.
   static void sort(std::vector<Interval>& intervals) {
     const auto before = [](const Interval& a, const Interval& b) {
       return a.start != b.start ? a.start < b.start : a.entry < b.entry;

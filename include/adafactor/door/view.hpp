@@ -32,8 +32,8 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
     throw Error({.kind = kind, .role = name(role), .leaf = leaf, .expected = expected, .found = found});
   };
   if (written ? view.dtype != plan.spec.dtype : !takes_gradient(plan.spec.dtype, view.dtype)) {
-    const char* expected = written ? name(plan.spec.dtype) : gradients_of(plan.spec.dtype);
-    refuse(ErrorKind::type, expected + of_state(), std::string("dtype ") + name(view.dtype));
+    const DTypes expected = written ? only(plan.spec.dtype) : gradients_of(plan.spec.dtype);
+    refuse(ErrorKind::type, words(expected) + of_state(), std::string("dtype ") + name(view.dtype));
   }
   if (view.rank != static_cast<int>(shape.size()) || !std::equal(shape.begin(), shape.end(), view.shape)) {
     refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state(),

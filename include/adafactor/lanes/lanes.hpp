@@ -8,9 +8,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/group.hpp"
-#include "adafactor/lanes/half.hpp"
-#include "adafactor/lanes/half_group.hpp"
 #include "adafactor/order.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -120,7 +119,7 @@ ADAFACTOR_INLINE Lanes<T, n> select_less(Same<T> a, const Lanes<T, n>& b, const 
   return select_less(fill<T, n>(a), b, c, d);
 }
 
-// The same functions of single numbers, so that a loop's body serves lanes and one.
+// These functions exist of single numbers too, so that a loop's body serves lanes and one.
 template <std::floating_point T>
 ADAFACTOR_INLINE T smaller(T a, T b) {
   return loop_detail::Smaller::of(a, b);
@@ -148,14 +147,14 @@ struct Part {
   int count;
 };
 
-// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of 16 bits become floats
-// where they are loaded, and are rounded to nearest where they are stored.
+// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of a narrower format
+// become floats where they are loaded, and are rounded to nearest where they are stored.
 template <class T, class S, int n>
 ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
-  if constexpr (!loop_detail::kIsHalf<S>) {
+  if constexpr (!Formatted<S>) {
     return {loop_detail::load_group<T, n>(from)};
   } else {
-    const Lanes<float, n> lanes{loop_detail::load_half_group<S, n>(from)};
+    const Lanes<float, n> lanes{loop_detail::load_format_group<S, n>(from)};
     if constexpr (sizeof(T) == sizeof(float)) {
       return lanes;
     } else {
@@ -167,7 +166,7 @@ template <class T, class S>
 ADAFACTOR_INLINE T load(const S* from, One) {
   S one;
   std::memcpy(&one, from, sizeof one);
-  if constexpr (loop_detail::kIsHalf<S>) {
+  if constexpr (Formatted<S>) {
     return static_cast<T>(to_float(one));
   } else {
     return static_cast<T>(one);
@@ -181,16 +180,16 @@ ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
 }
 template <class S, class T, int n>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T, n>& lanes, Exactly<n>) {
-  if constexpr (loop_detail::kIsHalf<S>) {
-    loop_detail::store_half_group(to, lanes.group);
+  if constexpr (Formatted<S>) {
+    loop_detail::store_format_group(to, lanes.group);
   } else {
     loop_detail::store_group(to, lanes.group);
   }
 }
 template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, T x, One) {
-  if constexpr (loop_detail::kIsHalf<S>) {
-    const S one = to_half<S>(x);
+  if constexpr (Formatted<S>) {
+    const S one = round_to<S>(x);
     std::memcpy(to, &one, sizeof one);
   } else {
     const S one = static_cast<S>(x);
@@ -256,7 +255,7 @@ ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) 
 
 // What fold_few does, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
 ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
-  if (count <= 4) {  // the same in registers
+  if (count <= 4) {  // so few are added up in registers
     Lanes<double> even = load<double>(vectors, Full{});
     if (count == 1) return even;
     Lanes<double> odd = load<double>(vectors + kLanes, Full{});
@@ -274,7 +273,7 @@ ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
   return load<double>(vectors, Full{});
 }
 
-// Calls body(i, extent) for i = 0, 16, 32, ... below n; extent is Full, or Part at the end. For sums.
+// Calls body(i, amount) for i = 0, 16, 32, ... below n; the amount is Full, or Part at the end. Sums are made so.
 template <class Body>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
@@ -282,8 +281,8 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls body(i, extent) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
-// For what is done element by element.
+// Calls body(i, amount) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.
+// It serves what is done element by element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   std::int64_t i = 0;
@@ -300,7 +299,8 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   }
 }
 
-// The same sum of fewer than sixteen lanes, the others being zero: what would add a zero is left out. Overwrites them.
+// What fold() gives of fewer than sixteen lanes, the others being zero: what would add a zero is left out. It
+// overwrites them.
 inline double fold_few(double* lanes, int count) {
   if (count < 8) {
     for (int half = 4; half >= 1; half /= 2) {
@@ -309,8 +309,8 @@ inline double fold_few(double* lanes, int count) {
     }
     return lanes[0];
   }
-  for_each(count - 8, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    store(lanes + i, load<double>(lanes + i, extent) + load<double>(lanes + 8 + i, extent), extent);
+  for_each(count - 8, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    store(lanes + i, load<double>(lanes + i, amount) + load<double>(lanes + 8 + i, amount), amount);
   });
   return fold(load<double>(lanes, Exactly<8>{}));
 }

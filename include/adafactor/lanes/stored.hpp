@@ -12,7 +12,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// Whether special cases in T have loops of their own: numbers of 16 bits, gradient links, short rows, slices of known
+// Whether special cases in T have loops of their own: narrower formats, gradient links, short rows, slices of known
 // shapes. In double, which is seldom, none has.
 template <class T>
 inline constexpr bool kSpecialLoops = ADAFACTOR_COMPILED_ONCE && sizeof(T) == sizeof(float);
@@ -21,32 +21,44 @@ inline constexpr bool kSpecialLoops = ADAFACTOR_COMPILED_ONCE && sizeof(T) == si
 template <class T>
 inline constexpr bool kFusesUpdate = ADAFACTOR_COMPILED_ONCE || sizeof(T) == sizeof(float);
 
-// Calls body(Storage<S>{}), where S is how the numbers are stored that become numbers of T, or are made of them.
+// What stands for an element as an argument of a body.
 template <class S>
 struct Storage {
   using type = S;
-  static constexpr DType dtype = std::same_as<S, double>     ? DType::float64
-                                 : std::same_as<S, Bfloat16> ? DType::bfloat16
-                                 : std::same_as<S, Float16>  ? DType::float16
-                                                             : DType::float32;
+  static constexpr DType dtype = dtype_of<S>;
 };
-template <class T, class Body>
-ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    body(Storage<double>{});
-  } else if (dtype == DType::bfloat16) {
-    body(Storage<Bfloat16>{});
-  } else if (dtype == DType::float16) {
-    body(Storage<Float16>{});
+
+namespace loop_detail {
+
+// Calls the body where numbers of T are stored as S, and not as T itself.
+template <class T, class S, class Body>
+ADAFACTOR_INLINE bool try_storage(DType dtype, const Body& body) {
+  if constexpr (!std::same_as<S, T> && arithmetic_of(dtype_of<S>) == dtype_of<T>) {
+    if (dtype != dtype_of<S>) return false;
+    body(Storage<S>{});
+    return true;
   } else {
-    body(Storage<float>{});
+    return false;
   }
 }
 
-// The same where loops read and write them as they are stored.
+template <class T, class Body, class... S>
+ADAFACTOR_INLINE void with_storage_of(TypeList<S...>, DType dtype, const Body& body) {
+  if (!(try_storage<T, S>(dtype, body) || ...)) body(Storage<T>{});
+}
+
+}  // namespace loop_detail
+
+// Calls body(Storage<S>{}), where S is how the numbers are stored that become numbers of T, or are made of them.
+template <class T, class Body>
+ADAFACTOR_INLINE void with_storage(DType dtype, const Body& body) {
+  loop_detail::with_storage_of<T>(Elements{}, dtype, body);
+}
+
+// What with_storage() does for loops, which read and write some types as they are stored and see the others as T.
 template <class T>
 constexpr bool has_loops(DType dtype) {
-  return kSpecialLoops<T> || dtype == Storage<T>::dtype;
+  return kSpecialLoops<T> || dtype == dtype_of<T>;
 }
 template <class T, class Body>
 ADAFACTOR_INLINE void with_loops(DType dtype, const Body& body) {
@@ -57,16 +69,19 @@ ADAFACTOR_INLINE void with_loops(DType dtype, const Body& body) {
   }
 }
 
-// Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in float32 and bfloat16.
-// Other pairs have such a loop where it matters alone: in `apply` where there are no links.
+// The types that are worth every loop.
+constexpr bool is_common(DType dtype) { return dtype == DType::float32 || dtype == DType::bfloat16; }
+
+// Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in common ones. Other
+// pairs have such a loop where it matters alone: in `apply` where there are no links.
 constexpr bool has_all_loops(DType gradient, DType parameter) {
-  return gradient == parameter || (gradient != DType::float16 && parameter != DType::float16);
+  return gradient == parameter || (is_common(gradient) && is_common(parameter));
 }
 
 // Whether loops in T read a gradient through its links where it lies.
 template <class T>
 constexpr bool loops_read_links(DType gradient) {
-  return kSpecialLoops<T> && gradient != DType::float16;
+  return kSpecialLoops<T> && is_common(gradient);
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

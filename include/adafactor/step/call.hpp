@@ -72,7 +72,7 @@ ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan);
 // What the last call found out about a leaf, for as long as the state makes no other. `updated` is that call's outcome.
 ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated);
 
-// The same of all leaves, into arrays that have a place for each.
+// Writes the reports of all leaves into arrays that have a place for each.
 ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const ReportColumns& columns);
 
 // The scalars that were in force in the last call: those of the first row of knobs, with `rate` for its learning rate.

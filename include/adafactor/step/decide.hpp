@@ -105,20 +105,23 @@ inline bool may_clamp(const Leaf& leaf, const TileSums* sums) {
 
 }  // namespace detail
 
+// Whether NaN or Inf was found in a leaf that the verdict depends on.
+inline bool is_nonfinite(const Leaf& leaf) { return leaf.stopped || !std::isfinite(leaf.gradient_squares); }
+
 // After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm. `sums` are those of the
 // leaf's tiles, here and below.
 inline void find_norm(Leaf& leaf, const TileSums* sums) {
-  if (!leaf.judged) return;
+  if (!leaf.in_verdict) return;
   leaf.gradient_squares = total_of(leaf.tile_count, [&](std::int64_t t) { return sums[t].gradient_squares; });
   if (leaf.action == Action::accumulate && !detail::window_fits(leaf)) leaf.gradient_squares = detail::kUnlimited;
   leaf.norm_factor = detail::norm_factor(leaf.clipnorm, std::sqrt(leaf.gradient_squares));
 }
 
 // After `moments` of all leaves: whether the step goes on, and the norm of all G together, which may clip.
-inline void judge(std::span<Leaf> leaves, std::optional<double> global_clipnorm, Verdict& verdict) {
+inline void find_verdict(std::span<Leaf> leaves, std::optional<double> global_clipnorm, Verdict& verdict) {
   Total squares;
   for (const Leaf& leaf : leaves) {
-    if (!leaf.judged) continue;
+    if (!leaf.in_verdict) continue;
     if (!std::isfinite(leaf.gradient_squares)) verdict.finite = false;
     squares.add(Verdict::scaled(leaf.gradient_squares));
   }

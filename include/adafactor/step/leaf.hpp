@@ -72,7 +72,7 @@ struct Leaf {
   Walk parameter;
   Walk parameter_out;
 
-  // Of a parameter that is rounded by noise; the walk says which element, in C order, lies where.
+  // Where the parameter is rounded by noise, the walk says which element, in C order, lies where.
   bool rounds_by_noise = false;
   Noise noise;
   Walk elements;
@@ -125,7 +125,7 @@ struct Leaf {
   bool overwrites = false;      // the parameter becomes the average
 
   // Found by the phases.
-  bool judged = false;           // there is a gradient, or what is left of one, in this call
+  bool in_verdict = false;       // there is a gradient, or what is left of one, in this call
   bool stopped = false;          // something else than the gradient is not finite: the leaf is left alone
   double gradient_squares = 0;   // sum of G^2
   double norm_factor = 1;        // what clipping by norm multiplies G by

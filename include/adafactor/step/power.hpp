@@ -49,7 +49,7 @@ inline DoubleDouble operator+(DoubleDouble a, DoubleDouble b) {
   return quick_two_sum(high.high, high.low + (a.low + b.low));
 }
 
-// By products: Clang does not hold a change of sign to what it is told of sums (exact_begin.hpp).
+// The sign is changed by products: Clang does not hold a change of sign to what it is told of sums (exact_begin.hpp).
 inline DoubleDouble operator-(DoubleDouble a) { return {-1.0 * a.high, -1.0 * a.low}; }
 
 inline DoubleDouble operator*(DoubleDouble a, DoubleDouble b) {

@@ -68,7 +68,7 @@ class Step {
     if (looks_at_parameters()) {
       backend.measure();
       if (any_leaf([](const Leaf& leaf) { return leaf.stopped; })) workspace_.verdict.finite = false;
-      if (!goes()) return;
+      if (!goes_on()) return;
       prepare_leaves();
     }
     backend.update();
@@ -77,7 +77,7 @@ class Step {
   void accumulate(Backend& backend) {
     backend.accumulate();
     // The parameters stay, but their average may move, and the caller may want them in another place.
-    if (!goes()) return;
+    if (!goes_on()) return;
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       Leaf& leaf = workspace_.leaves[i];
       state_.counts[i].accumulated = state_.counts[i].accumulated || leaf.action == Action::accumulate;
@@ -86,7 +86,7 @@ class Step {
     backend.keep();
   }
 
-  bool goes() const { return adafactor::goes(plan_, workspace_); }
+  bool goes_on() const { return adafactor::goes_on(plan_, workspace_); }
 
   void count() {
     state_.skips = 0;
@@ -98,7 +98,7 @@ class Step {
       LeafCount& count = state_.counts[i];
       if (leaf.action == Action::update) ++count.updates;
       if (leaf.stopped) forget(leaf);
-      if (leaf.judged) count.stopped = leaf.stopped;
+      if (leaf.in_verdict) count.stopped = leaf.stopped;
       count.accumulated = false;
     }
   }
@@ -116,13 +116,10 @@ class Step {
   std::int64_t first_nonfinite() const {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const Leaf& leaf = workspace_.leaves[i];
-      if (leaf.judged && is_nonfinite(leaf)) return static_cast<std::int64_t>(i);
+      if (leaf.in_verdict && is_nonfinite(leaf)) return static_cast<std::int64_t>(i);
     }
     return -1;
   }
-
-  // Of a leaf that was judged.
-  static bool is_nonfinite(const Leaf& leaf) { return leaf.stopped || !std::isfinite(leaf.gradient_squares); }
 
  private:
   template <class Condition>
@@ -136,8 +133,8 @@ class Step {
     return any_leaf([](const Leaf& leaf) { return leaf.measures(); });
   }
 
-  // Of a leaf that its update left alone, what the calls of the window have gathered is forgotten, and an average that
-  // has moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
+  // Forgets what the calls of the window have gathered of a leaf that its update left alone, and an average that has
+  // moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
   void forget(const Leaf& leaf) const {
     const std::int64_t size = leaf.size() * item_size(leaf.arithmetic);
     for (void* array : {leaf.after.accumulator, averages_early_ ? leaf.after.average : nullptr}) {
@@ -176,14 +173,14 @@ class Step {
     } else if (present || (window && state_.counts[index].accumulated)) {
       leaf.action = Action::update;
     }
-    leaf.judged = leaf.action != Action::keep;
+    leaf.in_verdict = leaf.action != Action::keep;
     was_stopped_ = was_stopped_ || state_.counts[index].stopped;
     leaf.stopped = false;
     leaf.gradient_squares = 0;
     const Config& config = plan_.knobs_of(plan);
     leaf.multiplier = config.maximize ? -multiplier_ : multiplier_;
     leaf.accumulates = window && leaf.action != Action::keep;
-    // What has been added up so far is judged as it is; the update is made from its mean.
+    // The verdict is of what has been added up so far; the update is made from its mean.
     leaf.mean_factor = updates_ ? mean_ : 1;
     leaf.report_scale = updates_ ? 1 : mean_;
     leaf.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;

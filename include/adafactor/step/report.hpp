@@ -9,7 +9,8 @@
 #include "adafactor/host/floating_point.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step/call.hpp"
-#include "adafactor/step/prepare.hpp"
+#include "adafactor/step/decide.hpp"
+#include "adafactor/step/leaf.hpp"
 #include "adafactor/step/workspace.hpp"
 
 #if ADAFACTOR_DEFINES_STEP
@@ -26,9 +27,9 @@ inline const Workspace& last_workspace(const State& state) { return static_cast<
 inline LeafReport report_of(const Leaf& leaf, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
   LeafReport report{nothing, nothing, nothing, nothing, nothing, false, false};
-  if (leaf.judged) {
+  if (leaf.in_verdict) {
     report.grad_norm = leaf.report_scale * std::sqrt(leaf.gradient_squares);
-    report.nonfinite = Step::is_nonfinite(leaf);
+    report.nonfinite = is_nonfinite(leaf);
   }
   if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
   const double size = static_cast<double>(leaf.size());

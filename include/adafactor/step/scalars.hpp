@@ -52,7 +52,7 @@ ADAFACTOR_FUNCTION Scalars make_scalars(const Config& config, DType dtype, std::
   // 1 - beta2 is the small number that matters: it is rounded to the arithmetic's precision and beta2 follows from it.
   double one_minus = whole_number_power(std::max<std::int64_t>(t - config.step_offset, 1), config.beta_2_decay);
   if (config.beta_2_cap) one_minus = (std::max)(one_minus, 1 - *config.beta_2_cap);
-  if (dtype != DType::float64) one_minus = static_cast<double>(static_cast<float>(one_minus));
+  if (arithmetic_of(dtype) == DType::float32) one_minus = static_cast<double>(static_cast<float>(one_minus));
   scalars.one_minus_beta_2 = one_minus;
   scalars.beta_2 = 1 - one_minus;
   return scalars;

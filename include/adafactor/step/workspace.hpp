@@ -20,7 +20,7 @@ class Workspace final : public detail::Kept {
   // `memory` is the state's.
   Workspace(const Plan& plan, std::byte* memory);
 
-  // Without what the backend keeps.
+  // The bytes of a workspace, without what the backend keeps.
   static std::int64_t nbytes(const Plan& plan) {
     return static_cast<std::int64_t>(sizeof(Workspace) + plan.leaves().size() * sizeof(Leaf) +
                                      plan.tiles().size() * sizeof(TileSums)) +
@@ -70,7 +70,7 @@ class Workspace final : public detail::Kept {
 
   static void set_rule(Leaf& leaf, const LeafPlan& plan, const Config& config) {
     constexpr double none = std::numeric_limits<double>::infinity();
-    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && item_size(plan.spec.dtype) == 2;
+    leaf.rounds_by_noise = config.rounding == Rounding::stochastic && rounds(plan.spec.dtype);
     leaf.noise.key = plan.noise_key;
     leaf.epsilon_1 = config.epsilon_1.value_or(machine_epsilon(plan.spec.dtype));
     leaf.clamps = config.epsilon_1_mode == EpsilonMode::clamp;
@@ -93,8 +93,8 @@ class Workspace final : public detail::Kept {
   detail::Bytes moments_;
 };
 
-// Whether a step that was judged writes anything.
-inline bool goes(const Plan& plan, const Workspace& workspace) {
+// Whether a step writes anything after its verdict.
+inline bool goes_on(const Plan& plan, const Workspace& workspace) {
   return plan.call().on_nonfinite == OnNonfinite::propagate || workspace.verdict.finite;
 }
 

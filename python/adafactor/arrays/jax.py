@@ -9,6 +9,8 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from adafactor.arrays.bits import held_by
+
 
 def new_like(leaf: Any) -> Any:
     """An array of NumPy for a step to write into."""
@@ -40,6 +42,7 @@ def assign(leaf: Any, values: NDArray[Any]) -> None:
 
 def handed_out(array: NDArray[Any]) -> jax.Array:
     """A copy: the state's memory changes, which an array of JAX must not."""
-    if array.dtype == np.uint16:
-        array = array.view(jax.numpy.bfloat16)
+    name = held_by(array.dtype)
+    if name:
+        array = array.view(getattr(jax.numpy, name))
     return jax.numpy.array(array, copy=True)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
+from adafactor.arrays.bits import held_by, rounded
 
 
 def new_like(leaf: Any) -> Any:
@@ -39,17 +40,10 @@ def assign(leaf: Any, values: NDArray[Any]) -> None:
         leaf[...] = values
         return
     view = _core.numpy_view(leaf, written=True)
-    view[...] = _bits_of_bfloat16(values) if view.dtype == np.uint16 else values
+    view[...] = rounded(values, view.dtype)
 
 
 def handed_out(array: NDArray[Any]) -> NDArray[Any]:
-    """The same memory; bits of bfloat16 as that dtype where `ml_dtypes` is loaded."""
-    ml_dtypes = sys.modules.get("ml_dtypes")
-    return array.view(ml_dtypes.bfloat16) if array.dtype == np.uint16 and ml_dtypes else array
-
-
-def _bits_of_bfloat16(values: NDArray[Any]) -> NDArray[np.uint16]:
-    """float32 rounded to nearest, ties to even; a NaN stays one."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16).reshape(values.shape)
+    """The same memory; bits as the dtype that they are of where `ml_dtypes` is loaded."""
+    name, ml_dtypes = held_by(array.dtype), sys.modules.get("ml_dtypes")
+    return array.view(getattr(ml_dtypes, name)) if name and ml_dtypes else array

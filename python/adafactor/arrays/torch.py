@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays import library_named
+from adafactor.arrays.bits import held_by, signed_bits
 
 
 def new_like(leaf: Any) -> Any:
@@ -65,6 +65,7 @@ def assign(leaf: Any, values: NDArray[Any]) -> None:
 
 def handed_out(array: NDArray[Any]) -> torch.Tensor:
     """A tensor over the same memory."""
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    name = held_by(array.dtype)
+    if name:
+        return torch.from_numpy(signed_bits(array)).view(getattr(torch, name))
     return torch.from_numpy(array)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays import as_numpy
+from adafactor.arrays.bits import bits_dtype, held_by, numbers
 from adafactor.knobs.numbers import count
 from adafactor.trees.paths import at
 
@@ -50,21 +51,25 @@ def refuse_other_keys(role: str, found: Mapping[Any, Any], expected: Collection[
 def as_stored(value: Any, like: NDArray[Any], key: tuple[str, str], finite: bool) -> NDArray[Any]:
     """A value as an array that can be written over `like`; raises where it cannot.
 
-    Bits of bfloat16 count as such whether they come as uint16, as `ml_dtypes.bfloat16` or as raw bytes.
+    Of a type that NumPy lacks the bits count as such whether they come as whole numbers, by the name that
+    `ml_dtypes` has for it, or as raw bytes.
     `finite` refuses numbers that no step leaves in a state: NaN, Inf, and moments below 0.
     """
     path, kind = key
     where = f"{at('tensors', path)} {kind}"
-    array = _numbers(value)
+    array = _any_as_numpy(value)
     if array.shape != like.shape:
         raise ValueError(f"{where}: shape {array.shape}, expected {like.shape}")
-    if like.dtype.itemsize == 2:
-        if array.dtype.itemsize != 2 or array.dtype == np.float16:
-            raise TypeError(f"{where}: dtype {array.dtype}, expected bfloat16 or its bits as uint16")
-        bits = np.ascontiguousarray(array).view(np.uint16).reshape(like.shape)
+    name = held_by(like.dtype)
+    if name:
+        bits = bits_dtype(name)
+        others = array.dtype.kind == "f" and array.dtype.name != name
+        if array.dtype.itemsize != bits.itemsize or others:
+            raise TypeError(f"{where}: dtype {array.dtype}, expected {name} or its bits as {bits}")
+        found = np.ascontiguousarray(array).view(bits).reshape(like.shape)
         if finite:
-            _refuse_numbers(bits & 0x7F80 == 0x7F80, where, "finite numbers")
-        return bits.view(like.dtype)
+            _refuse_numbers(~np.isfinite(numbers(found)), where, "finite numbers")
+        return found.view(like.dtype)
     if array.dtype.kind not in "fiu":
         raise TypeError(f"{where}: dtype {array.dtype}, expected {like.dtype}")
     with np.errstate(over="ignore"):
@@ -87,8 +92,8 @@ def _refuse_numbers(wrong: NDArray[np.bool_], where: str, expected: str) -> None
         raise ValueError(f"{where}: {count} of {wrong.size} values are not {expected}{place}")
 
 
-def _numbers(value: Any) -> NDArray[Any]:
-    """Any array as one of NumPy, of bfloat16 in another library the bits."""
+def _any_as_numpy(value: Any) -> NDArray[Any]:
+    """Anything that is like an array as one of NumPy; of a type that NumPy lacks the bits."""
     try:
         return as_numpy(value)
     except _core.Error:

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from adafactor import _core
 from adafactor.config import Config, core_knobs
 from adafactor.engine.rates import RowRates
 from adafactor.engine.warning import warn
@@ -14,19 +15,7 @@ from adafactor.knobs.patterns import Choice, check_pattern, nearest
 __all__ = ["Override", "Rows", "check_overrides", "make_rows", "warn_of_idle"]
 
 # What concerns the whole call, so that a single leaf cannot differ in it.
-WHOLE_CALL = frozenset(
-    {
-        "ema_momentum",
-        "ema_on",
-        "ema_overwrite_frequency",
-        "global_clipnorm",
-        "gradient_accumulation_steps",
-        "loss_scale_factor",
-        "on_nonfinite",
-        "seed",
-        "use_ema",
-    }
-)
+WHOLE_CALL = frozenset(_core.whole_call_knobs)
 
 Override = tuple[str, dict[str, Any]]
 

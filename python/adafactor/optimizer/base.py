@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import presets
+from adafactor.arrays.bits import as_bits
 from adafactor.config import Config
 from adafactor.knobs.rates import rate_at_call
 from adafactor.optimizer.rate import AssignableRate
@@ -150,7 +151,7 @@ class BaseOptimizer:
         {'0': (), '1': (), '2': (4,), '3': (3,), 'paths': (5,)}
         """
         for index, array in enumerate(self.variables):
-            store[str(index)] = np.array(array.view(np.uint16) if array.dtype.itemsize == 2 else array)
+            store[str(index)] = np.array(as_bits(array))
         if self._state:
             store[_PATHS] = np.frombuffer(json.dumps(self._state.paths).encode(), np.uint8)
 

@@ -20,11 +20,11 @@ void short_rows_find_their_factors() {
   for (std::size_t i = 0; i < row_factors.size(); ++i) row_factors[i] = 1.0F + static_cast<float>(i) / 7;
   for (std::size_t i = 0; i < col_factors.size(); ++i) col_factors[i] = 2.0F - static_cast<float>(i) / 3;
   for (std::size_t i = 0; i < g.size(); ++i) g[i] = 0.5F + static_cast<float>(i) / 11;
-  const adafactor::ShortRowUpdate<float, width> update(row_factors.data(), col_factors.data());
+  const adafactor::ShortRowU<float, width> update(row_factors.data(), col_factors.data());
   for (const std::size_t n : {g.size(), g.size() - 1, g.size() - 5, g.size() - 9}) {
     std::vector<float> found(g.size());
-    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto extent) {
-      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, extent), i, extent), extent);
+    adafactor::for_each(static_cast<std::int64_t>(n), [&](std::int64_t i, auto amount) {
+      adafactor::store(found.data() + i, update(adafactor::load<float>(g.data() + i, amount), i, amount), amount);
     });
     for (std::size_t i = 0; i < g.size(); ++i) {
       const float expected = i < n ? (g[i] * row_factors[i / width]) * col_factors[i % width] : 0;

@@ -140,16 +140,16 @@ void add_what_is_before(const TaskOrder& order, const Stage& stage, std::set<std
   }
 }
 
-void nothing_is_written_before_everything_was_judged() {
+void nothing_is_written_before_the_verdict() {
   for (const bool looks_first : {true, false}) {
     const Plan plan = plan_of_many_waves(looks_first);
     const TaskOrder order = order_of(plan);
-    const auto judge = static_cast<std::int64_t>(order.stages().size()) - 1;
+    const auto verdict = static_cast<std::int64_t>(order.stages().size()) - 1;
     for (const Stage& stage : order.stages()) {
       if (stage.phase != Phase::apply || stage.size() == 0) continue;
       std::set<std::int64_t> before;
       add_what_is_before(order, stage, before);
-      CHECK_EQ(before.contains(judge), looks_first);
+      CHECK_EQ(before.contains(verdict), looks_first);
       for (const Phase phase : {Phase::moments, Phase::means, Phase::factors, Phase::rms}) {
         CHECK(std::ranges::any_of(before, [&](std::int64_t index) {
           const Stage& earlier = stage_at(order, index);
@@ -264,7 +264,7 @@ void partial_sums_fit_their_buffer() {
 int main() {
   waves_and_tasks_cover_all_tiles_once_in_order();
   every_task_is_dealt_out_once_and_after_what_it_awaits();
-  nothing_is_written_before_everything_was_judged();
+  nothing_is_written_before_the_verdict();
   means_are_made_where_partial_sums_are();
   every_task_has_a_home();
   a_global_norm_looks_first_even_where_nan_goes_through();

@@ -1,7 +1,7 @@
 // Four and eight numbers at a time: what they do is what the first of sixteen do, to the bit, and no byte beyond.
 #include <cmath>
 
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "support/check.hpp"
 #include "support/sixteen.hpp"
@@ -30,14 +30,14 @@ bool begins_with(const Sixteen<T>& whole, const Lanes<T, n>& lanes) {
 
 template <class T, int n>
 void fewer_lanes_do_what_sixteen_do() {
-  constexpr Exactly<n> extent;
+  constexpr Exactly<n> amount;
   for (int salt = 0; salt < kLanes; ++salt) {
     const Sixteen<T> a = special_numbers<T>(0);
     const Sixteen<T> b = salt % 2 ? special_numbers<T>(salt) : numbers<T>(salt);
     const Lanes<T> x = lanes_of(a);
     const Lanes<T> y = lanes_of(b);
-    const Lanes<T, n> p = adafactor::load<T>(a.data(), extent);
-    const Lanes<T, n> q = adafactor::load<T>(b.data(), extent);
+    const Lanes<T, n> p = adafactor::load<T>(a.data(), amount);
+    const Lanes<T, n> q = adafactor::load<T>(b.data(), amount);
     CHECK(begins_with(values_of(x + y), p + q));
     CHECK(begins_with(values_of(x - y), p - q));
     CHECK(begins_with(values_of(x * y), p * q));
@@ -54,7 +54,7 @@ void fewer_lanes_do_what_sixteen_do() {
     CHECK(begins_with(values_of(widen(x)), widen(p)));
     Sixteen<T> squares{};
     for (std::size_t i = 0; i < n; ++i) squares[i] = std::abs(numbers<T>(salt)[i]);
-    const Lanes<T, n> few = adafactor::load<T>(squares.data(), extent);
+    const Lanes<T, n> few = adafactor::load<T>(squares.data(), amount);
     CHECK(same_bits(adafactor::fold(few), adafactor::fold(lanes_of(squares))));
   }
 }
@@ -62,13 +62,13 @@ void fewer_lanes_do_what_sixteen_do() {
 // Not a byte beyond, and of 16 bits what one number does.
 template <class S, int n>
 void fewer_lanes_keep_to_their_elements() {
-  constexpr Exactly<n> extent;
+  constexpr Exactly<n> amount;
   const Sixteen<float> values = numbers<float>(2);
   Sixteen<S> stored{};
-  adafactor::store(stored.data(), adafactor::load<float>(values.data(), extent), extent);
+  adafactor::store(stored.data(), adafactor::load<float>(values.data(), amount), amount);
   const Sixteen<float> loaded = [&] {
     Sixteen<float> wide{};
-    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), extent), extent);
+    adafactor::store(wide.data(), adafactor::load<float>(stored.data(), amount), amount);
     return wide;
   }();
   for (std::size_t i = 0; i < kLanes; ++i) {

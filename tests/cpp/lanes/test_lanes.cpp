@@ -8,7 +8,7 @@
 #include <limits>
 #include <vector>
 
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "support/check.hpp"
 #include "support/sixteen.hpp"
@@ -184,16 +184,16 @@ void the_loops_visit_each_element_once() {
     const auto visit = [](std::vector<int>& seen, std::int64_t first, int count) {
       for (int i = 0; i < count; ++i) ++seen[static_cast<std::size_t>(first + i)];
     };
-    adafactor::for_lanes(n, [&](std::int64_t i, auto extent) {
+    adafactor::for_lanes(n, [&](std::int64_t i, auto amount) {
       CHECK_EQ(i % kLanes, 0);
-      if constexpr (std::is_same_v<decltype(extent), Part>) {
-        CHECK(extent.count > 0 && extent.count < kLanes);
-        visit(by_lanes, i, extent.count);
+      if constexpr (std::is_same_v<decltype(amount), Part>) {
+        CHECK(amount.count > 0 && amount.count < kLanes);
+        visit(by_lanes, i, amount.count);
       } else {
         visit(by_lanes, i, kLanes);
       }
     });
-    adafactor::for_each(n, [&](std::int64_t i, auto extent) { visit(by_element, i, count_of(extent)); });
+    adafactor::for_each(n, [&](std::int64_t i, auto amount) { visit(by_element, i, count_of(amount)); });
     CHECK(by_lanes == std::vector<int>(static_cast<std::size_t>(n), 1));
     CHECK(by_element == by_lanes);
   }
@@ -222,10 +222,10 @@ void halves_are_those_of_single_numbers() {
       Sixteen<Half> nearest;
       Sixteen<Half> by_noise;
       adafactor::store(nearest.data(), lanes, Full{});
-      adafactor::loop_detail::store_half_group(by_noise.data(), lanes.group, noise.data());
+      adafactor::loop_detail::store_format_group(by_noise.data(), lanes.group, noise.data());
       for (std::size_t i = 0; i < values.size(); ++i) {
-        wrong += nearest[i].bits != adafactor::to_half<Half>(values[i]).bits;
-        wrong += by_noise[i].bits != adafactor::to_half<Half>(values[i], noise[i]).bits;
+        wrong += nearest[i].bits != adafactor::round_to<Half>(values[i]).bits;
+        wrong += by_noise[i].bits != adafactor::round_to<Half>(values[i], noise[i]).bits;
       }
     }
   }

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "support/check.hpp"
 
 namespace {
@@ -25,7 +25,7 @@ template <class Half>
 std::vector<Half> halves(float first, float step) {
   std::vector<Half> values;
   for (std::size_t i = 0; i < kRows * kCols; ++i) {
-    values.push_back(adafactor::to_half<Half>(first + step * static_cast<float>(i)));
+    values.push_back(adafactor::round_to<Half>(first + step * static_cast<float>(i)));
   }
   return values;
 }
@@ -55,7 +55,7 @@ void a_step_is_that_of_floats_rounded_once() {
   optimizer.step({w.data()}, {g.data()});
   in_float.step({wide.data()}, {wide_gradient.data()});
   int wrong = 0;
-  for (std::size_t i = 0; i < w.size(); ++i) wrong += w[i].bits != adafactor::to_half<Half>(wide[i]).bits;
+  for (std::size_t i = 0; i < w.size(); ++i) wrong += w[i].bits != adafactor::round_to<Half>(wide[i]).bits;
   CHECK_EQ(wrong, 0);
   CHECK_EQ(optimizer.nbytes(), in_float.nbytes());
   CHECK_EQ(optimizer.array<float>(0, StateKind::row)[3], in_float.array<float>(0, StateKind::row)[3]);
@@ -85,7 +85,7 @@ void what_is_refused() {
            "grads leaf 0: dtype float64, expected float32, bfloat16 or float16");
   CHECK_EQ(CHECK_THROWS(optimizer.step({w32.data()}, {g.data()}), adafactor::Error),
            "params leaf 0: dtype float32, expected float16 as in the state");
-  g[5] = adafactor::to_half<adafactor::Float16>(std::numeric_limits<float>::infinity());
+  g[5] = adafactor::round_to<adafactor::Float16>(std::numeric_limits<float>::infinity());
   g[6] = {0x7c01};
   const std::string found = CHECK_THROWS(optimizer.step({w.data()}, {g.data()}), adafactor::Error);
   CHECK(found.starts_with("grads leaf 0: 1 NaN and 1 Inf of 660 values"));

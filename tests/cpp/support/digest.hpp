@@ -22,7 +22,7 @@
 #include "adafactor/adafactor.hpp"
 #include "adafactor/cpu/kernels.hpp"
 #include "adafactor/cpu/threads/threads.hpp"
-#include "adafactor/lanes/half.hpp"
+#include "adafactor/lanes/formats.hpp"
 
 namespace digest {
 
@@ -121,21 +121,17 @@ struct SetKnob {
       config.*member = parse<T>();
     }
   }
-  template <class Member>
-  void operator()(const char* knob, Member member, const adafactor::Interval&, const char*) {
-    assign(knob, member);
-  }
-  template <class Member>
-  void operator()(const char* knob, Member member, const char*) {
-    assign(knob, member);
+  template <class T, class Allowed>
+  void operator()(const adafactor::Knob<T, Allowed>& knob) {
+    assign(knob.name, knob.member);
   }
   template <class T>
-  void operator()(const char* knob, T adafactor::Config::* member, const adafactor::Choices& choices, const char*) {
-    if (name != knob) return;
-    for (int i = 0; i < 4 && choices.words[i] != nullptr; ++i) {
-      if (text != choices.words[i]) continue;
+  void operator()(const adafactor::Knob<T, adafactor::Choices>& knob) {
+    if (name != knob.name) return;
+    for (int i = 0; i < 4 && knob.allowed.words[i] != nullptr; ++i) {
+      if (text != knob.allowed.words[i]) continue;
       found = true;
-      config.*member = static_cast<T>(i);
+      config.*knob.member = static_cast<T>(i);
     }
   }
 };
@@ -247,12 +243,13 @@ class Arrays {
           break;
         case adafactor::DType::float16:
           fill_leaf<adafactor::Float16>(leaf, [&](std::size_t i) {
-            return adafactor::to_half<adafactor::Float16>(number<float>(seed + leaf, i, spread, 11));
+            return adafactor::round_to<adafactor::Float16>(number<float>(seed + leaf, i, spread, 11));
           });
           break;
         case adafactor::DType::bfloat16:
-          fill_leaf<adafactor::Bfloat16>(
-              leaf, [&](std::size_t i) { return adafactor::to_bfloat16(number<float>(seed + leaf, i, spread, 8)); });
+          fill_leaf<adafactor::Bfloat16>(leaf, [&](std::size_t i) {
+            return adafactor::round_to<adafactor::Bfloat16>(number<float>(seed + leaf, i, spread, 8));
+          });
           break;
       }
     }

@@ -59,7 +59,8 @@ ADAFACTOR_INLINE void for_groups(const Tile& tile, const Rows& add_rows, const G
   }
 }
 
-// The same, row by row, where rows and groups are all there is: add_row(row, first, n), finish_group(n).
+// What for_groups() does, row by row, where rows and groups are all there is: it calls add_row(row, first, n) and
+// finish_group(n).
 template <class Row, class Group>
 ADAFACTOR_INLINE void for_rows_of_groups(const Tile& tile, const Row& add_row, const Group& finish_group) {
   for_groups(

@@ -43,17 +43,17 @@ class Gradient {
         first_element_(slice * leaf.rows * leaf.cols),
         linked_(leaf.links_gradient()) {}
 
-  // Whether loops read runs as they lie in memory, in whatever type; these may be longer than a block.
-  bool in_place() const { return slice_.in_place<T>() && !linked_; }
+  // Whether loops read runs as they lie in memory, in whatever type, and through the links where there are any; such
+  // runs may be longer than a block.
+  bool is_direct() const { return slice_.is_direct<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
+  // Whether they do, and there are no links.
+  bool is_bare() const { return slice_.is_direct<T>() && !linked_; }
 
-  // The elements of a row from `first` on, where they are in place and stored as S.
+  // The elements of a row from `first` on, where they are direct and stored as S.
   template <class S>
   const S* at(std::int64_t row, std::int64_t first) const {
     return slice_.row(row).at<const S>(first);
   }
-
-  // Whether they do so through the links, where there are any.
-  bool in_place_with_links() const { return slice_.in_place<T>() && (!linked_ || loops_read_links<T>(slice_.dtype())); }
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first, bool clips = true) const {
@@ -124,7 +124,7 @@ ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange
   return loop_detail::copy_rows(leaf, walk, range, buffer);
 }
 
-// The same of G, or of G before it is clipped by value.
+// The rows of a range of G, or of G before it is clipped by value, as one run.
 template <class T>
 ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
   if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);

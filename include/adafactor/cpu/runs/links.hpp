@@ -22,10 +22,10 @@ struct GradientLinks {
   T mean_factor;
   T limit;  // infinity where there is none
 
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t i, Extent extent) const {
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t i, Amount amount) const {
     if (!accumulator) return g * multiplier;
-    return (load<T>(accumulator + i, extent) + g * multiplier) * mean_factor;
+    return (load<T>(accumulator + i, amount) + g * multiplier) * mean_factor;
   }
 
   template <class Numbers>
@@ -34,31 +34,31 @@ struct GradientLinks {
   }
 };
 
-// The update of what is read, through the gradient links.
-template <class T, class Update>
-struct LinkedUpdate {
+// U of what is read, through the gradient links.
+template <class T, class U>
+struct LinkedU {
   GradientLinks<T> links;
-  Update update;
+  U u_of;
 
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-    return update(links.clip(links.unclipped(g, i, extent)), i, extent);
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
+    return u_of(links.clip(links.unclipped(g, i, amount)), i, amount);
   }
 };
 
 // buffer <- G, of what is stored as G.
 template <class T, class G>
 void store_gradient(const G* g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    store(buffer + i, links.clip(links.unclipped(load<T>(g + i, extent), i, extent)), extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    store(buffer + i, links.clip(links.unclipped(load<T>(g + i, amount), i, amount)), amount);
   });
 }
 
 // g <- scale g.
 template <class T>
 void multiply(T* g, T scale, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(g + i, load<T>(g + i, extent) * scale, extent); });
+  for_each(n, [&](std::int64_t i, auto amount)
+                  ADAFACTOR_INLINE_LAMBDA { store(g + i, load<T>(g + i, amount) * scale, amount); });
 }
 
 // after <- beta_1 before + (1 - beta_1) x, and x becomes it.
@@ -66,46 +66,46 @@ template <class T>
 void apply_momentum(T* x, const T* before, T* after, double beta_1, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);
   const T gain = static_cast<T>(1 - beta_1);
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto momentum = decay * load<T>(before + i, extent) + gain * load<T>(x + i, extent);
-    store(after + i, momentum, extent);
-    store(x + i, momentum, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto momentum = decay * load<T>(before + i, amount) + gain * load<T>(x + i, amount);
+    store(after + i, momentum, amount);
+    store(x + i, momentum, amount);
   });
 }
 
-// The same with the momentum stored in 16 bits; x becomes it before (exact) or after rounding.
+// What apply_momentum() does where the momentum is stored in 16 bits; x becomes it before (exact) or after rounding.
 template <class T>
 void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);
   const T gain = static_cast<T>(1 - beta_1);
   if constexpr (sizeof(T) == sizeof(float)) {
-    for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const auto momentum = decay * load<T>(before + i, extent) + gain * load<T>(x + i, extent);
-      store(after + i, momentum, extent);
-      store(x + i, exact ? momentum : load<T>(after + i, extent), extent);
+    for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const auto momentum = decay * load<T>(before + i, amount) + gain * load<T>(x + i, amount);
+      store(after + i, momentum, amount);
+      store(x + i, exact ? momentum : load<T>(after + i, amount), amount);
     });
   } else {
     for (std::int64_t i = 0; i < n; ++i) {
       const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
-      after[i] = to_bfloat16(static_cast<float>(momentum));
+      after[i] = round_to<Bfloat16>(static_cast<float>(momentum));
       x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
     }
   }
 }
 
 // out <- p - (u + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
-template <class T, class G, class P, class Update>
-void subtract_with_decay(const G* g, const P* p, P* out, const Update& update, T decay, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto old = load<T>(p + i, extent);
-    store(out + i, old - (update(load<T>(g + i, extent), i, extent) + decay * old), extent);
+template <class T, class G, class P, class U>
+void subtract_with_decay(const G* g, const P* p, P* out, const U& u_of, T decay, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto old = load<T>(p + i, amount);
+    store(out + i, old - (u_of(load<T>(g + i, amount), i, amount) + decay * old), amount);
   });
 }
 
-// What an update that was stored is in such a loop.
-struct StoredUpdate {
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Extent) const {
+// U where it was stored, as a function for such a loop.
+struct StoredU {
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& u, std::int64_t, Amount) const {
     return u;
   }
 };
@@ -116,10 +116,10 @@ void apply_average(T* p, const T* before, T* after, const Leaf& leaf, std::int64
   const double momentum = leaf.starts_average ? 0 : leaf.ema_momentum;
   const T decay = static_cast<T>(momentum);
   const T gain = static_cast<T>(1 - momentum);
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto average = decay * load<T>(before + i, extent) + gain * load<T>(p + i, extent);
-    store(after + i, average, extent);
-    if (leaf.overwrites) store(p + i, average, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto average = decay * load<T>(before + i, amount) + gain * load<T>(p + i, amount);
+    store(after + i, average, amount);
+    if (leaf.overwrites) store(p + i, average, amount);
   });
 }
 

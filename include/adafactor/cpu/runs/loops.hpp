@@ -26,23 +26,23 @@ void add_squares_of(const G* g, const Function& function, std::int64_t n, double
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = function(load<T>(g + first + i, extent), first + i, extent);
-        store(lanes + i, x * x, extent);
+      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+        const auto x = function(load<T>(g + first + i, amount), first + i, amount);
+        store(lanes + i, x * x, amount);
       });
       sums[first / kBlock] += fold_few(lanes, static_cast<int>(count));
       return;
     }
     Lanes<T> squares = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = function(load<T>(g + first + i, extent), first + i, extent);
+    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = function(load<T>(g + first + i, amount), first + i, amount);
       squares = squares + x * x;
     });
     sums[first / kBlock] += fold(squares);
   });
 }
 
-// The same of scale * g.
+// Adds the squares of scale * g in this way.
 template <class T, class G>
 void add_squares(const G* g, T scale, std::int64_t n, double* sums) {
   const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
@@ -58,34 +58,34 @@ double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums
       row_sum += squares;
       sums[first / kBlock] += squares;
     };
-    // Of the block's own, since what lies outside would be read again after each store.
+    // These are the block's own, since what lies outside would be read again after each store.
     const G* const run = g + first;
     T* const columns = column_sums + first;
     const T factor = scale;
     if (count < kLanes) {
       double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = load<T>(run + i, extent) * factor;
+      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+        const auto x = load<T>(run + i, amount) * factor;
         const auto square = x * x;
-        store(lanes + i, square, extent);
-        store(columns + i, load<T>(columns + i, extent) + square, extent);
+        store(lanes + i, square, amount);
+        store(columns + i, load<T>(columns + i, amount) + square, amount);
       });
       add(fold_few(lanes, static_cast<int>(count)));
       return;
     }
     Lanes<T> squares = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(run + i, extent) * factor;
+    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = load<T>(run + i, amount) * factor;
       const Lanes<T> square = x * x;
       squares = squares + square;
-      store(columns + i, load<T>(columns + i, extent) + square, extent);
+      store(columns + i, load<T>(columns + i, amount) + square, amount);
     });
     add(fold(squares));
   });
   return row_sum;
 }
 
-// The same of a run of G through its links; those of G before clipping go to the cell's other sum.
+// What this does of a run of G through its links; the squares of G before clipping go to the cell's other sum.
 template <class T, class G, class Links>
 double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
                              double* sums_before_clipping) {
@@ -98,28 +98,28 @@ double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_
     if (count < kLanes) {
       double lanes[kLanes];
       double before[kLanes];
-      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        const auto whole = links.unclipped(load<T>(g + first + i, extent), first + i, extent);
+      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+        const auto whole = links.unclipped(load<T>(g + first + i, amount), first + i, amount);
         const auto x = links.clip(whole);
         const auto square = x * x;
-        store(lanes + i, square, extent);
-        store(before + i, whole * whole, extent);
+        store(lanes + i, square, amount);
+        store(before + i, whole * whole, amount);
         T* column = column_sums + first + i;
-        store(column, load<T>(column, extent) + square, extent);
+        store(column, load<T>(column, amount) + square, amount);
       });
       add(fold_few(lanes, static_cast<int>(count)), fold_few(before, static_cast<int>(count)));
       return;
     }
     Lanes<T> squares = fill(T{});
     Lanes<T> before = squares;
-    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> whole = links.unclipped(load<T>(g + first + i, extent), first + i, extent);
+    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> whole = links.unclipped(load<T>(g + first + i, amount), first + i, amount);
       const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
       before = before + whole * whole;
       T* column = column_sums + first + i;
-      store(column, load<T>(column, extent) + square, extent);
+      store(column, load<T>(column, amount) + square, amount);
     });
     add(fold(squares), fold(before));
   });
@@ -129,9 +129,9 @@ double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_
 // totals += values, or totals = values, widening to double.
 template <class T>
 void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto wide = load<double>(values + i, extent);
-    store(totals + i, begins ? wide : load<double>(totals + i, extent) + wide, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto wide = load<double>(values + i, amount);
+    store(totals + i, begins ? wide : load<double>(totals + i, amount) + wide, amount);
   });
 }
 
@@ -143,15 +143,15 @@ double sum_of(const T* values, std::int64_t n) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        store(lanes + i, load<double>(values + first + i, extent), extent);
+      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+        store(lanes + i, load<double>(values + first + i, amount), amount);
       });
       sum += fold_few(lanes, static_cast<int>(count));
       return;
     }
     Lanes<double> lanes = fill(0.0);
-    for_lanes(count, [&](std::int64_t i, auto extent)
-                         ADAFACTOR_INLINE_LAMBDA { lanes = lanes + load<double>(values + first + i, extent); });
+    for_lanes(count, [&](std::int64_t i, auto amount)
+                         ADAFACTOR_INLINE_LAMBDA { lanes = lanes + load<double>(values + first + i, amount); });
     sum += fold(lanes);
   });
   return sum;
@@ -160,8 +160,8 @@ double sum_of(const T* values, std::int64_t n) {
 // sums[i] / count, rounded to T.
 template <class T>
 void store_means(const double* sums, double count, T* means, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, extent) / count, extent); });
+  for_each(n, [&](std::int64_t i, auto amount)
+                  ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, amount) / count, amount); });
 }
 
 // What turns the means of g^2 into new moments.
@@ -175,9 +175,9 @@ struct MomentRule {
 // moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means.
 template <class T>
 void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto mean = rule.square_scale * load<double>(moments + i, extent) + rule.epsilon;
-    store(moments + i, rule.beta_2 * load<double>(old + i, extent) + rule.one_minus_beta_2 * mean, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto mean = rule.square_scale * load<double>(moments + i, amount) + rule.epsilon;
+    store(moments + i, rule.beta_2 * load<double>(old + i, amount) + rule.one_minus_beta_2 * mean, amount);
   });
 }
 
@@ -213,55 +213,54 @@ MomentRange range_of(const T* moments, std::int64_t n) {
 // factors <- moment^-1/2, 0 where the moment is 0.
 template <class T>
 void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto moment = load<double>(moments + i, extent);
-    store(factors + i, where_nonzero(1.0 / square_root(moment), moment), extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto moment = load<double>(moments + i, amount);
+    store(factors + i, where_nonzero(1.0 / square_root(moment), moment), amount);
   });
 }
 
-// The update of one run, u = (g * row) * col, of a factored leaf.
+// U of a factored leaf, as a function for one run: u = (g * row) * col.
 template <class T>
-struct FactoredUpdate {
+struct FactoredU {
   T row;
   const T* cols;
 
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-    return (g * row) * load<T>(cols + i, extent);
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
+    return (g * row) * load<T>(cols + i, amount);
   }
 };
 
-// The same with the product of the two factors kept at or below `limit` (torch, which clamps the estimate from below).
+// U where the product of the two factors is kept at or below `limit` (torch, which clamps the estimate from below).
 // `row` may carry a scale, `bare_row` does not, and `scaled_limit` is the limit times that scale. Where the clamp does
-// not bind, the bits are those of FactoredUpdate.
+// not bind, the bits are those of FactoredU.
 template <class T>
-struct ClampedUpdate {
+struct ClampedU {
   T row;
   const T* cols;
   T bare_row;
   T limit;
   T scaled_limit;
 
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-    const Numbers col = load<T>(cols + i, extent);
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
+    const Numbers col = load<T>(cols + i, amount);
     return select_less(limit, bare_row * col, g * scaled_limit, (g * row) * col);
   }
 };
 
 // Adds, to two sums for each block of a run, the squares of u and of p.
-template <class T, class G, class P, class Update>
-void add_update_squares(const G* g, const P* p, const Update& update, std::int64_t n, double* update_sums,
-                        double* parameter_sums) {
+template <class T, class G, class P, class U>
+void add_u_squares(const G* g, const P* p, const U& u_of, std::int64_t n, double* update_sums, double* parameter_sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     if (count < kLanes) {
       double of_update[kLanes];
       double of_parameter[kLanes];
-      for_each(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-        const auto u = update(load<T>(g + first + i, extent), first + i, extent);
-        const auto x = load<T>(p + first + i, extent);
-        store(of_update + i, u * u, extent);
-        store(of_parameter + i, x * x, extent);
+      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+        const auto u = u_of(load<T>(g + first + i, amount), first + i, amount);
+        const auto x = load<T>(p + first + i, amount);
+        store(of_update + i, u * u, amount);
+        store(of_parameter + i, x * x, amount);
       });
       update_sums[first / kBlock] += fold_few(of_update, static_cast<int>(count));
       parameter_sums[first / kBlock] += fold_few(of_parameter, static_cast<int>(count));
@@ -269,9 +268,9 @@ void add_update_squares(const G* g, const P* p, const Update& update, std::int64
     }
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> u = update(load<T>(g + first + i, extent), first + i, extent);
-      const Lanes<T> x = load<T>(p + first + i, extent);
+    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> u = u_of(load<T>(g + first + i, amount), first + i, amount);
+      const Lanes<T> x = load<T>(p + first + i, amount);
       of_update = of_update + u * u;
       of_parameter = of_parameter + x * x;
     });
@@ -281,18 +280,18 @@ void add_update_squares(const G* g, const P* p, const Update& update, std::int64
 }
 
 // out <- p - u, the whole of `apply` where no update link is.
-template <class T, class G, class P, class Update>
-void subtract_update(const G* g, const P* p, P* out, const Update& update, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    store(out + i, load<T>(p + i, extent) - update(load<T>(g + i, extent), i, extent), extent);
+template <class T, class G, class P, class U>
+void subtract_u(const G* g, const P* p, P* out, const U& u_of, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    store(out + i, load<T>(p + i, amount) - u_of(load<T>(g + i, amount), i, amount), amount);
   });
 }
 
 // out <- u, for the links to go on with.
-template <class T, class Update>
-void store_update(const T* g, T* out, const Update& update, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(out + i, update(load<T>(g + i, extent), i, extent), extent); });
+template <class T, class U>
+void store_u(const T* g, T* out, const U& u_of, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto amount)
+                  ADAFACTOR_INLINE_LAMBDA { store(out + i, u_of(load<T>(g + i, amount), i, amount), amount); });
 }
 
 // The rule of an unfactored leaf.
@@ -309,12 +308,12 @@ struct FullRule {
 // v_out may be null (`rms` needs u alone) and may be v.
 template <class T>
 void update_full(const T* g, const T* v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-    const auto x = load<T>(g + i, extent) * rule.gradient_scale;
-    const auto moment = rule.beta_2 * load<T>(v + i, extent) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
-    if (v_out) store(v_out + i, moment, extent);
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto x = load<T>(g + i, amount) * rule.gradient_scale;
+    const auto moment = rule.beta_2 * load<T>(v + i, amount) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
+    if (v_out) store(v_out + i, moment, amount);
     const auto estimate = larger(moment, rule.floor);
-    store(u + i, where_nonzero(x / square_root(estimate), estimate) * scale, extent);
+    store(u + i, where_nonzero(x / square_root(estimate), estimate) * scale, amount);
   });
 }
 

@@ -13,7 +13,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "adafactor/lanes/half_group.hpp"
+#include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "adafactor/step/leaf.hpp"
 
@@ -82,7 +82,7 @@ ADAFACTOR_INLINE void philox(std::uint64_t key, W (&words)[4]) {
   }
 }
 
-// The same for `counter`, counter + 1, ...: as many as there are words in a register. A block's counters begin at a
+// The rounds on `counter`, counter + 1, ...: as many as there are words in a register. A block's counters begin at a
 // multiple of sixteen, so that only the low words differ.
 ADAFACTOR_INLINE void philox_of(Noise noise, std::uint64_t counter, WordRegister (&words)[4]) {
   std::uint32_t low[kWordWidth];
@@ -101,8 +101,8 @@ inline void make_noise_block(Noise noise, std::uint64_t block, std::uint16_t* to
     WordRegister words[4];
     philox_of(noise, block * kLanes + static_cast<std::uint64_t>(lane), words);
     for (int word = 0; word < 4; ++word) {
-      store_words<kWordWidth>(to + 2 * word * kLanes + lane, words[word] & 0xffffU);
-      store_words<kWordWidth>(to + (2 * word + 1) * kLanes + lane, words[word] >> 16);
+      store_words<kWordWidth, std::uint16_t>(to + 2 * word * kLanes + lane, words[word] & 0xffffU);
+      store_words<kWordWidth, std::uint16_t>(to + (2 * word + 1) * kLanes + lane, words[word] >> 16);
     }
   }
 }

@@ -14,17 +14,17 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
 namespace loop_detail {
 
-// At most a block of numbers into a row from `first` on, rounded to 16 bits by noise.
-template <class Half>
+// At most a block of numbers into a row from `first` on, rounded by noise.
+template <Formatted S>
 void write_by_noise(const Row& row, std::int64_t first, std::int64_t n, const float* numbers,
                     const std::uint16_t* noise) {
-  Half halves[kBlock];
+  S rounded[kBlock];
   std::int64_t i = 0;
   for (; i + kLanes <= n; i += kLanes) {
-    store_half_group(halves + i, load<float>(numbers + i, Full{}).group, noise + i);
+    store_format_group(rounded + i, load<float>(numbers + i, Full{}).group, noise + i);
   }
-  for (; i < n; ++i) halves[i] = to_half<Half>(numbers[i], noise[i]);
-  write_elements(row, first, n, reinterpret_cast<const std::uint16_t*>(halves));
+  for (; i < n; ++i) rounded[i] = round_to<S>(numbers[i], noise[i]);
+  write_elements(row, first, n, rounded);
 }
 
 }  // namespace loop_detail
@@ -37,17 +37,19 @@ class OutputRow {
   OutputRow(const Leaf& leaf, const Row& row, std::int64_t element) : leaf_(leaf), row_(row), element_(element) {}
 
   // Whether a loop may store into it as it is.
-  bool in_place() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
+  bool takes_stores() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
   const Row& row() const { return row_; }
 
-  // At most a block of numbers from `first` on: rounded to nearest where they are stored in 16 bits, or by noise.
+  // At most a block of numbers from `first` on: rounded to nearest or by noise where they are stored in fewer bits.
   void write(std::int64_t first, std::int64_t n, const T* numbers) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (leaf_.rounds_by_noise) {
         std::uint16_t noise[kBlock];
         read_noise(first, n, noise);
-        if (row_.dtype == DType::bfloat16) return loop_detail::write_by_noise<Bfloat16>(row_, first, n, numbers, noise);
-        return loop_detail::write_by_noise<Float16>(row_, first, n, numbers, noise);
+        return with_storage<T>(row_.dtype, [&](auto storage) {
+          using S = typename decltype(storage)::type;
+          if constexpr (Formatted<S>) loop_detail::write_by_noise<S>(row_, first, n, numbers, noise);
+        });
       }
     }
     write_run(row_, first, n, numbers);

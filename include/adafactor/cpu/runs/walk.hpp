@@ -36,8 +36,8 @@ struct Row {
     return reinterpret_cast<T*>(data) + first;
   }
   template <class T>
-  bool in_place() const {
-    return contiguous && item_size(dtype) == sizeof(T);
+  bool is_run_of() const {
+    return contiguous && dtype == dtype_of<T>;
   }
 };
 
@@ -57,7 +57,7 @@ class Slice {
   DType dtype() const { return first_.dtype; }
   // Whether loops in T read and write the rows where they lie.
   template <class T>
-  bool in_place() const {
+  bool is_direct() const {
     return first_.contiguous && has_loops<T>(first_.dtype);
   }
   Row row(std::int64_t index) const {
@@ -99,8 +99,8 @@ void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body
 // Copies and converts a run that lies side by side.
 template <class S, class T>
 void convert_run(const S* from, T* to, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto extent)
-                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, extent), extent); });
+  for_each(n, [&](std::int64_t i, auto amount)
+                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, amount), amount); });
 }
 
 namespace loop_detail {
@@ -123,10 +123,10 @@ const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer
 // n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
 template <class T>
 ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
-  return row.in_place<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
+  return row.is_run_of<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
 }
 
-// The same, copied in any case.
+// Reads such a run into the buffer in any case.
 template <class T>
 void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
   if (const T* run = read_run(row, first, n, buffer); run != buffer) {
@@ -134,21 +134,21 @@ void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
   }
 }
 
-// n elements of the buffer into a row from `first` on, rounded to nearest where it is stored in 16 bits.
+// n elements of the buffer into a row from `first` on, rounded to nearest where it is stored in fewer bits.
 template <class T>
 void write_run(const Row& row, std::int64_t first, std::int64_t n, const T* buffer) {
   with_storage<T>(row.dtype, [&](auto storage) {
     using S = typename decltype(storage)::type;
     if (row.contiguous) {
-      for_each(n, [&](std::int64_t i, auto extent)
-                      ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, extent), extent); });
+      for_each(n, [&](std::int64_t i, auto amount)
+                      ADAFACTOR_INLINE_LAMBDA { store(row.at<S>(first) + i, load<T>(buffer + i, amount), amount); });
     } else {
       loop_detail::for_elements<S>(row, first, n, [&](S* to, std::int64_t i) { store(to, buffer[i], One{}); });
     }
   });
 }
 
-// n elements, as they are stored, into a row from `first` on; S may be any type of their size.
+// n elements, as they are stored, into a row from `first` on.
 template <class S>
 void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S* elements) {
   if (row.contiguous) {
@@ -159,7 +159,7 @@ void write_elements(const Row& row, std::int64_t first, std::int64_t n, const S*
   }
 }
 
-// At most a block of the elements of one row into another of the same type, to the bit; S is as for write_elements.
+// At most a block of the elements of one row into another of the same type, to the bit.
 template <class S>
 void copy_elements(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
   S buffer[kBlock];
@@ -171,8 +171,8 @@ void copy_elements(const Row& from, const Row& to, std::int64_t first, std::int6
 }
 template <class T>
 void copy_run(const Row& from, const Row& to, std::int64_t first, std::int64_t n) {
-  if (item_size(from.dtype) == sizeof(std::uint16_t)) return copy_elements<std::uint16_t>(from, to, first, n);
-  copy_elements<T>(from, to, first, n);
+  with_storage<T>(from.dtype,
+                  [&](auto storage) { copy_elements<typename decltype(storage)::type>(from, to, first, n); });
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

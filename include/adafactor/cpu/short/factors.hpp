@@ -16,7 +16,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// The factors of each element of one run, and with them the update.
+// The factors of each element of one run, and with them U.
 template <class T>
 class NarrowFactors {
  public:
@@ -27,7 +27,7 @@ class NarrowFactors {
     }
   }
 
-  // As many rows as a range may have: as fit in a block, and where slices are small too, whole ones.
+  // A range has at most so many rows: those that fit in a block, and where slices are small too, whole slices.
   static std::int64_t most_rows(const Leaf& leaf) {
     const std::int64_t most = kBlock / leaf.cols;
     return has_small_slices(leaf) ? most - most % leaf.rows : most;
@@ -49,11 +49,11 @@ class NarrowFactors {
     }
   }
 
-  // Calls body(update) with the update as a function of lanes.
+  // Calls body(u_of) with U as a function of lanes.
   template <class Body>
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
     if constexpr (kPermutes<T>) {
-      if (permutes_) return body(SmallSliceTable::Update<T>{factors_, columns_, table_});
+      if (permutes_) return body(SmallSliceTable::U<T>{factors_, columns_, table_});
     }
     body(Plain{rows_, cols_});
   }
@@ -63,9 +63,9 @@ class NarrowFactors {
     const T* rows;
     const T* cols;
 
-    template <class Numbers, class Extent>
-    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
-      return (g * load<T>(rows + i, extent)) * load<T>(cols + i, extent);
+    template <class Numbers, class Amount>
+    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
+      return (g * load<T>(rows + i, amount)) * load<T>(cols + i, amount);
     }
   };
 
@@ -96,12 +96,12 @@ class NarrowFactors {
                       factors_ + offset, count);
   }
 
-  // The same from those that `factors` has kept.
+  // Takes the factors of rows from those that `factors` has kept.
   void read_row_factors(RowRange range) {
     const T* kept = static_cast<const T*>(leaf_.row_factor) + range.first;
-    for_each(range.count, [&](std::int64_t i, auto extent) ADAFACTOR_INLINE_LAMBDA {
-      const auto bare = load<double>(kept + i, extent);
-      store(factors_ + i, bare * scale_, extent);
+    for_each(range.count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const auto bare = load<double>(kept + i, amount);
+      store(factors_ + i, bare * scale_, amount);
     });
   }
 

@@ -30,8 +30,8 @@ class RowGroup {
     g_ = read_gradient_rows(leaf_, rows, squares_);
     if constexpr (!exact) {  // a row is read beyond its end, of what is the group's own
       const std::int64_t n = rows.count * leaf_.cols;
-      for_each(n, [&](std::int64_t i, auto extent)
-                      ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_ + i, extent)), extent); });
+      for_each(n, [&](std::int64_t i, auto amount)
+                      ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_ + i, amount)), amount); });
       store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
     }
   }
@@ -39,20 +39,20 @@ class RowGroup {
   // row_sums <- the sums of the squares of the rows; totals <- totals + those of the columns, which are made in T;
   // those past the last column mean nothing.
   ADAFACTOR_INLINE void add_up(double* row_sums, double* totals) const {
-    constexpr Exactly<width> extent;
+    constexpr Exactly<width> amount;
     constexpr T places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const std::int64_t cols = leaf_.cols;
     const auto zeros = fill<T, width>(T{});
     const auto end = fill<T, width>(static_cast<T>(cols));
-    const auto place = load<T>(places, extent);
+    const auto place = load<T>(places, amount);
     auto sums = zeros;
     const auto add_row = [&](int row) ADAFACTOR_INLINE_LAMBDA {
       if constexpr (exact) {
-        const auto squares = square(load<T>(g_ + row * width, extent));
+        const auto squares = square(load<T>(g_ + row * width, amount));
         sums = sums + squares;
         return fold(squares);
       } else {
-        const auto squares = load<T>(squares_ + row * cols, extent);
+        const auto squares = load<T>(squares_ + row * cols, amount);
         sums = sums + squares;
         return fold(select_less(place, end, squares, zeros));
       }
@@ -64,7 +64,7 @@ class RowGroup {
       }
     }
     for (; row < count_; ++row) row_sums[row] = add_row(row);
-    store(totals, load<double>(totals, extent) + widen(sums), extent);
+    store(totals, load<double>(totals, amount) + widen(sums), amount);
   }
 
  private:
@@ -151,7 +151,8 @@ class SmallSliceMoments {
   // The elements of sixteen slices, those that are not there zero.
   const T* read(std::int64_t slice, int count) {
     const int size = shape_.rows * shape_.cols;
-    if (count == kLanes && !leaf_.links_gradient() && leaf_.gradient.whole && whole_row(leaf_.gradient).in_place<T>()) {
+    if (count == kLanes && !leaf_.links_gradient() && leaf_.gradient.whole &&
+        whole_row(leaf_.gradient).is_run_of<T>()) {
       return whole_row(leaf_.gradient).at<const T>(slice * size);
     }
     if (count < kLanes) std::memset(buffer_, 0, sizeof buffer_);

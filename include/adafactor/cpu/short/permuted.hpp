@@ -63,8 +63,8 @@ struct Nearby {
   std::int32_t offset[kLanes / width];
   std::int32_t place[kLanes];
 
-  // Of elements first, first + 1, ..., where index(element) says which number each has. False where they lie too far
-  // apart.
+  // Finds the places for the elements first, first + 1, ..., where index(element) says which number each has. Returns
+  // false where they lie too far apart.
   template <class Index>
   bool set(std::int32_t first, const Index& index) {
     for (int part = 0; part < kLanes / width; ++part) {
@@ -93,12 +93,12 @@ struct Nearby {
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Full) const {
     return {loop_detail::permute_group(numbers, offset, place)};
   }
-  // Of fewer, from a lane on.
+  // Reads fewer, from a lane on.
   template <class T, int n>
-  ADAFACTOR_INLINE Lanes<T, n> read(const T* numbers, int lane, Exactly<n> extent) const {
+  ADAFACTOR_INLINE Lanes<T, n> read(const T* numbers, int lane, Exactly<n> amount) const {
     T read[std::size_t{n}];
     for (int i = 0; i < n; ++i) read[i] = read_one(numbers, lane + i);
-    return load<T>(read, extent);
+    return load<T>(read, amount);
   }
   template <class T>
   ADAFACTOR_INLINE Lanes<T> read(const T* numbers, Part part) const {
@@ -126,24 +126,24 @@ class SmallSliceTable {
     return true;
   }
 
-  // The update with the factors of the rows and columns from the block's first slice on.
+  // U with the factors of the rows and columns from the block's first slice on.
   template <class T>
-  struct Update {
+  struct U {
     const T* rows;
     const T* cols;
     const SmallSliceTable& table;
 
-    template <class Numbers, class Extent>
-    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+    template <class Numbers, class Amount>
+    ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
       const auto& elements = table.elements_[i / kLanes];
-      return (g * elements.rows.read(rows, extent)) * elements.cols.read(cols, extent);
+      return (g * elements.rows.read(rows, amount)) * elements.cols.read(cols, amount);
     }
     template <int n>
       requires(n < kLanes)
-    ADAFACTOR_INLINE Lanes<T, n> operator()(const Lanes<T, n>& g, std::int64_t i, Exactly<n> extent) const {
+    ADAFACTOR_INLINE Lanes<T, n> operator()(const Lanes<T, n>& g, std::int64_t i, Exactly<n> amount) const {
       const auto& elements = table.elements_[i / kLanes];
       const auto lane = static_cast<int>(i % kLanes);
-      return (g * elements.rows.read(rows, lane, extent)) * elements.cols.read(cols, lane, extent);
+      return (g * elements.rows.read(rows, lane, amount)) * elements.cols.read(cols, lane, amount);
     }
     ADAFACTOR_INLINE T operator()(T g, std::int64_t i, One) const {
       const auto& elements = table.elements_[i / kLanes];

@@ -34,11 +34,11 @@ ADAFACTOR_INLINE Group<T, n> spread_rows(const T* rows) {
 
 }  // namespace loop_detail
 
-// The update with the factors of the rows from some row on, and with those of the columns.
+// U with the factors of the rows from some row on, and with those of the columns, as a function for one run.
 template <class T, int width>
-class ShortRowUpdate {
+class ShortRowU {
  public:
-  ShortRowUpdate(const T* rows, const T* cols) : rows_(rows) {
+  ShortRowU(const T* rows, const T* cols) : rows_(rows) {
     for (int lane = 0; lane < kLanes; ++lane) cols_[lane] = cols[lane % width];
     all_cols_ = load<T>(cols_, Full{});
   }
@@ -46,12 +46,12 @@ class ShortRowUpdate {
   ADAFACTOR_INLINE Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Full) const {
     return (g * Lanes<T>{loop_detail::spread_rows<T, kLanes, width>(rows_ + i / width)}) * all_cols_;
   }
-  // At the end of a run.
-  template <class Numbers, class Extent>
-  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Extent extent) const {
+  // The end of a run takes fewer than sixteen.
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
     T rows[kLanes] = {};
-    for (int k = 0; k < count_of(extent); ++k) rows[k] = rows_[(i + k) / width];
-    return (g * load<T>(rows, extent)) * load<T>(cols_ + i % kLanes, extent);
+    for (int k = 0; k < count_of(amount); ++k) rows[k] = rows_[(i + k) / width];
+    return (g * load<T>(rows, amount)) * load<T>(cols_ + i % kLanes, amount);
   }
 
  private:
@@ -67,7 +67,7 @@ class ShortRowUpdate {
   Lanes<T> all_cols_;
 };
 
-// The factors of a range of such rows, and with them the update.
+// The factors of a range of such rows, and with them U.
 template <class T, int width>
 class ShortRowFactors {
  public:
@@ -75,28 +75,28 @@ class ShortRowFactors {
       : moments_(static_cast<const T*>(leaf.row_moment)),
         mean_(leaf.mean_moment[0]),
         scale_(leaf.gradient_scale() * leaf.norm_factor * scale),
-        update_(factors_, static_cast<const T*>(leaf.col_factor)) {}
+        u_of_(factors_, static_cast<const T*>(leaf.col_factor)) {}
 
-  ShortRowFactors(const ShortRowFactors&) = delete;  // the update knows where the factors are
+  ShortRowFactors(const ShortRowFactors&) = delete;  // U knows where the factors are
   ShortRowFactors& operator=(const ShortRowFactors&) = delete;
 
-  // As many rows as a range may have.
+  // A range has at most so many rows.
   static constexpr std::int64_t most_rows(const Leaf&) { return kBlock / width; }
 
   // Makes the factors of these rows.
   void prepare(RowRange range) { store_row_factors(moments_ + range.first, mean_, scale_, factors_, range.count); }
 
-  // Calls body(update) with the update as a function of lanes.
+  // Calls body(u_of) with U as a function of lanes.
   template <class Body>
   ADAFACTOR_INLINE void with_lanes(const Body& body) const {
-    body(update_);
+    body(u_of_);
   }
 
  private:
   const T* moments_;
   double mean_;
   double scale_;
-  ShortRowUpdate<T, width> update_;
+  ShortRowU<T, width> u_of_;
   T factors_[std::size_t{kBlock / width + kLanes}];
 };
 

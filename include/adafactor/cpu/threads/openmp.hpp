@@ -38,7 +38,7 @@ inline int count_startable(int count) {
   try {
     for (; started < most; ++started) threads[started] = std::thread([&] { const std::lock_guard pass(gate); });
   } catch (const std::exception&) {
-    // As many as there are, then.
+    // The team is then as large as it has become.
   }
   closed.unlock();
   for (std::size_t i = 0; i < started; ++i) threads[i].join();

@@ -141,7 +141,7 @@ class Pool {
         helpers_.push_back(std::move(helper));
       }
     } catch (const std::exception&) {
-      // As many as there are, then.
+      // The team is then as large as it has become.
     }
     return helpers_.size();
   }

@@ -12,7 +12,7 @@ inline bool has_threads() { return false; }
 
 inline int default_threads() { return 1; }
 
-// There is nobody to wait for.
+// Does nothing: there is nobody to wait for.
 ADAFACTOR_FUNCTION void give_way() {}
 
 template <class Share>

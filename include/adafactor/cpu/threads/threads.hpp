@@ -28,7 +28,7 @@ namespace detail {
 // Has each thread of a team do the job, in the default floating-point environment.
 ADAFACTOR_FUNCTION int on_team(int threads, const Job& job);
 
-// Between two looks at what another thread does: leaves the core to its other thread where it has two.
+// Stands between two looks at what another thread does, and leaves the core to its other thread where it has two.
 inline void pause() {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
   __builtin_ia32_pause();

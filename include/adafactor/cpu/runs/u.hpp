@@ -23,9 +23,9 @@ ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
 
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>
-class Update {
+class SliceU {
  public:
-  Update(const Leaf& leaf, std::int64_t slice, double scale)
+  SliceU(const Leaf& leaf, std::int64_t slice, double scale)
       : leaf_(leaf),
         gradient_scale_(leaf.gradient_scale() * leaf.norm_factor),
         update_scale_(scale),
@@ -38,8 +38,8 @@ class Update {
     mean_ = leaf.mean_moment ? leaf.mean_moment[slice] : mean_of_moments();
   }
 
-  // The update as a function of lanes, for columns from `first` on, where it is plain.
-  FactoredUpdate<T> plain(std::int64_t row, std::int64_t first) const {
+  // U as a function of lanes, for columns from `first` on, where it is plain.
+  FactoredU<T> plain(std::int64_t row, std::int64_t first) const {
     return {static_cast<T>(kept_row_factor(row) * scale_), col_factors_ + first};
   }
 
@@ -54,9 +54,9 @@ class Update {
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
     } else {
       if (leaf_.clamp_binds) {
-        store_update(g, u, clamped(row, first), n);
+        store_u(g, u, clamped(row, first), n);
       } else {
-        store_update(g, u, plain(row, first), n);
+        store_u(g, u, plain(row, first), n);
       }
     }
   }
@@ -76,7 +76,7 @@ class Update {
   }
 
  private:
-  ClampedUpdate<T> clamped(std::int64_t row, std::int64_t first) const {
+  ClampedU<T> clamped(std::int64_t row, std::int64_t first) const {
     const double bare = kept_row_factor(row);
     const double limit = 1 / leaf_.epsilon_1;
     return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),

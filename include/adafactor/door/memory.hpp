@@ -1,13 +1,13 @@
 // Which arrays of a call may not share memory: one that is written with itself, with another, or with the state.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <vector>
 
 #include "adafactor/door/overlap.hpp"
 #include "adafactor/door/view.hpp"
-#include "adafactor/state.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
@@ -17,8 +17,8 @@ class MemoryCheck {
   // The views were held against the plan; one without data is absent. `written` and `read` are parameters, `read` those
   // that are not written in place. Throws Error{buffer} for an array whose own elements share memory, Error{value} for
   // two arrays that do.
-  void refuse_shared(const State& state, std::span<const TensorView> written, std::span<const TensorView> gradients,
-                     std::span<const TensorView> read);
+  void refuse_shared(std::span<const std::byte> state, std::span<const TensorView> written,
+                     std::span<const TensorView> gradients, std::span<const TensorView> read);
 
  private:
   // Which array a region is.
@@ -46,7 +46,7 @@ class MemoryCheck {
     return strides;
   }
 
-  void refuse_overlap(const State& state) {
+  void refuse_overlap(std::span<const std::byte> state) {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
       if (regions_[i].written && self_overlap(regions_[i]) != Overlap::none) {
         throw Error({.kind = ErrorKind::buffer,
@@ -56,9 +56,9 @@ class MemoryCheck {
                      .found = "some elements share memory"});
       }
     }
-    const std::int64_t nbytes = state.plan().state_nbytes();
+    const auto nbytes = static_cast<std::int64_t>(state.size());
     const std::int64_t stride = 1;
-    regions_.push_back({state.memory(), 1, 1, &nbytes, &stride, true});
+    regions_.push_back({state.data(), 1, 1, &nbytes, &stride, true});
     places_.push_back({"the state", -1});
     if (const auto pair = finder_.find(regions_)) {
       const bool sure = pair->verdict == Overlap::some;
@@ -84,7 +84,8 @@ class MemoryCheck {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(const State& state, std::span<const TensorView> written,
+ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(std::span<const std::byte> state,
+                                                   std::span<const TensorView> written,
                                                    std::span<const TensorView> gradients,
                                                    std::span<const TensorView> read) {
   regions_.clear();

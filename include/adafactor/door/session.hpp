@@ -63,7 +63,8 @@ class Session {
   // Throws Error where arrays of the call share memory with each other or with the state.
   void refuse_shared(const State& state) {
     const std::span<const TensorView> read(parameters_.data(), in_place_ ? 0 : parameters_.size());
-    if (!apart_) memory_.refuse_shared(state, outputs_, gradients_, read);
+    const std::span<const std::byte> own(state.memory(), static_cast<std::size_t>(plan_.state_nbytes()));
+    if (!apart_) memory_.refuse_shared(own, outputs_, gradients_, read);
     apart_ = true;
   }
 

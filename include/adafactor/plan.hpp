@@ -169,8 +169,8 @@ class Plan {
       add(StateKind::row, layout.factored, layout.slices * layout.rows, arithmetic);
       add(StateKind::col, layout.factored, layout.slices * layout.cols, arithmetic);
       add(StateKind::full, !layout.factored, layout.size(), arithmetic);
-      const bool small = config.momentum_dtype == MomentumDType::bfloat16;
-      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), small ? DType::bfloat16 : arithmetic);
+      const bool is_short = config.momentum_dtype == MomentumDType::bfloat16;
+      add(StateKind::momentum, config.beta_1.has_value(), layout.size(), is_short ? DType::bfloat16 : arithmetic);
       add(StateKind::average, config.use_ema, layout.size(), arithmetic);
       add(StateKind::accumulator, config.gradient_accumulation_steps.has_value(), layout.size(), arithmetic);
     }

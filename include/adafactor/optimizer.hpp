@@ -24,6 +24,7 @@ struct StepReport : Outcome {
   double rho = 0;
 };
 
+// door/session.hpp.
 class Session;
 
 // Adafactor over parameters that the program owns. Everything that throws leaves parameters, gradients and state as
@@ -107,8 +108,8 @@ class Optimizer {
 
   // Updates made, and calls that counted: they differ under gradient accumulation; a call that was skipped or threw
   // counts in neither.
-  std::int64_t iterations() const { return state_->updates; }
-  std::int64_t calls() const { return state_->calls; }
+  std::int64_t iterations() const { return state_->counters.updates; }
+  std::int64_t calls() const { return state_->counters.calls; }
 
   // Bytes of all arrays of the state.
   std::int64_t nbytes() const { return plan().state_nbytes(); }
@@ -200,7 +201,7 @@ ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, b
   session_->refuse_shared(*state_);
   if (completes && state_->open_calls() == 0) return {};
   StepReport report{session_->make_call(options.grad_multiplier, completes, [&](const Call& call) {
-    return adafactor::step(*state_, call, compiled_kernels());
+    return adafactor::step(*state_, call, cpu_backend());
   })};
   stepped_ = true;
   updated_ = report.updated;

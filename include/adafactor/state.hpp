@@ -11,15 +11,9 @@
 #include "adafactor/host/fork.hpp"
 #include "adafactor/host/memory.hpp"
 #include "adafactor/plan.hpp"
+#include "adafactor/plan/counters.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
-
-// Counters of one leaf.
-struct LeafCount {
-  std::int64_t updates = 0;
-  bool accumulated = false;  // got a gradient in the running window of accumulation
-  bool stopped = false;      // its last update found NaN or Inf in it, and left it alone
-};
 
 // What Adafactor remembers of the leaves of a plan; all zeros when made. `plan().state_nbytes()` bytes at once, and the
 // scratch at its first step. Whoever steps or copies it acquires it first; a copy is independent.
@@ -37,10 +31,7 @@ class State {
   const std::byte* memory() const { return memory_.get(); }
 
   // Calls of the window of accumulation that is open; 0 where none is.
-  std::int64_t open_calls() const {
-    const auto every = plan().call().gradient_accumulation_steps;
-    return every ? calls % *every : 0;
-  }
+  std::int64_t open_calls() const { return counters.open_calls(plan().call().gradient_accumulation_steps); }
 
   // Forgets these calls, and what they have gathered; whoever does it has acquired the state.
   void drop_window();
@@ -59,10 +50,7 @@ class State {
     return holder != kNobody && holder != detail::forks();
   }
 
-  std::int64_t updates = 0;               // made
-  std::int64_t calls = 0;                 // that counted
-  std::vector<LeafCount> counts;          // of each leaf
-  std::int64_t skips = 0;                 // calls in a row, the last among them, that were skipped
+  Counters counters;
   std::unique_ptr<detail::Kept> scratch;  // of its steps: workspace.hpp
 
  private:
@@ -81,26 +69,23 @@ class State {
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION State::State(std::shared_ptr<const Plan> plan)
-    : counts(plan->leaves().size()), plan_(std::move(plan)), memory_(detail::allocate_zeros(plan_->state_nbytes())) {}
+    : plan_(std::move(plan)), memory_(detail::allocate_zeros(plan_->state_nbytes())) {
+  counters.leaves.resize(plan_->leaves().size());
+}
 
 ADAFACTOR_FUNCTION State::State(const State& other)
-    : updates(other.updates),
-      calls(other.calls),
-      counts(other.counts),
-      skips(other.skips),
-      plan_(other.plan_),
-      memory_(detail::allocate_zeros(plan_->state_nbytes())) {
+    : counters(other.counters), plan_(other.plan_), memory_(detail::allocate_zeros(plan_->state_nbytes())) {
   if (memory_) std::memcpy(memory_.get(), other.memory_.get(), static_cast<std::size_t>(plan_->state_nbytes()));
 }
 
 ADAFACTOR_FUNCTION void State::drop_window() {
   if (open_calls() == 0) return;
-  for (std::size_t i = 0; i < counts.size(); ++i) {
+  for (std::size_t i = 0; i < counters.leaves.size(); ++i) {
     const StateArray& array = plan_->leaves()[i].state[static_cast<std::size_t>(StateKind::accumulator)];
     if (array.exists()) std::memset(memory() + array.offset, 0, static_cast<std::size_t>(array.nbytes()));
-    counts[i].accumulated = false;
+    counters.leaves[i].accumulated = false;
   }
-  calls -= open_calls();
+  counters.calls -= open_calls();
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

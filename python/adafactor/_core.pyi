@@ -37,10 +37,13 @@ class Plan:
 
 class State:
     def __init__(self, plan: Plan) -> None: ...
-    updates: int
-    calls: int
-    skips: int
-    counts: list[tuple[int, bool, bool]]
+    counters: tuple[int, int, int, list[tuple[int, bool, bool]]]
+    @property
+    def updates(self) -> int: ...
+    @property
+    def calls(self) -> int: ...
+    @property
+    def skips(self) -> int: ...
     @property
     def plan(self) -> Plan: ...
     @property

@@ -83,7 +83,7 @@ class State:
     @property
     def leaf_updates(self) -> list[int]:
         """Updates of each leaf, in the order of `paths`; they differ where gradients were missing."""
-        return [updates for updates, _, _ in self._engine.core.counts]
+        return [updates for updates, _, _ in self._engine.core.counters[3]]
 
     @property
     def nbytes(self) -> int:

@@ -11,8 +11,9 @@ namespace adafactor::bindings {
 
 namespace {
 
-// The counters of a leaf as Python has them.
+// The counters of a leaf, and of all, as Python has them.
 using Count = std::tuple<std::int64_t, bool, bool>;
+using AllCounts = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::vector<Count>>;
 
 // The axes of the leaf that an array of this kind has, in the leaf's order.
 bool has_axis(StateKind kind, const Layout& layout, int axis) {
@@ -60,6 +61,21 @@ py::array memory_of(const py::object& owner) {
                    state.memory(), owner);
 }
 
+AllCounts counters_of(const StateObject& object) {
+  const Counters& counters = object.state.counters;
+  std::vector<Count> leaves;
+  for (const LeafCount& count : counters.leaves) leaves.emplace_back(count.updates, count.accumulated, count.stopped);
+  return {counters.updates, counters.calls, counters.skips, std::move(leaves)};
+}
+
+void set_counters(StateObject& object, const AllCounts& counts) {
+  const auto& [updates, calls, skips, leaves] = counts;
+  Counters made{updates, calls, skips, {}};
+  for (const auto& [of_leaf, accumulated, stopped] : leaves) made.leaves.push_back({of_leaf, accumulated, stopped});
+  if (made.leaves.size() != object.state.counters.leaves.size()) throw py::value_error("counters: one for each leaf");
+  object.state.counters = std::move(made);
+}
+
 // Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of
 // giving the state back.
 void enter(StateObject& object) {
@@ -98,35 +114,14 @@ void bind_state(py::module_& m) {
       .def_property_readonly(
           "threads", [](const StateObject& object) { return object.threads; },
           "The most threads that a region of the last step had.")
-      .def_property(
-          "skips", [](const StateObject& object) { return object.state.skips; },
-          [](StateObject& object, std::int64_t skips) { object.state.skips = skips; },
-          "How many calls in a row, the last among them, were skipped.")
+      .def_property_readonly("updates", [](const StateObject& object) { return object.state.counters.updates; })
+      .def_property_readonly("calls", [](const StateObject& object) { return object.state.counters.calls; })
+      .def_property_readonly("skips", [](const StateObject& object) { return object.state.counters.skips; })
+      .def_property("counters", &counters_of, &set_counters,
+                    "Updates, calls, skips in a row, and of each leaf (updates, whether a gradient is in the running "
+                    "window, whether the last update left it alone).")
       .def("array", &array_of, py::arg("leaf"), py::arg("kind"), "One array of the state, without a copy, or None.")
-      .def("memory", &memory_of, "All arrays of the state as bytes, without a copy.")
-      .def_property(
-          "updates", [](const StateObject& object) { return object.state.updates; },
-          [](StateObject& object, std::int64_t updates) { object.state.updates = updates; })
-      .def_property(
-          "calls", [](const StateObject& object) { return object.state.calls; },
-          [](StateObject& object, std::int64_t calls) { object.state.calls = calls; })
-      .def_property(
-          "counts",
-          [](const StateObject& object) {
-            std::vector<Count> counts;
-            for (const LeafCount& count : object.state.counts) {
-              counts.emplace_back(count.updates, count.accumulated, count.stopped);
-            }
-            return counts;
-          },
-          [](StateObject& object, const std::vector<Count>& counts) {
-            for (std::size_t i = 0; i < object.state.counts.size(); ++i) {
-              const auto& [updates, accumulated, stopped] = counts.at(i);
-              object.state.counts[i] = {updates, accumulated, stopped};
-            }
-          },
-          "(updates, whether a gradient is in the running window, whether the last update left it alone) of each "
-          "leaf.");
+      .def("memory", &memory_of, "All arrays of the state as bytes, without a copy.");
 }
 
 }  // namespace adafactor::bindings

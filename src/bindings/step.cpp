@@ -80,9 +80,9 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   session.rates().clear();
   for (const auto& [value, scheduled] : rates) session.rates().push_back({value, scheduled});
-  const KernelTable& kernels = compiled_kernels();
+  const Backend& backend = cpu_backend();
   const Outcome outcome = session.make_call(grad_multiplier, completes, [&](const Call& call) {
-    return without_gil([&] { return step(object.state, call, kernels); });
+    return without_gil([&] { return step(object.state, call, backend); });
   });
   object.threads = outcome.threads;
   return py::make_tuple(summary_of(object.state, outcome, session.rates().front()), outcome.nonfinite_leaf,

@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "adafactor/cpu/backend.hpp"
 #include "adafactor/cpu/kernel_check.hpp"
 #include "adafactor/error.hpp"
 
@@ -78,6 +79,11 @@ const KernelTable& choose(const char* wanted) {
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
   static const KernelTable& chosen = checked_kernels(cpu::choose(std::getenv("ADAFACTOR_ISA")));
   return chosen;
+}
+
+ADAFACTOR_FUNCTION const Backend& cpu_backend() {
+  static const CpuBackend backend(compiled_kernels());
+  return backend;
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -200,8 +200,8 @@ void a_parameter_that_is_not_finite_is_refused_at_first_and_left_alone_later() {
   CHECK(model.step(optimizer).updated);
   CHECK(std::memcmp(model.b.data(), left.data(), sizeof(float) * left.size()) == 0);
   CHECK(optimizer.report(1).nonfinite && !optimizer.report(0).nonfinite);
-  CHECK_EQ(optimizer.state().counts[0].updates, 2);
-  CHECK_EQ(optimizer.state().counts[1].updates, 1);
+  CHECK_EQ(optimizer.state().counters.leaves[0].updates, 2);
+  CHECK_EQ(optimizer.state().counters.leaves[1].updates, 1);
   CHECK_EQ(CHECK_THROWS(model.step(optimizer), adafactor::Error),
            "params leaf 1: 1 NaN and 0 Inf of 33 values" + advice);
   Optimizer copy = optimizer;

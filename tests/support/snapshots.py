@@ -35,7 +35,7 @@ def buffer_of(array: np.ndarray) -> np.ndarray:
 
 def of_state(state: adafactor.State) -> tuple[Any, ...]:
     """The counters of a state, those of its leaves too, and every tensor."""
-    counters = (state.iterations, state.calls, tuple(state._engine.core.counts))
+    counters = (state.iterations, state.calls, tuple(state._engine.core.counters[3]))
     tensors = {key: array.tobytes() for key, array in state.arrays().items()}
     return counters, tensors
 

@@ -13,9 +13,7 @@
 
 #include "adafactor/compiler/exact_begin.hpp"
 
-namespace adafactor { inline namespace ADAFACTOR_LOOPS {
-
-namespace loop_detail {
+namespace adafactor { inline namespace ADAFACTOR_LOOPS { namespace loop_detail {
 
 // The update links of a run of n elements; `first` is its first in the order of the state.
 template <class T>
@@ -26,29 +24,29 @@ class LinkedRun {
   // Takes the update x of at most a block to the new parameter: from `in` to `output`, rows in which the run begins at
   // `begin`.
   void finish(T* x, const Row& in, const OutputRow<T>& output, std::int64_t begin) const {
-    if (leaf_.has_momentum) apply_stored_momentum(x);
-    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.step_size), n_);
+    if (leaf_.rule.has_momentum) apply_stored_momentum(x);
+    if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.found.step_size), n_);
     T buffer[kBlock];
     const T* p = read_run(in, begin, n_, buffer);
     const bool direct = output.row().template is_run_of<T>();
     T* out = direct ? output.row().template at<T>(begin) : buffer;
-    if (leaf_.weight_decay != 0) {
-      subtract_with_decay(x, p, out, StoredU{}, static_cast<T>(leaf_.weight_decay), n_);
+    if (leaf_.found.weight_decay != 0) {
+      subtract_with_decay(x, p, out, StoredU{}, static_cast<T>(leaf_.found.weight_decay), n_);
     } else {
       subtract_u<T>(x, p, out, StoredU{}, n_);
     }
     if (!direct) output.write(begin, n_, buffer);
-    if (leaf_.averages) {
+    if (leaf_.averages()) {
       // It is the average of the parameters as they are stored.
       if (!direct) read_into(buffer, output.row(), begin, n_);
-      apply_average(out, state<const T>(leaf_.before.average), state<T>(leaf_.after.average), leaf_, n_);
-      if (!direct && leaf_.overwrites) output.write(begin, n_, buffer);
+      apply_average(out, state<const T>(leaf_.at.before.average), state<T>(leaf_.at.after.average), leaf_, n_);
+      if (!direct && leaf_.rule.overwrites) output.write(begin, n_, buffer);
     }
-    if (leaf_.accumulates) clear_accumulator();
+    if (leaf_.rule.accumulates) clear_accumulator();
   }
 
   void clear_accumulator() const {
-    std::memset(state<T>(leaf_.after.accumulator), 0, static_cast<std::size_t>(n_) * sizeof(T));
+    std::memset(state<T>(leaf_.at.after.accumulator), 0, static_cast<std::size_t>(n_) * sizeof(T));
   }
 
  private:
@@ -58,13 +56,13 @@ class LinkedRun {
   }
 
   void apply_stored_momentum(T* x) const {
-    void* before = leaf_.before.momentum;
-    void* after = leaf_.after.momentum;
-    if (leaf_.momentum_is_bfloat16) {
-      apply_momentum(x, state<const Bfloat16>(before), state<Bfloat16>(after), leaf_.beta_1, leaf_.uses_exact_momentum,
-                     n_);
+    void* before = leaf_.at.before.momentum;
+    void* after = leaf_.at.after.momentum;
+    if (leaf_.rule.momentum_is_bfloat16) {
+      apply_momentum(x, state<const Bfloat16>(before), state<Bfloat16>(after), leaf_.rule.beta_1,
+                     leaf_.rule.uses_exact_momentum, n_);
     } else {
-      apply_momentum(x, state<const T>(before), state<T>(after), leaf_.beta_1, n_);
+      apply_momentum(x, state<const T>(before), state<T>(after), leaf_.rule.beta_1, n_);
     }
   }
 
@@ -81,10 +79,10 @@ class SliceApply {
       : leaf_(leaf),
         tile_(tile),
         gradient_(leaf, slice),
-        parameter_(leaf.parameter, slice),
+        parameter_(leaf.at.parameter, slice),
         output_(leaf, slice),
         u_(leaf, slice, leaf.update_scale()),
-        first_element_(slice * leaf.rows * leaf.cols) {}
+        first_element_(slice * leaf.shape.rows * leaf.shape.cols) {}
 
   void operator()() const {
     const bool direct = has_loop();
@@ -102,10 +100,10 @@ class SliceApply {
  private:
   // Whether one goes all the way, from the gradient to the new parameter.
   bool has_loop() const {
-    return !leaf_.has_momentum && !leaf_.averages && leaf_.is_plain() && gradient_.is_direct() &&
+    return !leaf_.rule.has_momentum && !leaf_.averages() && leaf_.is_plain() && gradient_.is_direct() &&
            parameter_.template is_direct<T>() && output_.row(0).takes_stores() &&
-           (has_all_loops(leaf_.gradient.dtype, leaf_.parameter.dtype) ||
-            (gradient_.is_bare() && leaf_.weight_decay == 0));
+           (has_all_loops(leaf_.at.gradient.dtype, leaf_.at.parameter.dtype) ||
+            (gradient_.is_bare() && leaf_.found.weight_decay == 0));
   }
 
   void apply_row(std::int64_t row) const {
@@ -127,13 +125,13 @@ class SliceApply {
         subtract_u<T>(g, p, out, u_of, tile_.cols);
       }
     });
-    if (leaf_.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
+    if (leaf_.rule.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
   }
 
   template <class G, class P, class U>
   void subtract_row(const G* g, const P* p, P* out, const U& u_of) const {
-    if (leaf_.weight_decay != 0) {
-      subtract_with_decay(g, p, out, u_of, static_cast<T>(leaf_.weight_decay), tile_.cols);
+    if (leaf_.found.weight_decay != 0) {
+      subtract_with_decay(g, p, out, u_of, static_cast<T>(leaf_.found.weight_decay), tile_.cols);
     } else {
       subtract_u<T>(g, p, out, u_of, tile_.cols);
     }
@@ -147,7 +145,9 @@ class SliceApply {
   }
 
   // The number of an element in the order of the state.
-  std::int64_t element(std::int64_t row, std::int64_t first) const { return first_element_ + row * leaf_.cols + first; }
+  std::int64_t element(std::int64_t row, std::int64_t first) const {
+    return first_element_ + row * leaf_.shape.cols + first;
+  }
 
   const Leaf& leaf_;
   const Tile& tile_;
@@ -179,22 +179,23 @@ class NarrowApply {
 
  private:
   void apply(const T* g, RowRange rows) {
-    const std::int64_t first = rows.first * leaf_.cols;
-    with_loops<T>(leaf_.parameter.dtype, [&](auto storage) {
+    const std::int64_t first = rows.first * leaf_.shape.cols;
+    with_loops<T>(leaf_.at.parameter.dtype, [&](auto storage) {
       using P = typename decltype(storage)::type;
-      const P* p = whole_row(leaf_.parameter).template at<const P>(first);
+      const P* p = whole_row(leaf_.at.parameter).template at<const P>(first);
       P* out = output_.row().template at<P>(first);
-      factors_.with_lanes([&](const auto& u_of)
-                              ADAFACTOR_INLINE_LAMBDA { subtract_u<T>(g, p, out, u_of, rows.count * leaf_.cols); });
+      factors_.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA {
+        subtract_u<T>(g, p, out, u_of, rows.count * leaf_.shape.cols);
+      });
     });
   }
 
   void apply_linked(const T* g, RowRange rows) {
-    const std::int64_t first = rows.first * leaf_.cols;
-    const std::int64_t n = rows.count * leaf_.cols;
+    const std::int64_t first = rows.first * leaf_.shape.cols;
+    const std::int64_t n = rows.count * leaf_.shape.cols;
     T x[kBlock];
     factors_.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA { store_u(g, x, u_of, n); });
-    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.parameter), output_, first);
+    LinkedRun<T>{leaf_, first, n}.finish(x, whole_row(leaf_.at.parameter), output_, first);
   }
 
   const Leaf& leaf_;
@@ -212,46 +213,43 @@ void commit_moments(const Leaf& leaf, const Tile& tile) {
   };
   // Several slices are whole ones.
   if (tile.col_block == 0) {
-    copy(leaf.row_moment, leaf.after.row, tile.slice * leaf.rows + tile.row, tile.slices * tile.rows);
+    copy(leaf.at.row_moment, leaf.at.after.row, tile.slice * leaf.shape.rows + tile.row, tile.slices * tile.rows);
   }
   if (tile.row_block == 0) {
-    copy(leaf.col_moment, leaf.after.col, tile.slice * leaf.cols + tile.col, tile.slices * tile.cols);
+    copy(leaf.at.col_moment, leaf.at.after.col, tile.slice * leaf.shape.cols + tile.col, tile.slices * tile.cols);
   }
 }
 
 // The parameter stays; it is copied where the output is another array, and the average moves on.
 template <class T>
 void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
-  const Slice parameter(leaf.parameter, slice);
+  const Slice parameter(leaf.at.parameter, slice);
   const Output<T> output(leaf, slice);
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-    const std::int64_t offset = (slice * leaf.rows + row) * leaf.cols;
+    const std::int64_t offset = (slice * leaf.shape.rows + row) * leaf.shape.cols;
     for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
       const std::int64_t first = tile.col + from;
-      if (leaf.averages) {
+      if (leaf.averages()) {
         T buffer[kBlock];
         read_into(buffer, parameter.row(row), first, n);
-        apply_average(buffer, static_cast<const T*>(leaf.before.average) + offset + first,
-                      static_cast<T*>(leaf.after.average) + offset + first, leaf, n);
-        if (leaf.overwrites) return output.row(row).write(first, n, buffer);
+        apply_average(buffer, static_cast<const T*>(leaf.at.before.average) + offset + first,
+                      static_cast<T*>(leaf.at.after.average) + offset + first, leaf, n);
+        if (leaf.rule.overwrites) return output.row(row).write(first, n, buffer);
       }
-      if (leaf.parameter.data != leaf.parameter_out.data)
+      if (leaf.at.parameter.data != leaf.at.parameter_out.data)
         copy_run<T>(parameter.row(row), output.row(row).row(), first, n);
     });
   }
 }
 
-}  // namespace loop_detail
-
 // accumulator <- accumulator + multiplier g.
 template <class T>
 void accumulate_tile(const Leaf& leaf, const Tile& tile) {
-  if (leaf.action != Action::accumulate) return;
   T buffer[kBlock];
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-      T* accumulator = static_cast<T*>(leaf.after.accumulator) + (slice * leaf.rows + row) * leaf.cols;
+      T* accumulator = static_cast<T*>(leaf.at.after.accumulator) + (slice * leaf.shape.rows + row) * leaf.shape.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
         T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
         const T* sum = gradient.run(row, tile.col + offset, n, gradient.is_direct() ? to : buffer);
@@ -261,6 +259,6 @@ void accumulate_tile(const Leaf& leaf, const Tile& tile) {
   }
 }
 
-}}  // namespace adafactor::ADAFACTOR_LOOPS
+}}}  // namespace adafactor::ADAFACTOR_LOOPS::loop_detail
 
 #include "adafactor/compiler/exact_end.hpp"

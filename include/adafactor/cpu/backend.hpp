@@ -1,4 +1,5 @@
-// The phases of a step on this machine's cores: which thread does which of its tasks, and what waits for what.
+// The phases of a step on this machine's cores: each with the kernels of one instruction set, and the decision after
+// it.
 #pragma once
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <memory>
 
 #include "adafactor/cpu/kernels.hpp"
+#include "adafactor/cpu/runner.hpp"
 #include "adafactor/cpu/scratch.hpp"
 #include "adafactor/cpu/tasks.hpp"
 #include "adafactor/cpu/threads/threads.hpp"
@@ -19,96 +21,76 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Hands the tasks of a step to threads, with the kernels of one instruction set.
-class CpuBackend final : public Backend {
+namespace detail {
+
+// What the tasks of one run do, on the tiles of some leaves.
+class CpuWork {
  public:
-  CpuBackend(const Plan& plan, Workspace& workspace, const KernelTable& kernels, int threads)
+  CpuWork(const Plan& plan, Workspace& workspace, const KernelTable& kernels, Indices leaves)
       : plan_(plan),
-        order_(order_of(plan)),
         workspace_(workspace),
-        scratch_(scratch_of(plan, workspace)),
         kernels_(kernels),
-        team_(team_for(order_, threads)) {}
+        leaves_(leaves),
+        propagates_(plan.call().on_nonfinite == OnNonfinite::propagate) {}
 
-  // What it allocates at the first step of a state.
-  static std::int64_t scratch_nbytes(const Plan& plan) { return CpuScratch::nbytes(order_of(plan)); }
-
-  void update() override { go_through(); }
-
-  void measure() override {
-    writes_ = false;
-    go_through();
-    writes_ = true;
+  // One phase on some tiles.
+  void work(Phase phase, Indices tiles) {
+    switch (phase) {
+      case Phase::moments:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.in_verdict()) kernels_of(leaf).moments(leaf, tile, sums);
+          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
+        });
+      case Phase::means:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
+          if (leaf.at.row_partial) kernels_of(leaf).means(leaf, tile);
+        });
+      case Phase::factors:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.shape.factored && leaf.updates()) kernels_of(leaf).factors(leaf, tile, sums_of(leaf), sums);
+        });
+      case Phase::rms:
+        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
+          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
+        });
+      case Phase::apply:
+        return for_tiles(tiles,
+                         [&](const Leaf& leaf, const Tile& tile, TileSums&) { kernels_of(leaf).apply(leaf, tile); });
+      case Phase::verdict:
+        return;
+    }
   }
 
-  void accumulate() override {
-    const Wave& all = order_.everything();
-    for_tasks(all, [&](Indices tiles) { work(Phase::moments, tiles); });
-    end(Phase::moments, all.leaves);
-    find_verdict();
-    if (!goes_on(plan_, workspace_)) return;
-    for_tasks(all, [&](Indices tiles) {
-      for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) { kernels_of(leaf).accumulate(leaf, tile); });
-    });
-  }
-
-  void keep() override {
-    for_tasks(order_.everything(), [&](Indices tiles) { work(Phase::apply, tiles); });
+  // The decision that follows a phase of some leaves.
+  void decide(Phase phase, Indices leaves) {
+    switch (phase) {
+      case Phase::moments:
+        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) { find_norm(leaf, sums); });
+      case Phase::verdict:
+        return find_verdict(workspace_.leaves, plan_.call().global_clipnorm, propagates_, workspace_.verdict);
+      case Phase::factors:
+        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) { find_clamp(leaf, sums); });
+      case Phase::rms:
+        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) {
+          find_squares(leaf, sums);
+          if (goes_wide(leaf)) measure_anew(leaf);
+          find_step(leaf, sums, propagates_);
+        });
+      case Phase::means:
+      case Phase::apply:
+        return;
+    }
   }
 
  private:
-  static const TaskOrder& order_of(const Plan& plan) {
-    return static_cast<const TaskOrder&>(
-        plan.kept([&] { return std::make_unique<const TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first()); }));
-  }
-
-  static CpuScratch& scratch_of(const Plan& plan, Workspace& workspace) {
-    if (!workspace.of_backend) {
-      workspace.of_backend = std::make_unique<CpuScratch>(order_of(plan), plan.leaves(), workspace.leaves);
+  // The leaves of this run among some.
+  template <class Body>
+  void for_leaves(Indices leaves, const Body& body) {
+    const std::int64_t last = (std::min)(leaves.last, leaves_.last);
+    for (std::int64_t i = (std::max)(leaves.first, leaves_.first); i < last; ++i) {
+      Leaf& leaf = leaf_at(i);
+      body(leaf, sums_of(leaf));
     }
-    return static_cast<CpuScratch&>(*workspace.of_backend);
-  }
-
-  // Each thread goes through the order and does its own tasks; after them those that nobody has taken.
-  void go_through() {
-    scratch_.progress.begin(order_.stages());
-    const int used = on_team(team_, [&](int number) {
-      for (const bool takes_all : {false, true}) {
-        for (const Item& item : order_.items()) {
-          const Stage& stage = stage_at(item.stage);
-          if (takes_all || stage.belongs_to_all() || stage.home(item.task, team_) == number)
-            try_task(item.stage, item.task);
-        }
-      }
-    });
-    workspace_.threads = (std::max)(workspace_.threads, used);
-  }
-
-  Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
-
-  // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
-  static constexpr std::int64_t kWorkOfThread = 32768;
-
-  // Mostly the rest of one task is waited for, some microseconds; giving way takes as long on some systems.
-  static constexpr int kLooks = 500;
-
-  // One number of threads for all loops of a state: where it changes from loop to loop, the threads' library ends some
-  // and starts others.
-  static int team_for(const TaskOrder& order, int threads) {
-    const Wave& all = order.everything();
-    const std::int64_t useful = (std::min)(all.elements / kWorkOfThread, all.tasks.last - all.tasks.first);
-    return static_cast<int>(std::clamp<std::int64_t>(useful, 1, threads));
-  }
-
-  template <class Body>
-  void run(std::int64_t count, const Body& body) {
-    workspace_.threads = (std::max)(workspace_.threads, parallel_for(0, count, team_, body));
-  }
-
-  template <class Body>
-  void for_tasks(const Wave& wave, const Body& body) {
-    run(wave.tasks.last - wave.tasks.first,
-        [&](std::int64_t i) { body(order_.tasks()[static_cast<std::size_t>(wave.tasks.first + i)]); });
   }
 
   template <class Body>
@@ -116,104 +98,73 @@ class CpuBackend final : public Backend {
     for (std::int64_t t = tiles.first; t < tiles.last; ++t) {
       const auto index = static_cast<std::size_t>(t);
       const Tile& tile = plan_.tiles()[index];
+      if (tile.leaf < leaves_.first || tile.leaf >= leaves_.last) continue;
       body(leaf_at(tile.leaf), tile, workspace_.sums[index]);
     }
   }
 
-  const Kernels& kernels_of(const Leaf& leaf) const { return kernels_.of(leaf.arithmetic); }
-  // The sums of all tiles of the leaf.
-  const TileSums* sums_of(const Leaf& leaf) const { return workspace_.sums.data() + leaf.first_tile; }
-
-  const Stage& stage_at(std::int64_t index) const { return order_.stages()[static_cast<std::size_t>(index)]; }
-
-  // Does a task unless somebody has taken it.
-  void try_task(std::int64_t index, std::int64_t task) {
-    const Stage& stage = stage_at(index);
-    Progress& progress = scratch_.progress;
-    if (!progress.take(stage, task)) return;
-    for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) complete(earlier);
-    // Stages up to the verdict run even where a gradient is bad; later ones run only if the step goes on.
-    const bool runs = comes_before_verdict(stage.phase) || goes_on(plan_, workspace_);
-    if (runs) work(stage.phase, order_.tasks()[static_cast<std::size_t>(task)]);
-    if (!progress.finish_task(index)) return;
-    if (runs) end(stage.phase, stage.leaves);
-    progress.close(index);
-  }
-
-  // Returns when a stage is complete: does what nobody has taken, which the thread that it belongs to may not have come
-  // to yet, and waits for the rest.
-  void complete(std::int64_t index) {
-    const Stage& stage = stage_at(index);
-    for (std::int64_t task = stage.tasks.first; task < stage.tasks.last; ++task) {
-      if (scratch_.progress.complete(index)) return;
-      try_task(index, task);
-    }
-    for (int looks = 0; !scratch_.progress.complete(index); ++looks) {
-      looks < kLooks ? detail::pause() : detail::give_way();
-    }
-  }
-
-  static bool comes_before_verdict(Phase phase) {
-    return phase == Phase::moments || phase == Phase::means || phase == Phase::verdict;
-  }
-
-  // Runs one phase on some tiles.
-  void work(Phase phase, Indices tiles) {
-    switch (phase) {
-      case Phase::moments:
-        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.action != Action::keep) kernels_of(leaf).moments(leaf, tile, sums);
-          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
-        });
-      case Phase::means:
-        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
-          if (leaf.row_partial) kernels_of(leaf).means(leaf, tile);
-        });
-      case Phase::factors:
-        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.factored && leaf.action == Action::update) kernels_of(leaf).factors(leaf, tile, sums_of(leaf), sums);
-        });
-      case Phase::rms:
-        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
-        });
-      case Phase::apply:
-        if (!writes_) return;
-        return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
-          if (leaf.action != Action::accumulate) kernels_of(leaf).apply(leaf, tile);
-        });
-      case Phase::verdict:
-        return;
-    }
-  }
-
-  // What follows when a phase is through with some leaves.
-  void end(Phase phase, Indices leaves) {
-    if (phase == Phase::verdict) return find_verdict();
-    const bool propagates = plan_.call().on_nonfinite == OnNonfinite::propagate;
-    for (std::int64_t i = leaves.first; i < leaves.last; ++i) {
-      Leaf& leaf = leaf_at(i);
-      const TileSums* sums = sums_of(leaf);
-      if (phase == Phase::moments) find_norm(leaf, sums);
-      if (phase == Phase::factors) find_clamp(leaf, sums);
-      if (phase == Phase::rms) find_step(leaf, sums, propagates, [&] { measure_wide(leaf); });
-    }
-  }
-
-  void find_verdict() { adafactor::find_verdict(workspace_.leaves, plan_.call().global_clipnorm, workspace_.verdict); }
-
-  void measure_wide(const Leaf& leaf) {
-    for_tiles({leaf.first_tile, leaf.first_tile + leaf.tile_count},
+  void measure_anew(Leaf& leaf) {
+    for_tiles({leaf.shape.first_tile, leaf.shape.first_tile + leaf.shape.tile_count},
               [&](const Leaf&, const Tile& tile, TileSums& sums) { kernels_of(leaf).rms(leaf, tile, sums); });
+    find_squares(leaf, sums_of(leaf));
   }
+
+  Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
+  const Kernels& kernels_of(const Leaf& leaf) const { return kernels_.of(leaf.shape.arithmetic); }
+  // The sums of all tiles of the leaf.
+  const TileSums* sums_of(const Leaf& leaf) const { return workspace_.sums.data() + leaf.shape.first_tile; }
 
   const Plan& plan_;
-  const TaskOrder& order_;
   Workspace& workspace_;
-  CpuScratch& scratch_;
   const KernelTable& kernels_;
-  int team_;
-  bool writes_ = true;
+  Indices leaves_;
+  bool propagates_;
+};
+
+}  // namespace detail
+
+// This machine's cores, with the kernels of one instruction set.
+class CpuBackend final : public Backend {
+ public:
+  explicit CpuBackend(const KernelTable& kernels) : kernels_(kernels) {}
+
+  // What it allocates at the first step of a state.
+  static std::int64_t scratch_nbytes(const Plan& plan) { return CpuScratch::nbytes(order_of(plan)); }
+
+  void run(Workspace& workspace, Phases phases, Indices leaves) const override {
+    const TaskOrder& order = order_of(workspace.plan);
+    detail::CpuWork work(workspace.plan, workspace, kernels_, leaves);
+    TaskRunner runner(order, scratch_of(order, workspace).progress, phases, work);
+    workspace.threads = (std::max)(workspace.threads, runner(team_for(order)));
+  }
+
+  // All is found when a run returns.
+  void finish(Workspace&) const override {}
+
+ private:
+  static const TaskOrder& order_of(const Plan& plan) {
+    return static_cast<const TaskOrder&>(
+        plan.kept([&] { return std::make_unique<const TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first()); }));
+  }
+
+  static CpuScratch& scratch_of(const TaskOrder& order, Workspace& workspace) {
+    if (!workspace.of_backend) {
+      workspace.of_backend = std::make_unique<CpuScratch>(order, workspace.plan.leaves(), workspace.leaves);
+    }
+    return static_cast<CpuScratch&>(*workspace.of_backend);
+  }
+
+  // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
+  static constexpr std::int64_t kWorkOfThread = 32768;
+
+  // One number of threads for all runs of a state: where it changes from run to run, the threads' library ends some and
+  // starts others.
+  static int team_for(const TaskOrder& order) {
+    const std::int64_t useful = (std::min)(order.elements() / kWorkOfThread, order.tile_tasks());
+    return static_cast<int>(std::clamp<std::int64_t>(useful, 1, get_num_threads()));
+  }
+
+  const KernelTable& kernels_;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

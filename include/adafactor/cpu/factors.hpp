@@ -22,7 +22,7 @@ template <class Numbers>
 ADAFACTOR_INLINE Numbers mean_moment(const Leaf& leaf, const MomentRule& rule, const Numbers& old,
                                      const Numbers& mean) {
   const Numbers moment = rule.beta_2 * old + rule.one_minus_beta_2 * (rule.square_scale * mean + rule.epsilon);
-  return larger(moment, leaf.clamps ? leaf.epsilon_1 : 0.0);
+  return larger(moment, leaf.rule.clamps ? leaf.rule.epsilon_1 : 0.0);
 }
 
 namespace loop_detail {
@@ -37,8 +37,8 @@ class SmallSliceFactors {
   // Writes those of at most sixteen slices.
   void operator()(std::int64_t slice, int count) {
     const std::int64_t first = slice * shape_.rows;
-    const T* old = static_cast<const T*>(leaf_.before.row) + first;
-    T* moments = static_cast<T*>(leaf_.row_moment) + first;
+    const T* old = static_cast<const T*>(leaf_.at.before.row) + first;
+    T* moments = static_cast<T*>(leaf_.at.row_moment) + first;
     const Lanes<double> means = mean_moment(leaf_, rule_, mean_of_rows(old, count), mean_of_rows(moments, count));
     update_moments(old, moments, rule_, count * shape_.rows);
     const T* new_moments = whole(moments, count);
@@ -47,7 +47,7 @@ class SmallSliceFactors {
       const Lanes<double> factor = select_less(0.0, moment, square_root(means / moment), fill(0.0));
       store(factors_ + row * kLanes, factor, Full{});
     }
-    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.row_factor) + first);
+    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.at.row_factor) + first);
   }
 
  private:
@@ -92,21 +92,21 @@ void store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentR
 template <class T>
 void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
   const auto store_of = [&](std::int64_t slice, double old_moments, double squares) {
-    const double rows = static_cast<double>(leaf.rows);
-    const double mean = squares / (rows * static_cast<double>(leaf.cols));
-    leaf.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, mean);
+    const double rows = static_cast<double>(leaf.shape.rows);
+    const double mean = squares / (rows * static_cast<double>(leaf.shape.cols));
+    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, mean);
   };
-  if (leaf.tiles_hold_slices()) {
+  if (leaf.shape.tiles_hold_slices()) {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      store_of(slice, sum_of(static_cast<const T*>(leaf.before.row) + slice * leaf.rows, leaf.rows),
-               leaf.mean_moment[slice]);
+      store_of(slice, sum_of(static_cast<const T*>(leaf.at.before.row) + slice * leaf.shape.rows, leaf.shape.rows),
+               leaf.at.mean_moment[slice]);
     }
   } else if (tile.row_block == 0 && tile.col_block == 0) {
-    const std::int64_t count = leaf.row_blocks * leaf.col_blocks;
+    const std::int64_t count = leaf.shape.row_blocks * leaf.shape.col_blocks;
     const TileSums* parts = leaf_sums + tile.slice * count;
-    const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.col_blocks].row_moments; };
+    const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.shape.col_blocks].row_moments; };
     const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
-    store_of(tile.slice, total_of(leaf.row_blocks, old_moments), total_of(count, squares));
+    store_of(tile.slice, total_of(leaf.shape.row_blocks, old_moments), total_of(count, squares));
   }
 }
 
@@ -115,28 +115,28 @@ void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf
 // `moments` left.
 template <class T>
 void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
-  const MomentRule rule{leaf.beta_2, leaf.one_minus_beta_2, leaf.norm_factor * leaf.norm_factor,
-                        leaf.clamps ? 0 : leaf.epsilon_1};
+  const MomentRule rule{leaf.rule.beta_2, leaf.rule.one_minus_beta_2, leaf.found.norm_factor * leaf.found.norm_factor,
+                        leaf.rule.clamps ? 0 : leaf.rule.epsilon_1};
   sums.rows = sums.cols = {__builtin_inf(), 0};
-  if (leaf.mean_moment) store_mean_moments<T>(leaf, tile, leaf_sums, rule);
+  if (leaf.at.mean_moment) store_mean_moments<T>(leaf, tile, leaf_sums, rule);
   // Several slices are whole ones, so their moments follow each other.
   if (tile.col_block == 0) {
-    const std::int64_t first = tile.slice * leaf.rows + tile.row;
+    const std::int64_t first = tile.slice * leaf.shape.rows + tile.row;
     const std::int64_t count = tile.slices * tile.rows;
-    T* row = static_cast<T*>(leaf.row_moment) + first;
-    if (leaf.row_factor) {
+    T* row = static_cast<T*>(leaf.at.row_moment) + first;
+    if (leaf.at.row_factor) {
       loop_detail::store_small_slice_factors<T>(leaf, tile, rule);
     } else {
-      update_moments(static_cast<const T*>(leaf.before.row) + first, row, rule, count);
+      update_moments(static_cast<const T*>(leaf.at.before.row) + first, row, rule, count);
     }
     sums.rows = range_of(row, count);
   }
   if (tile.row_block == 0) {
-    const std::int64_t first = tile.slice * leaf.cols + tile.col;
+    const std::int64_t first = tile.slice * leaf.shape.cols + tile.col;
     const std::int64_t count = tile.slices * tile.cols;
-    T* col = static_cast<T*>(leaf.col_moment) + first;
-    update_moments(static_cast<const T*>(leaf.before.col) + first, col, rule, count);
-    store_inverse_roots(col, static_cast<T*>(leaf.col_factor) + first, count);
+    T* col = static_cast<T*>(leaf.at.col_moment) + first;
+    update_moments(static_cast<const T*>(leaf.at.before.col) + first, col, rule, count);
+    store_inverse_roots(col, static_cast<T*>(leaf.at.col_factor) + first, count);
     sums.cols = range_of(col, count);
   }
 }

@@ -7,6 +7,7 @@
 
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/dtype.hpp"
+#include "adafactor/step/call.hpp"
 #include "adafactor/step/leaf.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_DATA {
@@ -19,7 +20,6 @@ struct Kernels {
   void (*factors)(const Leaf&, const Tile&, const TileSums*, TileSums&);
   void (*rms)(const Leaf&, const Tile&, TileSums&);
   void (*apply)(const Leaf&, const Tile&);
-  void (*accumulate)(const Leaf&, const Tile&);
 };
 
 // What was compiled for one instruction set.
@@ -41,5 +41,8 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // The kernels that this file steps with: as its own flags compile them; with ADAFACTOR_COMPILED those of the program,
 // of the best instruction set that the machine has. Throws Error where they do not compute as they are written.
 ADAFACTOR_FUNCTION const KernelTable& compiled_kernels();
+
+// This machine's cores with these kernels, for step(). Throws what compiled_kernels() throws.
+ADAFACTOR_FUNCTION const Backend& cpu_backend();
 
 }}  // namespace adafactor::ADAFACTOR_ABI

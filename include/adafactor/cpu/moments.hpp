@@ -24,7 +24,7 @@ void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSqu
   CellSums cells;
   const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
     if (gradient.is_bare()) {
-      with_loops<T>(leaf.gradient.dtype, [&](auto storage) {
+      with_loops<T>(leaf.at.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         add_squares(gradient.template at<G>(row, first), scale, n, cells.blocks());
       });
@@ -62,14 +62,14 @@ class FactoredMoments {
           finish_cells(n);
         },
         [&](std::int64_t first, std::int64_t n) { finish_columns(first, n); });
-    if (leaf_.tiles_hold_slices()) leaf_.mean_moment[slice_] = of_slice_.sum();
+    if (leaf_.shape.tiles_hold_slices()) leaf_.at.mean_moment[slice_] = of_slice_.sum();
   }
 
  private:
   void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
     const std::int64_t end = row + count;
     if (gradient_.is_bare()) {
-      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
+      with_loops<T>(leaf_.at.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         for (; row < end; ++row) {
           const G* g = gradient_.template at<G>(row, first);
@@ -102,7 +102,7 @@ class FactoredMoments {
                                   cells_before_clipping_.blocks() + from / kBlock);
     };
     if (gradient_.is_direct()) {
-      with_loops<T>(leaf_.gradient.dtype, [&](auto storage) {
+      with_loops<T>(leaf_.at.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
           add(gradient_.template at<G>(row, first), gradient_.links(row, first), 0, n);
@@ -110,7 +110,7 @@ class FactoredMoments {
       });
     } else {
       for_blocks(n, [&](std::int64_t from, std::int64_t count) {
-        if (leaf_.clip_value > 0) {
+        if (leaf_.rule.clip_value > 0) {
           add_squares(gradient_.unclipped(row, first + from, count, buffer_), T{1}, count,
                       cells_before_clipping_.blocks() + from / kBlock);
         }
@@ -122,17 +122,17 @@ class FactoredMoments {
   }
 
   void finish_row(std::int64_t row, double sum) {
-    if (leaf_.col_blocks == 1) {
-      static_cast<T*>(leaf_.row_moment)[slice_ * leaf_.rows + row] =
-          static_cast<T>(sum / static_cast<double>(leaf_.cols));
+    if (leaf_.shape.col_blocks == 1) {
+      static_cast<T*>(leaf_.at.row_moment)[slice_ * leaf_.shape.rows + row] =
+          static_cast<T>(sum / static_cast<double>(leaf_.shape.cols));
     } else {
-      leaf_.row_partial[(slice_ * leaf_.col_blocks + tile_.col_block) * leaf_.rows + row] = sum;
+      leaf_.at.row_partial[(slice_ * leaf_.shape.col_blocks + tile_.col_block) * leaf_.shape.rows + row] = sum;
     }
   }
 
   void finish_cells(std::int64_t n) {
-    if (leaf_.clip_value > 0) cells_before_clipping_.finish_group(n, squares_.before_clipping);
-    if (leaf_.tiles_hold_slices()) {
+    if (leaf_.rule.clip_value > 0) cells_before_clipping_.finish_group(n, squares_.before_clipping);
+    if (leaf_.shape.tiles_hold_slices()) {
       cells_.finish_group(n, squares_.clipped, of_slice_);
     } else {
       cells_.finish_group(n, squares_.clipped);
@@ -141,11 +141,12 @@ class FactoredMoments {
 
   void finish_columns(std::int64_t first, std::int64_t n) {
     if (!(squares_.clipped.sum() < kSafeTotal<T>)) squares_.spoilt += 0 * sum_of(column_totals_, n);
-    if (leaf_.row_blocks == 1) {
-      T* means = static_cast<T*>(leaf_.col_moment) + slice_ * leaf_.cols + first;
-      store_means(column_totals_, static_cast<double>(leaf_.rows), means, n);
+    if (leaf_.shape.row_blocks == 1) {
+      T* means = static_cast<T*>(leaf_.at.col_moment) + slice_ * leaf_.shape.cols + first;
+      store_means(column_totals_, static_cast<double>(leaf_.shape.rows), means, n);
     } else {
-      double* partial = leaf_.col_partial + (slice_ * leaf_.row_blocks + tile_.row_block) * leaf_.cols + first;
+      double* partial =
+          leaf_.at.col_partial + (slice_ * leaf_.shape.row_blocks + tile_.row_block) * leaf_.shape.cols + first;
       std::memcpy(partial, column_totals_, static_cast<std::size_t>(n) * sizeof(double));
     }
   }
@@ -190,16 +191,18 @@ void reduce_partials(const double* partial, std::int64_t parts, std::int64_t str
 // first row block.
 template <class T>
 void means_of_tile(const Leaf& leaf, const Tile& tile) {
-  if (!leaf.factored || leaf.action != Action::update) return;
-  if (leaf.col_blocks > 1 && tile.col_block == 0) {
-    const double* partial = leaf.row_partial + tile.slice * leaf.col_blocks * leaf.rows + tile.row;
-    T* means = static_cast<T*>(leaf.row_moment) + tile.slice * leaf.rows + tile.row;
-    loop_detail::reduce_partials(partial, leaf.col_blocks, leaf.rows, static_cast<double>(leaf.cols), means, tile.rows);
+  if (!leaf.shape.factored || leaf.rule.action != Action::update) return;
+  if (leaf.shape.col_blocks > 1 && tile.col_block == 0) {
+    const double* partial = leaf.at.row_partial + tile.slice * leaf.shape.col_blocks * leaf.shape.rows + tile.row;
+    T* means = static_cast<T*>(leaf.at.row_moment) + tile.slice * leaf.shape.rows + tile.row;
+    loop_detail::reduce_partials(partial, leaf.shape.col_blocks, leaf.shape.rows, static_cast<double>(leaf.shape.cols),
+                                 means, tile.rows);
   }
-  if (leaf.row_blocks > 1 && tile.row_block == 0) {
-    const double* partial = leaf.col_partial + tile.slice * leaf.row_blocks * leaf.cols + tile.col;
-    T* means = static_cast<T*>(leaf.col_moment) + tile.slice * leaf.cols + tile.col;
-    loop_detail::reduce_partials(partial, leaf.row_blocks, leaf.cols, static_cast<double>(leaf.rows), means, tile.cols);
+  if (leaf.shape.row_blocks > 1 && tile.row_block == 0) {
+    const double* partial = leaf.at.col_partial + tile.slice * leaf.shape.row_blocks * leaf.shape.cols + tile.col;
+    T* means = static_cast<T*>(leaf.at.col_moment) + tile.slice * leaf.shape.cols + tile.col;
+    loop_detail::reduce_partials(partial, leaf.shape.row_blocks, leaf.shape.cols, static_cast<double>(leaf.shape.rows),
+                                 means, tile.cols);
   }
 }
 

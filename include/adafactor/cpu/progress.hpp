@@ -20,10 +20,11 @@ class Progress {
     return static_cast<std::int64_t>(order.stages().size() * sizeof(Count)) + order.claims();
   }
 
-  // A stage without a task is complete.
-  void begin(const std::vector<Stage>& stages) {
+  // A stage without a task is complete, and so is one of a phase that is not run.
+  void begin(const std::vector<Stage>& stages, Phases phases) {
     for (std::size_t i = 0; i < left_.size(); ++i) {
-      left_[i].store(stages[i].size() > 0 ? stages[i].size() + 1 : 0, std::memory_order_relaxed);
+      const bool waits = stages[i].size() > 0 && phases.contains(stages[i].phase);
+      left_[i].store(waits ? stages[i].size() + 1 : 0, std::memory_order_relaxed);
     }
     for (auto& taken : taken_) taken.store(false, std::memory_order_relaxed);
   }

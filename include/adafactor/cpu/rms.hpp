@@ -19,7 +19,7 @@ template <class T>
 class SliceSquares {
  public:
   SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
-      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.parameter, slice), u_(leaf, slice, 1) {}
+      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.at.parameter, slice), u_(leaf, slice, 1) {}
 
   // Adds the squares of the slice's part.
   void operator()(Total& of_update, Total& of_parameter) {
@@ -73,7 +73,7 @@ class SliceSquares {
     T u[kBlock];
     const T* g = gradient_.run(row, first, n, g_buffer);
     const T* p = read_run(parameter_.row(row), first, n, p_buffer);
-    if (leaf_.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
+    if (leaf_.found.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
     u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
     add_u_squares<T>(u, p, StoredU{}, n, &of_update, &of_parameter);
   }
@@ -84,10 +84,11 @@ class SliceSquares {
     T u[kBlock];
     double u_squares[kBlock];
     double p_squares[kBlock];
-    if (!leaf_.factored) u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
-    const double factor = leaf_.factored ? u_.row_factor(row) : 0;
+    if (!leaf_.shape.factored) u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
+    const double factor = leaf_.shape.factored ? u_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
-      const double x = leaf_.factored ? u_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
+      const double x =
+          leaf_.shape.factored ? u_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
       const double y = load<double>(p + i, One{});
       u_squares[i] = x * x;
       p_squares[i] = y * y;
@@ -113,9 +114,9 @@ ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, 
   T p_buffer[kBlock];
   for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
     const T* g = read_gradient_rows(leaf, rows, g_buffer);
-    const T* p = read_rows(leaf, leaf.parameter, rows, p_buffer);
+    const T* p = read_rows(leaf, leaf.at.parameter, rows, p_buffer);
     factors.prepare(rows);
-    const std::int64_t n = rows.count * leaf.cols;
+    const std::int64_t n = rows.count * leaf.shape.cols;
     double update_cell = 0;
     double parameter_cell = 0;
     factors.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA {

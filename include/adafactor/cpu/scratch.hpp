@@ -21,8 +21,8 @@ struct CpuScratch final : detail::Kept {
       : progress(order), partials(static_cast<std::size_t>(order.partial_count())) {
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       if (plans[i].partials() == 0) continue;
-      leaves[i].row_partial = partials.data() + order.first_partial(i);
-      leaves[i].col_partial = leaves[i].row_partial + plans[i].row_partials();
+      leaves[i].at.row_partial = partials.data() + order.first_partial(i);
+      leaves[i].at.col_partial = leaves[i].at.row_partial + plans[i].row_partials();
     }
   }
 

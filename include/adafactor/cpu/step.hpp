@@ -1,4 +1,4 @@
-// A call as a whole, with the CPU's backend: how what step/call.hpp declares is done.
+// What a call needs of the CPU besides its phases: the backend of this file, the bytes of scratch, words about numbers.
 #pragma once
 
 #include <cmath>
@@ -12,8 +12,8 @@
 #include "adafactor/host/floating_point.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step/call.hpp"
-#include "adafactor/step/prepare.hpp"
 #include "adafactor/step/report.hpp"
+#include "adafactor/step/step.hpp"
 #include "adafactor/step/workspace.hpp"
 
 #if ADAFACTOR_DEFINES_STEP
@@ -42,31 +42,6 @@ inline double number_at(const std::byte* element, DType dtype) {
 
 ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan) {
   return Workspace::nbytes(plan) + CpuBackend::scratch_nbytes(plan);
-}
-
-ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTable& kernels) {
-  const detail::DefaultFloatingPoint environment;
-  Workspace& workspace = workspace_of(state);
-  CpuBackend backend(state.plan(), workspace, kernels, get_num_threads());
-  detail::Step current(state, call);
-  current.prepare_leaves();
-  if (current.updates()) {
-    current.update(backend);
-  } else {
-    current.accumulate(backend);
-  }
-  Outcome outcome;
-  outcome.nonfinite_leaf = current.first_nonfinite();
-  outcome.global_grad_norm = current.global_grad_norm();
-  outcome.threads = workspace.threads;
-  outcome.skipped = !current.goes_on();
-  outcome.updated = current.updates() && !outcome.skipped;
-  if (outcome.skipped) {
-    current.pass_through(backend);
-  } else {
-    current.count();
-  }
-  return outcome;
 }
 
 // Element by element, for a message alone.

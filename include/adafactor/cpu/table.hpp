@@ -18,7 +18,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   TileSquares squares;
-  if (!leaf.factored || leaf.action != Action::update) {
+  if (!leaf.shape.factored || leaf.rule.action != Action::update) {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       loop_detail::sum_squares<T>(leaf, tile, slice, squares);
     }
@@ -34,9 +34,11 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   }
   sums.clipped_squares = squares.clipped.sum();
   // Clipping would hide an Inf: the norm, and with it the verdict, is that of G before it.
-  sums.gradient_squares = (leaf.clip_value > 0 ? squares.before_clipping.sum() : sums.clipped_squares) + squares.spoilt;
-  if (tile.col_block == 0 && !leaf.tiles_hold_slices()) {
-    sums.row_moments = sum_of(static_cast<const T*>(leaf.before.row) + tile.slice * leaf.rows + tile.row, tile.rows);
+  sums.gradient_squares =
+      (leaf.rule.clip_value > 0 ? squares.before_clipping.sum() : sums.clipped_squares) + squares.spoilt;
+  if (tile.col_block == 0 && !leaf.shape.tiles_hold_slices()) {
+    sums.row_moments =
+        sum_of(static_cast<const T*>(leaf.at.before.row) + tile.slice * leaf.shape.rows + tile.row, tile.rows);
   }
 }
 
@@ -44,8 +46,8 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
 template <class T, class Body>
 void with_narrow_factors(const Leaf& leaf, const Body& body) {
   if constexpr (kSpecialLoops<T>) {
-    if (leaf.slices == 1 && leaf.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
-    if (leaf.slices == 1 && leaf.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
+    if (leaf.shape.slices == 1 && leaf.shape.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
+    if (leaf.shape.slices == 1 && leaf.shape.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
   }
   body.template operator()<NarrowFactors<T>>();
 }
@@ -69,12 +71,13 @@ void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
 }
 
 // The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its
-// moments.
+// moments. What else a leaf does than update happens here too: its gradient is added up, its average moves.
 template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile) {
-  const bool updates = leaf.action == Action::update;
-  if (!updates && !leaf.averages && leaf.parameter.data == leaf.parameter_out.data) return;
-  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.parameter.whole && has_whole_output(leaf)) {
+  if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
+  const bool updates = leaf.updates();
+  if (!updates && !leaf.averages() && leaf.at.parameter.data == leaf.at.parameter_out.data) return;
+  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.at.parameter.whole && has_whole_output(leaf)) {
     with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
@@ -85,14 +88,13 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile) {
       }
     }
   }
-  if (updates && leaf.factored) loop_detail::commit_moments<T>(leaf, tile);
+  if (updates && leaf.shape.factored) loop_detail::commit_moments<T>(leaf, tile);
 }
 
 // The functions of the phases for T, as the including file's flags compile them.
 template <class T>
 constexpr Kernels make_kernels() {
-  return {moments_of_tile<T>, means_of_tile<T>, factors_of_tile<T>,
-          rms_of_tile<T>,     apply_to_tile<T>, accumulate_tile<T>};
+  return {moments_of_tile<T>, means_of_tile<T>, factors_of_tile<T>, rms_of_tile<T>, apply_to_tile<T>};
 }
 
 // The kernels of both arithmetics, under the name of an instruction set.
@@ -104,6 +106,7 @@ constexpr KernelTable make_kernel_table(const char* isa) {
 
 #if ADAFACTOR_DEFINES_LOOPS
 
+#include "adafactor/cpu/backend.hpp"
 #include "adafactor/cpu/kernel_check.hpp"
 
 #define ADAFACTOR_STRING(text) #text
@@ -115,6 +118,11 @@ ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
   static constexpr KernelTable table = make_kernel_table(ADAFACTOR_EXPAND_STRING(ADAFACTOR_ISA_TAG));
   static const KernelTable& checked = checked_kernels(table);
   return checked;
+}
+
+ADAFACTOR_FUNCTION const Backend& cpu_backend() {
+  static const CpuBackend backend(compiled_kernels());
+  return backend;
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -14,14 +14,11 @@
 #include "adafactor/host/memory.hpp"
 #include "adafactor/plan/leaf_plan.hpp"
 #include "adafactor/plan/tile.hpp"
+#include "adafactor/step/phase.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
-
-// The parts of a step that are done wave by wave; `means` is the end of `moments`. `verdict` comes once: whether
-// the step goes on, and the norm of all gradients.
-enum class Phase : std::uint8_t { moments, means, factors, rms, apply, verdict };
 
 // Consecutive leaves that go through a phase together, and the tasks (pieces of work of about the same size) of all
 // their tiles.
@@ -64,8 +61,9 @@ class TaskOrder final : public detail::Kept {
   TaskOrder(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, bool looks_first);
 
   const std::vector<Wave>& waves() const { return waves_; }
-  // All leaves as one wave.
-  const Wave& everything() const { return everything_; }
+  // The elements of all leaves, and the tasks of a pass over all tiles.
+  std::int64_t elements() const { return elements_; }
+  std::int64_t tile_tasks() const { return tile_tasks_; }
   const std::vector<Stage>& stages() const { return stages_; }
   // The pieces of a step in the order in which they are handed out.
   const std::vector<Item>& items() const { return items_; }
@@ -96,7 +94,6 @@ class TaskOrder final : public detail::Kept {
     const auto count = static_cast<std::int64_t>(leaves.size());
     const auto at = [&](std::int64_t i) -> const LeafPlan& { return leaves[static_cast<std::size_t>(i)]; };
     bool joins = false;
-    everything_.leaves = {0, count};
     for (std::int64_t first = 0, last = 0; first < count; first = last) {
       Wave wave;
       std::int64_t bytes = 0;
@@ -116,8 +113,7 @@ class TaskOrder final : public detail::Kept {
       if (alone || !joins) chains_.push_back({index, index});
       ++chains_.back().last;
       joins = !alone;
-      everything_.elements += wave.elements;
-      everything_.moments += wave.moments;
+      elements_ += wave.elements;
       waves_.push_back(wave);
     }
   }
@@ -153,8 +149,11 @@ class TaskOrder final : public detail::Kept {
     }
   }
 
+  // Those of the phases that go wave by wave come first.
   std::int64_t stage_of(Phase phase, std::int64_t wave) const {
-    return static_cast<std::int64_t>(phase) * static_cast<std::int64_t>(waves_.size()) + wave;
+    const auto count = static_cast<std::int64_t>(waves_.size());
+    if (phase == Phase::verdict) return static_cast<std::int64_t>(Phase::apply) * count;
+    return (static_cast<std::int64_t>(phase) - (phase > Phase::verdict)) * count + wave;
   }
 
   // The stages of a phase follow each other; the verdict comes last.
@@ -193,7 +192,8 @@ class TaskOrder final : public detail::Kept {
         set(Phase::apply, wave.tasks, one(Phase::rms, k));
       }
     }
-    stages_.back() = {Phase::verdict, {0, everything_.leaves.last}, nothing, {0, stage_of(Phase::factors, 0)}};
+    stages_.back() = {
+        Phase::verdict, {0, waves_.empty() ? 0 : waves_.back().leaves.last}, nothing, {0, stage_of(Phase::factors, 0)}};
     for (Stage& stage : stages_) stage.first_claim = std::exchange(claims_, claims_ + stage.size());
   }
 
@@ -280,7 +280,8 @@ class TaskOrder final : public detail::Kept {
 
   std::vector<Wave> waves_;
   std::vector<Indices> chains_;  // of waves
-  Wave everything_;
+  std::int64_t elements_ = 0;
+  std::int64_t tile_tasks_ = 0;
   std::vector<Indices> tasks_;
   std::vector<Stage> stages_;
   std::vector<Item> items_;
@@ -299,7 +300,7 @@ ADAFACTOR_FUNCTION TaskOrder::TaskOrder(const std::vector<LeafPlan>& leaves, con
                                         bool looks_first) {
   gather_waves(leaves);
   for (Wave& wave : waves_) add_tasks(wave, tiles);
-  everything_.tasks = {0, static_cast<std::int64_t>(tasks_.size())};
+  tile_tasks_ = static_cast<std::int64_t>(tasks_.size());
   place_partials(leaves);
   make_stages(looks_first);
   if (looks_first) {

@@ -1,24 +1,25 @@
-// The seam for a device: what a call does to all leaves. What the phases find (sums, clipping factors, whether the step
-// goes on) stays in the workspace, where the next phase reads it; the orchestration never looks.
+// The seam for a device: phases over leaves. What they find (sums, clipping factors, whether the call is skipped) stays
+// in the workspace, where the next phase reads it; the orchestration never looks.
 #pragma once
 
 #include "adafactor/compiler/abi.hpp"
+#include "adafactor/plan/tile.hpp"
+#include "adafactor/step/phase.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// What a device does for a call; none of it throws.
+// workspace.hpp.
+class Workspace;
+
+// What a device does for a call; none of it throws, but for memory that it makes at the first call of a workspace.
 class Backend {
  public:
   virtual ~Backend() = default;
-  // All phases. Nothing of the caller's is written before `apply`, and where the plan looks first, nothing before the
-  // verdict.
-  virtual void update() = 0;
-  // All phases of an update but `apply`: nothing is written, and every leaf that could not be stepped is known.
-  virtual void measure() = 0;
-  // The end of a call that only adds its gradients up: finds the verdict of the sums so far, and stores them.
-  virtual void accumulate() = 0;
-  // `apply` for the leaves that keep their parameters: their averages, and outputs that are other arrays.
-  virtual void keep() = 0;
+  // Some phases of some leaves, each phase with the decision that follows it. Nothing of the caller's, and nothing of
+  // the state, is written before `apply`, and where the plan looks first, nothing before the verdict.
+  virtual void run(Workspace& workspace, Phases phases, Indices leaves) const = 0;
+  // Returns when what the phases found can be read in the workspace.
+  virtual void finish(Workspace& workspace) const = 0;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -7,13 +7,6 @@
 #include "adafactor/step/scalars.hpp"
 #include "adafactor/tensor.hpp"
 
-namespace adafactor { inline namespace ADAFACTOR_DATA {
-
-// The functions of the phases, for one instruction set: cpu/kernels.hpp.
-struct KernelTable;
-
-}}  // namespace adafactor::ADAFACTOR_DATA
-
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // plan.hpp.
@@ -21,6 +14,9 @@ class Plan;
 
 // state.hpp.
 class State;
+
+// step/backend.hpp.
+class Backend;
 
 // What one call hands in. The arrays are in the plan's order of leaves and were checked; a gradient without data is
 // absent. `outputs` may be `parameters`: then the step is in place.
@@ -82,7 +78,7 @@ ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outco
 // One call on a state that the caller has acquired. A non-finite gradient changes nothing but the outcome (and the
 // outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate". So
 // does a non-finite parameter in the first update, and in one after another that has found it and left its leaf alone.
-ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const KernelTable& kernels);
+ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const Backend& backend);
 
 // "1 NaN and 0 Inf of 32 values" of an array, or nothing where all are finite.
 ADAFACTOR_FUNCTION std::string nonfinite_text(const TensorView& view);

@@ -1,5 +1,5 @@
-// One leaf during one step: where its arrays, its state and its scratch lie, which links it has, and the numbers that
-// the phases find. Plain data, so that every instruction set and every device sees the same.
+// One leaf during one step, in four parts by lifetime: what the plan fixed, where its arrays lie, by which numbers the
+// call treats it, what the phases found. Plain data, so that every instruction set and every device sees the same.
 #pragma once
 
 #include <cstddef>
@@ -47,16 +47,15 @@ struct Noise {
   std::uint64_t update = 0;
 };
 
-// What a leaf writes in this call.
+// What a call does to a leaf, if nothing keeps it from that.
 enum class Action : std::uint8_t {
   update,      // the whole rule
   keep,        // the parameter stays (it is copied where the output is another array); the average may still move
   accumulate,  // the gradient is added to the accumulator
 };
 
-// All that a kernel is told of a leaf; what may change is set anew for each call.
-struct Leaf {
-  // Layout and tiling.
+// What the plan fixed of a leaf: how it is laid out and cut. Written when the workspace is made.
+struct LeafShape {
   DType arithmetic = DType::float32;
   bool factored = false;
   std::int64_t slices = 1;
@@ -67,19 +66,21 @@ struct Leaf {
   std::int64_t first_tile = 0;
   std::int64_t tile_count = 0;
 
-  // The caller's arrays. A gradient without data is absent and reads as zero.
+  ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
+  // Whether a tile may hold several slices; otherwise it is one, or a part of one.
+  ADAFACTOR_ALWAYS_INLINE bool tiles_hold_slices() const { return tile_count < slices * row_blocks * col_blocks; }
+};
+
+// Where the arrays of a leaf lie. Written by places.hpp: once, and for each call whose arrays have moved.
+struct LeafArrays {
+  // The caller's. A gradient without data is absent and reads as zero.
   Walk gradient;
   Walk parameter;
   Walk parameter_out;
-
-  // Where the parameter is rounded by noise, the walk says which element, in C order, lies where.
-  bool rounds_by_noise = false;
-  Noise noise;
-  Walk elements;
+  Walk elements;  // which element, in C order, lies where, of a parameter that is rounded by noise
 
   StateArrays before;
   StateArrays after;
-  bool momentum_is_bfloat16 = false;
 
   // Scratch. `row_moment` and `col_moment` hold means of g^2 after `moments` and the new moments after `factors`.
   void* row_moment = nullptr;
@@ -89,16 +90,19 @@ struct Leaf {
   double* mean_moment = nullptr;  // M of each slice; until `factors` its sum of G^2, where tiles hold several; or null
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
+};
+
+// By which numbers a call treats a leaf. Written by rule.hpp, before the first phase.
+struct Rule {
+  Action action = Action::keep;
 
   // Gradient links.
-  Action action = Action::keep;
   double multiplier = 1;     // of g where it is loaded
   bool accumulates = false;  // g <- (accumulator + multiplier g) mean_factor
   double mean_factor = 1;    // 1 / gradient_accumulation_steps
   double report_scale = 1;   // the report multiplies norms by it: 1 / N in an open window of accumulation, else 1
   double clip_value = 0;     // 0: no clipping by value
 
-  // The rule.
   double beta_2 = 0;
   double one_minus_beta_2 = 1;
   double epsilon_1 = 0;
@@ -116,53 +120,68 @@ struct Leaf {
   bool has_momentum = false;
   bool momentum_of_scaled = true;
   bool uses_exact_momentum = false;
-  double weight_decay = 0;      // what multiplies p, known once alpha is
-  bool decays_by_step = false;  // weight_decay still has to be multiplied by alpha
+  bool momentum_is_bfloat16 = false;
+  double weight_decay = 0;      // what multiplies p, or alpha p
+  bool decays_by_step = false;  // it is alpha p
   bool decays_first = true;
   double ema_momentum = 0;
   bool averages = false;
   bool starts_average = false;  // the first update, or one after a stop: the average becomes the parameter
   bool overwrites = false;      // the parameter becomes the average
 
-  // Found by the phases.
-  bool in_verdict = false;       // there is a gradient, or what is left of one, in this call
-  bool stopped = false;          // something else than the gradient is not finite: the leaf is left alone
+  bool rounds_by_noise = false;
+  Noise noise;
+};
+
+// What the phases of a call found, and what was decided from it. Written by decide.hpp.
+struct Found {
+  bool held = false;             // the call is skipped: every parameter stays
+  bool stopped = false;          // something else than the gradient is not finite: this leaf is left alone
+  bool clamp_binds = false;      // some estimate may lie below epsilon_1 where that is its least
+  bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
+  bool at_floor = false;         // epsilon_2 is the parameter's scale
   double gradient_squares = 0;   // sum of G^2
   double norm_factor = 1;        // what clipping by norm multiplies G by
   double update_squares = 0;     // sum of U^2
   double parameter_squares = 0;  // sum of P^2
-  bool clamp_binds = false;      // some estimate may lie below epsilon_1 where that is its least
-  bool wide = false;             // U, U^2 or what they are made of leaves float: `rms` and `apply` work in double
   double clip_factor = 1;        // what clipping by rms multiplies U by
   double step_size = 0;          // alpha
-  bool at_floor = false;         // epsilon_2 is the parameter's scale
+  double weight_decay = 0;       // what multiplies p
+};
 
-  ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
-  // Whether a tile may hold several slices; otherwise it is one, or a part of one.
-  ADAFACTOR_ALWAYS_INLINE bool tiles_hold_slices() const { return tile_count < slices * row_blocks * col_blocks; }
-  // Leaves the leaf alone in this call, its average too.
-  ADAFACTOR_ALWAYS_INLINE void stop() {
-    stopped = true;
-    action = Action::keep;
-    averages = false;
-  }
+// All that a kernel is told of a leaf, by lifetime.
+struct Leaf {
+  LeafShape shape;
+  LeafArrays at;
+  Rule rule;
+  Found found;
+
+  // Whether there is a gradient, or what is left of one, in this call.
+  ADAFACTOR_ALWAYS_INLINE bool in_verdict() const { return rule.action != Action::keep; }
+  // Whether the parameter and its average stay as they are, whatever the rule says.
+  ADAFACTOR_ALWAYS_INLINE bool is_left_alone() const { return found.held || found.stopped; }
+  ADAFACTOR_ALWAYS_INLINE bool updates() const { return rule.action == Action::update && !is_left_alone(); }
+  ADAFACTOR_ALWAYS_INLINE bool adds() const { return rule.action == Action::accumulate && !is_left_alone(); }
+  ADAFACTOR_ALWAYS_INLINE bool averages() const { return rule.averages && !is_left_alone(); }
   // Whether the parameter's scale or the clipping of U asks for `rms`.
   ADAFACTOR_ALWAYS_INLINE bool measures() const {
-    return action == Action::update && (scales_parameter || clip_threshold < __builtin_inf());
+    return updates() && (rule.scales_parameter || rule.clip_threshold < __builtin_inf());
   }
   // Whether `rms` needs nothing that `moments` of other tiles find: then it goes along with `moments`, on a tile that
   // is in the cache already.
-  ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !factored && !clips_by_norm; }
+  ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !shape.factored && !rule.clips_by_norm; }
   // What the elements of a gradient, as it is read, still have to be multiplied by to be G.
-  ADAFACTOR_ALWAYS_INLINE double gradient_scale() const { return links_gradient() ? 1 : multiplier; }
-  ADAFACTOR_ALWAYS_INLINE bool links_gradient() const { return accumulates || clip_value > 0; }
+  ADAFACTOR_ALWAYS_INLINE double gradient_scale() const { return links_gradient() ? 1 : rule.multiplier; }
+  ADAFACTOR_ALWAYS_INLINE bool links_gradient() const { return rule.accumulates || rule.clip_value > 0; }
   // Without momentum, and with momentum of the scaled update, alpha goes into the row factor.
-  ADAFACTOR_ALWAYS_INLINE bool scales_early() const { return !has_momentum || momentum_of_scaled; }
+  ADAFACTOR_ALWAYS_INLINE bool scales_early() const { return !rule.has_momentum || rule.momentum_of_scaled; }
   // Whether U is (g * row factor) * column factor and nothing else.
-  ADAFACTOR_ALWAYS_INLINE bool is_plain() const { return factored && !wide && !clamp_binds; }
-  ADAFACTOR_ALWAYS_INLINE double update_scale() const { return clip_factor * (scales_early() ? step_size : 1); }
+  ADAFACTOR_ALWAYS_INLINE bool is_plain() const { return shape.factored && !found.wide && !found.clamp_binds; }
+  ADAFACTOR_ALWAYS_INLINE double update_scale() const {
+    return found.clip_factor * (scales_early() ? found.step_size : 1);
+  }
   ADAFACTOR_ALWAYS_INLINE bool links_update() const {
-    return has_momentum || weight_decay != 0 || averages || accumulates;
+    return rule.has_momentum || found.weight_decay != 0 || averages() || rule.accumulates;
   }
 };
 

@@ -27,19 +27,19 @@ inline const Workspace& last_workspace(const State& state) { return static_cast<
 inline LeafReport report_of(const Leaf& leaf, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
   LeafReport report{nothing, nothing, nothing, nothing, nothing, false, false};
-  if (leaf.in_verdict) {
-    report.grad_norm = leaf.report_scale * std::sqrt(leaf.gradient_squares);
+  if (leaf.in_verdict()) {
+    report.grad_norm = leaf.rule.report_scale * std::sqrt(leaf.found.gradient_squares);
     report.nonfinite = is_nonfinite(leaf);
   }
-  if (!updated || leaf.action != Action::update || leaf.size() == 0) return report;
-  const double size = static_cast<double>(leaf.size());
+  if (!updated || !leaf.updates() || leaf.shape.size() == 0) return report;
+  const double size = static_cast<double>(leaf.shape.size());
   if (leaf.measures()) {
-    report.param_rms = std::sqrt(leaf.parameter_squares / size);
-    report.update_rms = std::sqrt(leaf.update_squares / size);
+    report.param_rms = std::sqrt(leaf.found.parameter_squares / size);
+    report.update_rms = std::sqrt(leaf.found.update_squares / size);
   }
-  report.at_floor = leaf.scales_parameter && leaf.at_floor;
-  report.clip_factor = leaf.clip_factor;
-  report.step_size = leaf.step_size;
+  report.at_floor = leaf.rule.scales_parameter && leaf.found.at_floor;
+  report.clip_factor = leaf.found.clip_factor;
+  report.step_size = leaf.found.step_size;
   return report;
 }
 
@@ -68,7 +68,7 @@ ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const Repor
 
 ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {
   const detail::DefaultFloatingPoint environment;
-  const std::int64_t t = outcome.updated ? state.updates : state.updates + 1;
+  const std::int64_t t = outcome.updated ? state.counters.updates : state.counters.updates + 1;
   Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
   if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
   return scalars;

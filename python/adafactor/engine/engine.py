@@ -115,8 +115,8 @@ class Engine:
 
     def snapshot(self) -> Snapshot:
         """What the state is made of; its arrays are the memory itself. The caller holds the state."""
-        core = self.core
-        counters = Counters(core.updates, core.calls, core.skips, tuple(core.counts))
+        updates, calls, skips, leaves = self.core.counters
+        counters = Counters(updates, calls, skips, tuple(leaves))
         return Snapshot(self._description, self._rates, counters, self.arrays())
 
     def fill(self, snapshot: Snapshot) -> None:
@@ -125,9 +125,8 @@ class Engine:
         for key, array in snapshot.arrays.items():
             own[key][...] = array
         self._description, self._rates = snapshot.description, snapshot.rates
-        core, counters = self.core, snapshot.counters
-        core.updates, core.calls, core.skips = counters.updates, counters.calls, counters.skips
-        core.counts = list(counters.leaves)
+        updates, calls, skips, leaves = snapshot.counters
+        self.core.counters = updates, calls, skips, list(leaves)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Engine:

@@ -1,5 +1,6 @@
 // Where there is little: threads that cannot be started, and threads with small stacks. A step does the same there.
 #include "support/check.hpp"
+#include "support/loop.hpp"
 
 // The sanitizers take more memory and stack than the limits of these tests leave.
 #if defined(__linux__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
@@ -21,8 +22,7 @@ namespace {
 // Visits 1000 indices, each once, and returns with how many threads.
 int visit(int threads) {
   std::vector<std::atomic<int>> seen(1000);
-  const int used =
-      adafactor::parallel_for(0, 1000, threads, [&](std::int64_t i) { ++seen[static_cast<std::size_t>(i)]; });
+  const int used = parallel_for(0, 1000, threads, [&](std::int64_t i) { ++seen[static_cast<std::size_t>(i)]; });
   CHECK(std::vector<int>(seen.begin(), seen.end()) == std::vector<int>(1000, 1));
   return used;
 }

@@ -12,6 +12,7 @@
 #include "adafactor/cpu/threads/threads.hpp"
 #include "adafactor/host/floating_point.hpp"
 #include "support/check.hpp"
+#include "support/loop.hpp"
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -24,8 +25,7 @@ const bool kSerial = std::string_view(adafactor::threads_kind()) == "serial";
 std::vector<int> visits(std::int64_t first, std::int64_t last, int threads, int& used) {
   const auto count = static_cast<std::size_t>(last > first ? last - first : 0);
   std::vector<std::atomic<int>> seen(count);
-  used = adafactor::parallel_for(first, last, threads,
-                                 [&](std::int64_t i) { ++seen[static_cast<std::size_t>(i - first)]; });
+  used = parallel_for(first, last, threads, [&](std::int64_t i) { ++seen[static_cast<std::size_t>(i - first)]; });
   return {seen.begin(), seen.end()};
 }
 
@@ -52,7 +52,7 @@ template <class Body>
 void on_each_thread(int threads, const Body& body) {
   const int expected = kSerial ? 1 : threads;
   std::atomic<int> arrived{0};
-  const int used = adafactor::parallel_for(0, expected, threads, [&](std::int64_t i) {
+  const int used = parallel_for(0, expected, threads, [&](std::int64_t i) {
     body(i);
     ++arrived;
     while (arrived < expected) std::this_thread::yield();
@@ -139,8 +139,7 @@ void threads_of_the_pool_get_their_own_back() {
 #pragma omp parallel num_threads(3)
   _mm_setcsr(kChanged);
   std::vector<unsigned> inside(50);
-  adafactor::parallel_for(0, 50, 3,
-                          [&](std::int64_t i) { inside[static_cast<std::size_t>(i)] = _mm_getcsr() & ~0x3fU; });
+  parallel_for(0, 50, 3, [&](std::int64_t i) { inside[static_cast<std::size_t>(i)] = _mm_getcsr() & ~0x3fU; });
   std::atomic<int> kept{0};
 #pragma omp parallel num_threads(3)
   {
@@ -158,7 +157,7 @@ void the_rounding_mode_is_restored() {
   const int before = std::fegetround();
   std::fesetround(FE_UPWARD);
   volatile double third = 0;
-  adafactor::parallel_for(0, 1, 1, [&](std::int64_t) {
+  parallel_for(0, 1, 1, [&](std::int64_t) {
     volatile double one = 1;
     volatile double three = 3;
     third = one / three;
@@ -189,9 +188,8 @@ void loops_of_several_callers_do_not_mix() {
 
 void a_loop_inside_a_loop_is_done() {
   std::atomic<int> sum{0};
-  adafactor::parallel_for(0, 8, 3, [&](std::int64_t) {
-    adafactor::parallel_for(0, 8, 3, [&](std::int64_t i) { sum += static_cast<int>(i); });
-  });
+  parallel_for(0, 8, 3,
+               [&](std::int64_t) { parallel_for(0, 8, 3, [&](std::int64_t i) { sum += static_cast<int>(i); }); });
   CHECK_EQ(sum.load(), 8 * 28);
 }
 
@@ -200,7 +198,7 @@ void no_wakeup_is_lost() {
   std::atomic<int> sum{0};
   for (int round = 0; round < 2000; ++round) {
     if (round % 100 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    adafactor::parallel_for(0, 4, 3, [&](std::int64_t) { ++sum; });
+    parallel_for(0, 4, 3, [&](std::int64_t) { ++sum; });
   }
   CHECK_EQ(sum.load(), 8000);
 }

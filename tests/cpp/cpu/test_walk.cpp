@@ -11,7 +11,7 @@
 #include "adafactor/cpu/runs/walk.hpp"
 #include "adafactor/door/arguments.hpp"
 #include "adafactor/door/view.hpp"
-#include "adafactor/step/walks.hpp"
+#include "adafactor/step/places.hpp"
 #include "support/check.hpp"
 
 namespace {

@@ -1,6 +1,7 @@
 // Processes forked before, after and during a step: they step like any other and make the same bits. The state that
 // another thread was stepping at that moment is torn in the child, and says so.
 #include "support/check.hpp"
+#include "support/loop.hpp"
 
 #if (defined(__unix__) || defined(__APPLE__)) && \
     !defined(__SANITIZE_THREAD__)  // which ends a child that starts threads
@@ -56,7 +57,7 @@ void steps_like_any_other() {
 void has_the_threads_of_a_child() {
   adafactor::set_num_threads(3);
   CHECK_EQ(adafactor::get_num_threads(), kKind == "pool" ? 3 : 1);
-  CHECK_EQ(adafactor::parallel_for(0, 9, 3, [](std::int64_t) {}), kKind == "pool" ? 3 : 1);
+  CHECK_EQ(parallel_for(0, 9, 3, [](std::int64_t) {}), kKind == "pool" ? 3 : 1);
 }
 
 void a_child_steps() {
@@ -81,7 +82,7 @@ void a_child_forked_during_a_step_knows_the_torn_state() {
   std::thread other([&] {
     if (!state.try_acquire()) return;
     while (!enough) {
-      adafactor::step(state, call, adafactor::compiled_kernels());
+      adafactor::step(state, call, adafactor::cpu_backend());
       ++steps;
     }
     state.release();

@@ -101,7 +101,7 @@ class Fixture {
 
   void step() {
     const adafactor::Call call{parameters_.views(), gradients_.views(), parameters_.views(), &rate_, 1};
-    outcome_ = adafactor::step(state_, call, adafactor::compiled_kernels());
+    outcome_ = adafactor::step(state_, call, adafactor::cpu_backend());
   }
 
   const adafactor::Plan& plan() const { return *plan_; }
@@ -216,7 +216,7 @@ void the_size_of_the_scratch_does_not_depend_on_threads(const Example& example) 
 
 int main() {
   the_counter_counts();
-  adafactor::compiled_kernels();  // chosen once in a process, which is no part of a step
+  adafactor::cpu_backend();  // chosen once in a process, which is no part of a step
   for (const Example& example : examples()) {
     the_first_step_allocates_the_scratch(example);
     a_steady_step_allocates_nothing(example);

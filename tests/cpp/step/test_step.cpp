@@ -52,7 +52,7 @@ adafactor::Outcome step(State& state, const digest::Arrays& parameters, const di
                         const digest::Arrays& outputs, bool moved = true) {
   const adafactor::LearningRate rate{state.plan().call().learning_rate, false};
   return adafactor::step(state, {parameters.views(), gradients.views(), outputs.views(), &rate, 1, moved},
-                         adafactor::compiled_kernels());
+                         adafactor::cpu_backend());
 }
 
 struct Setting {
@@ -254,7 +254,7 @@ void a_gradient_that_is_not_finite_changes_nothing() {
       CHECK(adafactor::report(pair.state, 1, false).nonfinite);
       CHECK(!adafactor::report(pair.state, 0, false).nonfinite);
       CHECK(pair.memory() == state_before);
-      CHECK_EQ(pair.state.calls, 0);
+      CHECK_EQ(pair.state.counters.calls, 0);
       CHECK_EQ(pair.outputs.fold_into(0), before);  // they get the parameters as they were
     }
   }
@@ -270,12 +270,12 @@ void a_leaf_without_a_gradient_is_left_alone() {
   const adafactor::LearningRate rate{0.1, false};
   const adafactor::Outcome outcome =
       adafactor::step(pair.state, {pair.parameters.views(), gradients.data(), pair.outputs.views(), &rate, 1},
-                      adafactor::compiled_kernels());
+                      adafactor::cpu_backend());
   CHECK(outcome.updated);
   CHECK(numbers_of(pair.outputs.views()[1], 600) == before);
   CHECK(numbers_of(pair.outputs.views()[0], 600) != numbers_of(pair.parameters.views()[0], 600));
-  CHECK_EQ(pair.state.counts[0].updates, 1);
-  CHECK_EQ(pair.state.counts[1].updates, 0);
+  CHECK_EQ(pair.state.counters.leaves[0].updates, 1);
+  CHECK_EQ(pair.state.counters.leaves[1].updates, 0);
   CHECK(std::isnan(adafactor::report(pair.state, 1, true).grad_norm));
 }
 

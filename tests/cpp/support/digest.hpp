@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
+#include "adafactor/cpu/backend.hpp"
 #include "adafactor/cpu/kernels.hpp"
 #include "adafactor/cpu/threads/threads.hpp"
 #include "adafactor/lanes/formats.hpp"
@@ -302,9 +303,9 @@ inline std::uint64_t fold_report(std::uint64_t digest, const adafactor::State& s
   return fold<std::uint64_t>(digest, reinterpret_cast<const std::byte*>(numbers.data()), numbers.size());
 }
 
-// All calls of a case, in place or into other arrays.
-inline Result run(const Case& what, int threads, bool in_place,
-                  const adafactor::KernelTable& kernels = adafactor::compiled_kernels()) {
+// All calls of a case, in place or into other arrays; `step(state, call)` makes one.
+template <class Step>
+Result run_by(const Case& what, int threads, bool in_place, const Step& step) {
   adafactor::set_num_threads(threads);
   adafactor::State state(std::make_shared<const adafactor::Plan>(what.leaves, std::vector{what.config}));
   Arrays first(what.leaves);
@@ -319,7 +320,7 @@ inline Result run(const Case& what, int threads, bool in_place,
   for (int call = 0; call < what.calls; ++call) {
     gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
     const adafactor::Outcome outcome =
-        adafactor::step(state, {parameters->views(), gradients.views(), outputs->views(), &rate, 1}, kernels);
+        step(state, adafactor::Call{parameters->views(), gradients.views(), outputs->views(), &rate, 1});
     digest = fold_report(digest, state, outcome);
     result.threads = std::max(result.threads, outcome.threads);
     std::swap(parameters, outputs);
@@ -333,6 +334,15 @@ inline Result run(const Case& what, int threads, bool in_place,
   }
   result.digest = hexadecimal(digest);
   return result;
+}
+
+// The same with the kernels of one instruction set.
+inline Result run(const Case& what, int threads, bool in_place,
+                  const adafactor::KernelTable& kernels = adafactor::compiled_kernels()) {
+  const adafactor::CpuBackend backend(kernels);
+  return run_by(what, threads, in_place, [&](adafactor::State& state, const adafactor::Call& call) {
+    return adafactor::step(state, call, backend);
+  });
 }
 
 }  // namespace digest

@@ -196,7 +196,8 @@ def far_into_training(m):
     for updates in (2**24, 2**24 + 1, 2**40 + 1):
         params, ones = np.ones(3), np.ones(3)
         state = adafactor.init(params, learning_rate=1.0)
-        state._engine.core.updates = updates
+        _, *others = state._engine.core.counters
+        state._engine.core.counters = (updates, *others)
         report = adafactor.step(params, ones, state)
         t = decimal.Decimal(updates + 1)
         assert state.iterations == updates + 1

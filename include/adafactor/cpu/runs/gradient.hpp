@@ -14,9 +14,9 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // The gradient links of the elements from `first` on, in the order of the state, with or without clipping by value.
 template <class T>
 GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
-  const double limit = clips && leaf.clip_value > 0 ? leaf.clip_value : __builtin_inf();
-  return {leaf.accumulates ? static_cast<const T*>(leaf.before.accumulator) + first : nullptr,
-          static_cast<T>(leaf.multiplier), static_cast<T>(leaf.mean_factor), static_cast<T>(limit)};
+  const double limit = clips && leaf.rule.clip_value > 0 ? leaf.rule.clip_value : __builtin_inf();
+  return {leaf.rule.accumulates ? static_cast<const T*>(leaf.at.before.accumulator) + first : nullptr,
+          static_cast<T>(leaf.rule.multiplier), static_cast<T>(leaf.rule.mean_factor), static_cast<T>(limit)};
 }
 
 // buffer <- G of n elements of a row from `first` on. Where loops read the row in place, the
@@ -39,8 +39,8 @@ class Gradient {
  public:
   Gradient(const Leaf& leaf, std::int64_t slice)
       : leaf_(leaf),
-        slice_(leaf.gradient, slice),
-        first_element_(slice * leaf.rows * leaf.cols),
+        slice_(leaf.at.gradient, slice),
+        first_element_(slice * leaf.shape.rows * leaf.shape.cols),
         linked_(leaf.links_gradient()) {}
 
   // Whether loops read runs as they lie in memory, in whatever type, and through the links where there are any; such
@@ -57,7 +57,7 @@ class Gradient {
 
   // The links of a row's elements from `first` on.
   GradientLinks<T> links(std::int64_t row, std::int64_t first, bool clips = true) const {
-    return gradient_links<T>(leaf_, first_element_ + row * leaf_.cols + first, clips);
+    return gradient_links<T>(leaf_, first_element_ + row * leaf_.shape.cols + first, clips);
   }
 
   // A run of G, or of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock
@@ -90,7 +90,7 @@ const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Slice from(walk, slice);
     for (std::int64_t r = 0; r < count; ++r) {
-      read_into(buffer + (offset + r) * leaf.cols, from.row(row + r), 0, leaf.cols);
+      read_into(buffer + (offset + r) * leaf.shape.cols, from.row(row + r), 0, leaf.shape.cols);
     }
   });
   return buffer;
@@ -98,18 +98,18 @@ const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
 
 template <class T>
 const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips) {
-  if (leaf.gradient.data && leaf.gradient.whole) {
-    const std::int64_t first = range.first * leaf.cols;
-    const std::int64_t n = range.count * leaf.cols;
-    make_gradient(whole_row(leaf.gradient), first, n, gradient_links<T>(leaf, first, clips), buffer);
+  if (leaf.at.gradient.data && leaf.at.gradient.whole) {
+    const std::int64_t first = range.first * leaf.shape.cols;
+    const std::int64_t n = range.count * leaf.shape.cols;
+    make_gradient(whole_row(leaf.at.gradient), first, n, gradient_links<T>(leaf, first, clips), buffer);
     return buffer;
   }
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t r = 0; r < count; ++r) {
-      T* to = buffer + (offset + r) * leaf.cols;
-      const T* g = gradient.run(row + r, 0, leaf.cols, to, clips);
-      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.cols) * sizeof(T));
+      T* to = buffer + (offset + r) * leaf.shape.cols;
+      const T* g = gradient.run(row + r, 0, leaf.shape.cols, to, clips);
+      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.shape.cols) * sizeof(T));
     }
   });
   return buffer;
@@ -120,14 +120,15 @@ const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool cl
 // The rows of a range as one run: in place, or copied into the buffer.
 template <class T>
 ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
-  if (walk.whole) return read_run(whole_row(walk), range.first * leaf.cols, range.count * leaf.cols, buffer);
+  if (walk.whole)
+    return read_run(whole_row(walk), range.first * leaf.shape.cols, range.count * leaf.shape.cols, buffer);
   return loop_detail::copy_rows(leaf, walk, range, buffer);
 }
 
 // The rows of a range of G, or of G before it is clipped by value, as one run.
 template <class T>
 ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
-  if (!leaf.links_gradient() && leaf.gradient.data) return read_rows(leaf, leaf.gradient, range, buffer);
+  if (!leaf.links_gradient() && leaf.at.gradient.data) return read_rows(leaf, leaf.at.gradient, range, buffer);
   return loop_detail::make_gradient_rows(leaf, range, buffer, clips);
 }
 

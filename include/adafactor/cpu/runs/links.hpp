@@ -113,13 +113,13 @@ struct StoredU {
 // after <- momentum before + (1 - momentum) p, or p where the average starts; p becomes it where it overwrites.
 template <class T>
 void apply_average(T* p, const T* before, T* after, const Leaf& leaf, std::int64_t n) {
-  const double momentum = leaf.starts_average ? 0 : leaf.ema_momentum;
+  const double momentum = leaf.rule.starts_average ? 0 : leaf.rule.ema_momentum;
   const T decay = static_cast<T>(momentum);
   const T gain = static_cast<T>(1 - momentum);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto average = decay * load<T>(before + i, amount) + gain * load<T>(p + i, amount);
     store(after + i, average, amount);
-    if (leaf.overwrites) store(p + i, average, amount);
+    if (leaf.rule.overwrites) store(p + i, average, amount);
   });
 }
 

@@ -37,13 +37,13 @@ class OutputRow {
   OutputRow(const Leaf& leaf, const Row& row, std::int64_t element) : leaf_(leaf), row_(row), element_(element) {}
 
   // Whether a loop may store into it as it is.
-  bool takes_stores() const { return !leaf_.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
+  bool takes_stores() const { return !leaf_.rule.rounds_by_noise && row_.contiguous && has_loops<T>(row_.dtype); }
   const Row& row() const { return row_; }
 
   // At most a block of numbers from `first` on: rounded to nearest or by noise where they are stored in fewer bits.
   void write(std::int64_t first, std::int64_t n, const T* numbers) const {
     if constexpr (sizeof(T) == sizeof(float)) {
-      if (leaf_.rounds_by_noise) {
+      if (leaf_.rule.rounds_by_noise) {
         std::uint16_t noise[kBlock];
         read_noise(first, n, noise);
         return with_storage<T>(row_.dtype, [&](auto storage) {
@@ -57,10 +57,10 @@ class OutputRow {
 
  private:
   void read_noise(std::int64_t first, std::int64_t n, std::uint16_t* noise) const {
-    const Walk& walk = leaf_.elements;
-    if (walk.contiguous) return make_noise(leaf_.noise, element_ + first, n, noise);
+    const Walk& walk = leaf_.at.elements;
+    if (walk.contiguous) return make_noise(leaf_.rule.noise, element_ + first, n, noise);
     for (std::int64_t i = 0; i < n; ++i) {
-      noise[i] = noise_of(leaf_.noise, element_ + offset_along(walk.col_axes, walk.col_rank, first + i));
+      noise[i] = noise_of(leaf_.rule.noise, element_ + offset_along(walk.col_axes, walk.col_rank, first + i));
     }
   }
 
@@ -71,25 +71,25 @@ class OutputRow {
 
 // Whether the elements of a leaf's output lie side by side, in the order of their numbers.
 inline bool has_whole_output(const Leaf& leaf) {
-  return leaf.parameter_out.whole && (!leaf.rounds_by_noise || leaf.elements.whole);
+  return leaf.at.parameter_out.whole && (!leaf.rule.rounds_by_noise || leaf.at.elements.whole);
 }
 template <class T>
 OutputRow<T> whole_output(const Leaf& leaf) {
-  return {leaf, whole_row(leaf.parameter_out), 0};
+  return {leaf, whole_row(leaf.at.parameter_out), 0};
 }
 
 // The output of one slice of a leaf.
 template <class T>
 class Output {
  public:
-  Output(const Leaf& leaf, std::int64_t slice) : leaf_(leaf), slice_(leaf.parameter_out, slice) {
-    if (leaf.rounds_by_noise) {
-      first_element_ = offset_along(leaf.elements.slice_axes, leaf.elements.slice_rank, slice);
+  Output(const Leaf& leaf, std::int64_t slice) : leaf_(leaf), slice_(leaf.at.parameter_out, slice) {
+    if (leaf.rule.rounds_by_noise) {
+      first_element_ = offset_along(leaf.at.elements.slice_axes, leaf.at.elements.slice_rank, slice);
     }
   }
 
   OutputRow<T> row(std::int64_t index) const {
-    return {leaf_, slice_.row(index), first_element_ + index * leaf_.elements.row_stride};
+    return {leaf_, slice_.row(index), first_element_ + index * leaf_.at.elements.row_stride};
   }
 
  private:

@@ -16,8 +16,8 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // read both so.
 template <class T, class Body>
 ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
-  with_loops<T>(leaf.gradient.dtype, [&](auto of_gradient) {
-    with_loops<T>(leaf.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
+  with_loops<T>(leaf.at.gradient.dtype, [&](auto of_gradient) {
+    with_loops<T>(leaf.at.parameter.dtype, [&](auto of_parameter) { body(of_gradient, of_parameter); });
   });
 }
 
@@ -27,15 +27,15 @@ class SliceU {
  public:
   SliceU(const Leaf& leaf, std::int64_t slice, double scale)
       : leaf_(leaf),
-        gradient_scale_(leaf.gradient_scale() * leaf.norm_factor),
+        gradient_scale_(leaf.gradient_scale() * leaf.found.norm_factor),
         update_scale_(scale),
         scale_(gradient_scale_ * scale) {
-    if (!leaf.factored) return;
-    col_factors_ = static_cast<const T*>(leaf.col_factor) + slice * leaf.cols;
-    row_moments_ = static_cast<const T*>(leaf.row_moment) + slice * leaf.rows;
-    if (leaf.row_factor) row_factors_ = static_cast<const T*>(leaf.row_factor) + slice * leaf.rows;
-    col_moments_ = static_cast<const T*>(leaf.col_moment) + slice * leaf.cols;
-    mean_ = leaf.mean_moment ? leaf.mean_moment[slice] : mean_of_moments();
+    if (!leaf.shape.factored) return;
+    col_factors_ = static_cast<const T*>(leaf.at.col_factor) + slice * leaf.shape.cols;
+    row_moments_ = static_cast<const T*>(leaf.at.row_moment) + slice * leaf.shape.rows;
+    if (leaf.at.row_factor) row_factors_ = static_cast<const T*>(leaf.at.row_factor) + slice * leaf.shape.rows;
+    col_moments_ = static_cast<const T*>(leaf.at.col_moment) + slice * leaf.shape.cols;
+    mean_ = leaf.at.mean_moment ? leaf.at.mean_moment[slice] : mean_of_moments();
   }
 
   // U as a function of lanes, for columns from `first` on, where it is plain.
@@ -47,13 +47,13 @@ class SliceU {
   // stay; `rms` needs u alone.
   enum class Moments { drop, keep };
   void store(const T* g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
-    if (!leaf_.factored) {
+    if (!leaf_.shape.factored) {
       store_full(g, first, n, u, moments);
-    } else if (leaf_.wide) {
+    } else if (leaf_.found.wide) {
       const double factor = row_factor(row);
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
     } else {
-      if (leaf_.clamp_binds) {
+      if (leaf_.found.clamp_binds) {
         store_u(g, u, clamped(row, first), n);
       } else {
         store_u(g, u, plain(row, first), n);
@@ -71,22 +71,22 @@ class SliceU {
   double wide(T g, double factor_of_row, std::int64_t col) const {
     const double moment = static_cast<double>(col_moments_[col]);
     double factor = moment == 0 ? 0 : factor_of_row / square_root(moment);
-    if (leaf_.clamps && factor > 1 / leaf_.epsilon_1) factor = 1 / leaf_.epsilon_1;
+    if (leaf_.rule.clamps && factor > 1 / leaf_.rule.epsilon_1) factor = 1 / leaf_.rule.epsilon_1;
     return static_cast<double>(g) * scale_ * factor;
   }
 
  private:
   ClampedU<T> clamped(std::int64_t row, std::int64_t first) const {
     const double bare = kept_row_factor(row);
-    const double limit = 1 / leaf_.epsilon_1;
+    const double limit = 1 / leaf_.rule.epsilon_1;
     return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
             static_cast<T>(limit * scale_)};
   }
 
   // M of a small slice, where it was not kept.
   double mean_of_moments() const {
-    const double mean = sum_of(row_moments_, leaf_.rows) / static_cast<double>(leaf_.rows);
-    return leaf_.clamps && mean < leaf_.epsilon_1 ? leaf_.epsilon_1 : mean;
+    const double mean = sum_of(row_moments_, leaf_.shape.rows) / static_cast<double>(leaf_.shape.rows);
+    return leaf_.rule.clamps && mean < leaf_.rule.epsilon_1 ? leaf_.rule.epsilon_1 : mean;
   }
 
   double kept_row_factor(std::int64_t row) const {
@@ -94,12 +94,12 @@ class SliceU {
   }
 
   void store_full(const T* g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
-    const T floor = leaf_.clamps ? static_cast<T>(leaf_.epsilon_1 * leaf_.epsilon_1) : T{0};
-    const T epsilon = leaf_.clamps ? T{0} : static_cast<T>(leaf_.epsilon_1);
-    const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.beta_2),
-                           static_cast<T>(leaf_.one_minus_beta_2), epsilon, floor};
-    const T* before = static_cast<const T*>(leaf_.before.full) + first;
-    T* after = moments == Moments::keep ? static_cast<T*>(leaf_.after.full) + first : nullptr;
+    const T floor = leaf_.rule.clamps ? static_cast<T>(leaf_.rule.epsilon_1 * leaf_.rule.epsilon_1) : T{0};
+    const T epsilon = leaf_.rule.clamps ? T{0} : static_cast<T>(leaf_.rule.epsilon_1);
+    const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.rule.beta_2),
+                           static_cast<T>(leaf_.rule.one_minus_beta_2), epsilon, floor};
+    const T* before = static_cast<const T*>(leaf_.at.before.full) + first;
+    T* after = moments == Moments::keep ? static_cast<T*>(leaf_.at.after.full) + first : nullptr;
     update_full(g, before, after, rule, static_cast<T>(update_scale_), u, n);
   }
 

@@ -21,28 +21,28 @@ template <class T>
 class NarrowFactors {
  public:
   NarrowFactors(const Leaf& leaf, const Tile& tile, double scale)
-      : leaf_(leaf), scale_(leaf.gradient_scale() * leaf.norm_factor * scale) {
+      : leaf_(leaf), scale_(leaf.gradient_scale() * leaf.found.norm_factor * scale) {
     if constexpr (kPermutes<T>) {
-      permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.rows, leaf.cols);
+      permutes_ = has_small_slices(leaf) && table_.make(tile.slices, leaf.shape.rows, leaf.shape.cols);
     }
   }
 
   // A range has at most so many rows: those that fit in a block, and where slices are small too, whole slices.
   static std::int64_t most_rows(const Leaf& leaf) {
-    const std::int64_t most = kBlock / leaf.cols;
-    return has_small_slices(leaf) ? most - most % leaf.rows : most;
+    const std::int64_t most = kBlock / leaf.shape.cols;
+    return has_small_slices(leaf) ? most - most % leaf.shape.rows : most;
   }
 
   // Makes the factors of these rows.
   void prepare(RowRange range) {
     if (permutes_) {
       read_row_factors(range);
-      columns_ = static_cast<const T*>(leaf_.col_factor) + range.first / leaf_.rows * leaf_.cols;
+      columns_ = static_cast<const T*>(leaf_.at.col_factor) + range.first / leaf_.shape.rows * leaf_.shape.cols;
       return;
     }
-    if (leaf_.cols > 8) {
+    if (leaf_.shape.cols > 8) {
       prepare_rows<16>(range);
-    } else if (leaf_.cols > 4) {
+    } else if (leaf_.shape.cols > 4) {
       prepare_rows<8>(range);
     } else {
       prepare_rows<4>(range);
@@ -72,9 +72,9 @@ class NarrowFactors {
   // `width` elements are written at once for each row; what is written past its end, the next row overwrites.
   template <int width>
   void prepare_rows(RowRange range) {
-    const std::int64_t cols = leaf_.cols;
+    const std::int64_t cols = leaf_.shape.cols;
     for_slices(leaf_, range, [&](std::int64_t slice, std::int64_t, std::int64_t count, std::int64_t offset) {
-      const auto columns = loop_detail::load_group<T, width>(static_cast<const T*>(leaf_.col_factor) + slice * cols);
+      const auto columns = loop_detail::load_group<T, width>(static_cast<const T*>(leaf_.at.col_factor) + slice * cols);
       for (std::int64_t r = offset; r < offset + count; ++r) loop_detail::store_group(cols_ + r * cols, columns);
       if (!has_small_slices(leaf_)) make_row_factors(slice, range.first + offset, count, offset);
     });
@@ -86,19 +86,19 @@ class NarrowFactors {
   template <int width>
   void spread(const T* factors, std::int64_t count, T* elements) const {
     for (std::int64_t r = 0; r < count; ++r) {
-      loop_detail::store_group(elements + r * leaf_.cols, loop_detail::fill_group<T, width>(factors[r]));
+      loop_detail::store_group(elements + r * leaf_.shape.cols, loop_detail::fill_group<T, width>(factors[r]));
     }
   }
 
   // The factors of rows of one slice.
   void make_row_factors(std::int64_t slice, std::int64_t first, std::int64_t count, std::int64_t offset) {
-    store_row_factors(static_cast<const T*>(leaf_.row_moment) + first, leaf_.mean_moment[slice], scale_,
+    store_row_factors(static_cast<const T*>(leaf_.at.row_moment) + first, leaf_.at.mean_moment[slice], scale_,
                       factors_ + offset, count);
   }
 
   // Takes the factors of rows from those that `factors` has kept.
   void read_row_factors(RowRange range) {
-    const T* kept = static_cast<const T*>(leaf_.row_factor) + range.first;
+    const T* kept = static_cast<const T*>(leaf_.at.row_factor) + range.first;
     for_each(range.count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
       const auto bare = load<double>(kept + i, amount);
       store(factors_ + i, bare * scale_, amount);

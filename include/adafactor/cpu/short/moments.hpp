@@ -29,7 +29,7 @@ class RowGroup {
     count_ = static_cast<int>(rows.count);
     g_ = read_gradient_rows(leaf_, rows, squares_);
     if constexpr (!exact) {  // a row is read beyond its end, of what is the group's own
-      const std::int64_t n = rows.count * leaf_.cols;
+      const std::int64_t n = rows.count * leaf_.shape.cols;
       for_each(n, [&](std::int64_t i, auto amount)
                       ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_ + i, amount)), amount); });
       store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
@@ -41,7 +41,7 @@ class RowGroup {
   ADAFACTOR_INLINE void add_up(double* row_sums, double* totals) const {
     constexpr Exactly<width> amount;
     constexpr T places[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    const std::int64_t cols = leaf_.cols;
+    const std::int64_t cols = leaf_.shape.cols;
     const auto zeros = fill<T, width>(T{});
     const auto end = fill<T, width>(static_cast<T>(cols));
     const auto place = load<T>(places, amount);
@@ -85,8 +85,8 @@ class RowGroup {
 template <class T, int width, bool exact>
 ADAFACTOR_OWN_FRAME void add_narrow_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice,
                                           TileSquares& squares) {
-  const std::int64_t cols = exact ? width : leaf.cols;
-  T* means = static_cast<T*>(leaf.row_moment) + slice * leaf.rows;
+  const std::int64_t cols = exact ? width : leaf.shape.cols;
+  T* means = static_cast<T*>(leaf.at.row_moment) + slice * leaf.shape.rows;
   RowGroup<T, width, exact> group(leaf);
   double column_totals[kLanes] = {};
   Total of_slice;
@@ -94,20 +94,21 @@ ADAFACTOR_OWN_FRAME void add_narrow_slice(const Leaf& leaf, const Tile& tile, st
     const std::int64_t left = tile.rows - done;
     const auto count = static_cast<int>(left < kRowGroup ? left : kRowGroup);
     const std::int64_t row = tile.row + done;
-    group.read({slice * leaf.rows + row, count});
+    group.read({slice * leaf.shape.rows + row, count});
     double sums[kRowGroup];
     group.add_up(sums, column_totals);
     const double cell = sum_of(sums, count);
     squares.clipped.add(cell);
-    if (leaf.tiles_hold_slices()) of_slice.add(cell);
+    if (leaf.shape.tiles_hold_slices()) of_slice.add(cell);
     store_means(sums, static_cast<double>(cols), means + row, count);
   }
-  if (leaf.tiles_hold_slices()) leaf.mean_moment[slice] = of_slice.sum();
+  if (leaf.shape.tiles_hold_slices()) leaf.at.mean_moment[slice] = of_slice.sum();
   if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * sum_of(column_totals, cols);
-  if (leaf.row_blocks == 1) {
-    store_means(column_totals, static_cast<double>(leaf.rows), static_cast<T*>(leaf.col_moment) + slice * cols, cols);
+  if (leaf.shape.row_blocks == 1) {
+    store_means(column_totals, static_cast<double>(leaf.shape.rows), static_cast<T*>(leaf.at.col_moment) + slice * cols,
+                cols);
   } else {
-    double* partial = leaf.col_partial + (slice * leaf.row_blocks + tile.row_block) * cols;
+    double* partial = leaf.at.col_partial + (slice * leaf.shape.row_blocks + tile.row_block) * cols;
     std::memcpy(partial, column_totals, static_cast<std::size_t>(cols) * sizeof(double));
   }
 }
@@ -141,8 +142,8 @@ class SmallSliceMoments {
         squares.clipped.add(fold(cell));
         cell = fill(0.0);
       }
-      gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.row_moment) + slice * shape_.rows);
-      gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.col_moment) + slice * shape_.cols);
+      gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.at.row_moment) + slice * shape_.rows);
+      gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.at.col_moment) + slice * shape_.cols);
     }
     if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * fold(columns_total_);
   }
@@ -151,9 +152,9 @@ class SmallSliceMoments {
   // The elements of sixteen slices, those that are not there zero.
   const T* read(std::int64_t slice, int count) {
     const int size = shape_.rows * shape_.cols;
-    if (count == kLanes && !leaf_.links_gradient() && leaf_.gradient.whole &&
-        whole_row(leaf_.gradient).is_run_of<T>()) {
-      return whole_row(leaf_.gradient).at<const T>(slice * size);
+    if (count == kLanes && !leaf_.links_gradient() && leaf_.at.gradient.whole &&
+        whole_row(leaf_.at.gradient).is_run_of<T>()) {
+      return whole_row(leaf_.at.gradient).at<const T>(slice * size);
     }
     if (count < kLanes) std::memset(buffer_, 0, sizeof buffer_);
     for (int lane = 0; lane < count; ++lane) {
@@ -208,7 +209,7 @@ void add_narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile, Tile
   T buffer[kBlock];
   for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
     double cell = 0;
-    add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.cols, &cell);
+    add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.shape.cols, &cell);
     squares.before_clipping.add(cell);
   });
 }
@@ -219,12 +220,12 @@ ADAFACTOR_OWN_FRAME void narrow_moments(const Leaf& leaf, const Tile& tile, Tile
   if (has_small_slices(leaf)) {
     with_small_slice<T>(leaf, [&](auto shape) { SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(squares); });
   } else {
-    const auto add_slice = narrow_slice_adder<T>(leaf.cols);
+    const auto add_slice = narrow_slice_adder<T>(leaf.shape.cols);
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       add_slice(leaf, tile, slice, squares);
     }
   }
-  if (leaf.clip_value > 0) add_narrow_squares_before_clipping<T>(leaf, tile, squares);
+  if (leaf.rule.clip_value > 0) add_narrow_squares_before_clipping<T>(leaf, tile, squares);
 }
 
 }}}  // namespace adafactor::ADAFACTOR_LOOPS::loop_detail

@@ -72,10 +72,10 @@ template <class T, int width>
 class ShortRowFactors {
  public:
   ShortRowFactors(const Leaf& leaf, const Tile&, double scale)
-      : moments_(static_cast<const T*>(leaf.row_moment)),
-        mean_(leaf.mean_moment[0]),
-        scale_(leaf.gradient_scale() * leaf.norm_factor * scale),
-        u_of_(factors_, static_cast<const T*>(leaf.col_factor)) {}
+      : moments_(static_cast<const T*>(leaf.at.row_moment)),
+        mean_(leaf.at.mean_moment[0]),
+        scale_(leaf.gradient_scale() * leaf.found.norm_factor * scale),
+        u_of_(factors_, static_cast<const T*>(leaf.at.col_factor)) {}
 
   ShortRowFactors(const ShortRowFactors&) = delete;  // U knows where the factors are
   ShortRowFactors& operator=(const ShortRowFactors&) = delete;

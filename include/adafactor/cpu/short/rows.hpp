@@ -10,10 +10,12 @@
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
 // Whether rows are too short for runs of their own.
-inline bool is_narrow(const Leaf& leaf) { return leaf.factored && leaf.cols < kLanes && leaf.cols > 0; }
+inline bool is_narrow(const Leaf& leaf) {
+  return leaf.shape.factored && leaf.shape.cols < kLanes && leaf.shape.cols > 0;
+}
 
 // Whether slices are small too; then a range of rows holds whole ones.
-inline bool has_small_slices(const Leaf& leaf) { return leaf.row_factor != nullptr; }
+inline bool has_small_slices(const Leaf& leaf) { return leaf.at.row_factor != nullptr; }
 
 // A range of rows, counted through all slices.
 struct RowRange {
@@ -23,7 +25,7 @@ struct RowRange {
 
 // The rows of a tile.
 inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
-  return {tile.slice * leaf.rows + tile.row, tile.slices * tile.rows};
+  return {tile.slice * leaf.shape.rows + tile.row, tile.slices * tile.rows};
 }
 
 // Calls body(rows) for ranges of at most so many rows.
@@ -39,11 +41,11 @@ ADAFACTOR_INLINE void for_row_ranges(const Leaf& leaf, const Tile& tile, std::in
 // of the range come before.
 template <class Body>
 ADAFACTOR_INLINE void for_slices(const Leaf& leaf, RowRange range, const Body& body) {
-  std::int64_t slice = range.first / leaf.rows;
-  std::int64_t row = range.first % leaf.rows;
+  std::int64_t slice = range.first / leaf.shape.rows;
+  std::int64_t row = range.first % leaf.shape.rows;
   for (std::int64_t offset = 0; offset < range.count; ++slice, row = 0) {
     const std::int64_t left = range.count - offset;
-    const std::int64_t count = leaf.rows - row < left ? leaf.rows - row : left;
+    const std::int64_t count = leaf.shape.rows - row < left ? leaf.shape.rows - row : left;
     body(slice, row, count, offset);
     offset += count;
   }

@@ -32,9 +32,9 @@ inline constexpr int kLargestSquare = 5;
 template <class T, int size = kSpecialLoops<T> ? kLargestSquare : 0, class Body>
 ADAFACTOR_INLINE auto with_small_slice(const Leaf& leaf, const Body& body) {
   if constexpr (size == 0) {
-    return body(SmallSlice{static_cast<int>(leaf.rows), static_cast<int>(leaf.cols)});
+    return body(SmallSlice{static_cast<int>(leaf.shape.rows), static_cast<int>(leaf.shape.cols)});
   } else {
-    if (leaf.rows == size && leaf.cols == size) return body(SquareSlice<size>{});
+    if (leaf.shape.rows == size && leaf.shape.cols == size) return body(SquareSlice<size>{});
     return with_small_slice<T, size - 1>(leaf, body);
   }
 }

@@ -1,4 +1,4 @@
-// The loop over threads. Who they are is the matter of one file beside this, chosen here; which thread does what never
+// A team of threads. Who they are is the matter of one file beside this, chosen here; which thread does what never
 // shows in a result.
 #pragma once
 
@@ -44,18 +44,6 @@ template <class Share>
 int on_team(int threads, const Share& share) {
   return detail::on_team(threads,
                          {[](const void* work, int number) { (*static_cast<const Share*>(work))(number); }, &share});
-}
-
-// Calls body(i) for i in [first, last), each once, handed out one at a time to a team of `threads` threads; the caller
-// alone does what is one call, and everything where there is no team. The body must not throw. Returns how many threads
-// there were.
-template <class Body>
-int parallel_for(std::int64_t first, std::int64_t last, int threads, const Body& body) {
-  if (first >= last) return 0;
-  std::atomic<std::int64_t> next{first};
-  return on_team(last - first > 1 ? threads : 1, [&](int) {
-    for (std::int64_t i = next++; i < last; i = next++) body(i);
-  });
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

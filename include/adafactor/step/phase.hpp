@@ -1,0 +1,29 @@
+// The parts of a step, in their order.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/compiler/abi.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+// The parts of a step; `means` is the end of `moments` where tiles cut a slice. `verdict` comes once: whether the call
+// is skipped, and the norm of all gradients. Each of the others is done leaf by leaf, and a decision follows it.
+enum class Phase : std::uint8_t { moments, means, verdict, factors, rms, apply };
+
+// A contiguous part of the phases, both ends included. `means` goes with `moments`: tiles leave each other their sums
+// in a buffer that the waves of leaves take turns with.
+struct Phases {
+  Phase first = Phase::moments;
+  Phase last = Phase::apply;
+
+  bool contains(Phase phase) const { return first <= phase && phase <= last; }
+};
+
+// A whole call. What a leaf does in it, update, accumulate or keep its parameter, is in its rule.
+inline constexpr Phases kWholeCall{};
+
+// All of it that writes nothing of the caller's, and nothing of the state.
+inline constexpr Phases kLook{Phase::moments, Phase::rms};
+
+}}  // namespace adafactor::ADAFACTOR_ABI

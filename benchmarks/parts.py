@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import adafactor
+from adafactor import _core
 from adafactor.arrays import library_named
 from adafactor.report import make_report
 from adafactor.state import engine_of
@@ -39,7 +40,7 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
 
     def core_step() -> tuple[Any, ...]:
         with engine.in_use():
-            return core.step(leaves, gradients, leaves, rates, 1.0, False)
+            return core.step(leaves, gradients, leaves, rates, 1.0, False, [])
 
     reading = engine_of(adafactor.init(named))
 
@@ -51,10 +52,10 @@ def of_step(params: list[Any], grads: list[Any]) -> dict[str, Callable[[], objec
     summary, _, found = core_step()
     return {
         "gather": lambda: {name: parameter.grad for name, parameter in named.items()},
-        "flatten": lambda: (tree.leaves(named, "params"), tree.leaves(given, "grads", allow_none=True)),
+        "flatten": lambda: tree.given(named, given),
         "read": read,
         "core": core_step,
-        "count": lambda: library.mark_written(leaves),
+        "count": lambda: _core.mark_written(library.mark, leaves),
         "report": lambda: make_report(summary, state.paths, found),
         "whole": lambda: adafactor.step(named, given, state),
     }

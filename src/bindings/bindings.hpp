@@ -25,7 +25,12 @@ void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_state(py::module_& m);
 void bind_step(py::module_& m);
+void bind_trees(py::module_& m);
 void bind_build(py::module_& m);
+
+// Tells a library, by a function of its own, that arrays have new values. A compiler of Python that comes upon a call
+// from here sees no code to take into a graph.
+void mark_written(const py::object& mark, const py::list& arrays);
 
 // The knobs of one row, from a dictionary of all knobs that the core knows.
 Config config_from(const py::dict& knobs);

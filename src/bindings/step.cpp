@@ -12,6 +12,9 @@ namespace {
 
 using Rates = std::vector<std::pair<double, bool>>;
 
+// What tells a library of a write, and the arrays of it that an update writes.
+using Marks = std::vector<std::pair<py::object, py::list>>;
+
 // Everything that a step borrows from Python, in the plan's order of leaves.
 struct Borrowed {
   const py::list& params;
@@ -72,7 +75,7 @@ py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate ra
 }
 
 py::tuple run_step(StateObject& object, const py::list& params, const py::list& grads, const py::list& outputs,
-                   const Rates& rates, double grad_multiplier, bool completes) {
+                   const Rates& rates, double grad_multiplier, bool completes, const Marks& marks) {
   const GiveBack give_back{object.reader};
   take_arrays(object, {params, grads, outputs, outputs.is(params) ? Access::write : Access::read});
   Session& session = object.session;
@@ -85,6 +88,9 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
     return without_gil([&] { return step(object.state, call, backend); });
   });
   object.threads = outcome.threads;
+  if (outcome.updated) {
+    for (const auto& [mark, arrays] : marks) mark_written(mark, arrays);
+  }
   return py::make_tuple(summary_of(object.state, outcome, session.rates().front()), outcome.nonfinite_leaf,
                         reports_of(object.state, outcome));
 }
@@ -115,7 +121,7 @@ void bind_step(py::module_& m) {
   auto type = py::reinterpret_borrow<py::classh<StateObject>>(m.attr("State"));
   type.def(
       "step", &run_step, py::arg("params"), py::arg("grads"), py::arg("outputs"), py::arg("rates"),
-      py::arg("grad_multiplier"), py::arg("completes"),
+      py::arg("grad_multiplier"), py::arg("completes"), py::arg("marks"),
       "One call, by whoever acquired the state: (summary, first non-finite leaf or -1, the arrays of its report).");
   type.def("check_params", &check_params, py::arg("params"), py::arg("written") = true,
            "The checks of a step, for parameters alone.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -24,16 +24,20 @@ _MODULES = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}
 
 
 class Library(Protocol):
-    """What a module for an array library offers."""
+    """What a module for an array library offers.
+
+    Attributes:
+        mark: a function of the library that tells it of new values in an array, or in a list of arrays; the
+            core calls it. None where nobody has to be told.
+    """
+
+    mark: Callable[[Any], object] | None
 
     def new_like(self, leaf: Any) -> Any:
         """An array with the leaf's shape and dtype for a step to write into; the leaf was found to be one."""
 
     def finished(self, outputs: list[Any], leaves: list[Any]) -> list[Any]:
         """What the caller of `update` gets for such arrays; `leaves` are the old parameters."""
-
-    def mark_written(self, leaves: Sequence[Any]) -> None:
-        """Tell the library that the arrays have new values."""
 
     def is_sole(self, leaf: Any) -> bool:
         """Whether no other array is over the memory of a leaf that a single reference is left to."""

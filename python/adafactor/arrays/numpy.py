@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,9 @@ from numpy.typing import NDArray
 
 from adafactor import _core
 from adafactor.arrays.bits import held_by, rounded
+
+mark = None
+"""Nobody is told of a write: NumPy keeps no count of them."""
 
 
 def new_like(leaf: Any) -> Any:
@@ -23,10 +25,6 @@ def new_like(leaf: Any) -> Any:
 def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:
     """The arrays themselves."""
     return outputs
-
-
-def mark_written(leaves: Sequence[Any]) -> None:
-    """Nothing: NumPy keeps no count of writes."""
 
 
 def is_sole(leaf: Any) -> bool:

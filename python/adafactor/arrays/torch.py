@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +10,13 @@ from numpy.typing import NDArray
 from adafactor import _core
 from adafactor.arrays import library_named
 from adafactor.arrays.bits import held_by, signed_bits
+
+mark = torch.autograd.graph.increment_version
+"""Raises the version counters: a backward through a tensor that was saved before the step then raises.
+
+Without it autograd would not notice the write, and give wrong gradients. In a compiled function a call of it
+would be part of the graph, and do nothing; that of the core is not.
+"""
 
 
 def new_like(leaf: Any) -> Any:
@@ -21,25 +27,6 @@ def new_like(leaf: Any) -> Any:
 def finished(outputs: list[Any], leaves: list[Any]) -> list[Any]:
     """The tensors themselves."""
     return outputs
-
-
-def mark_written(leaves: Sequence[Any]) -> None:
-    """Raise the version counters: a backward through a tensor that was saved before the step then raises.
-
-    Without it autograd would not notice the write, and give wrong gradients.
-    """
-    try:
-        _increment_version(leaves)
-    except RuntimeError:
-        # One of them is an inference tensor, which has no counter.
-        for leaf in leaves:
-            if not leaf.is_inference():
-                _increment_version(leaf)
-
-
-def _increment_version(tensors: Any) -> None:
-    """What torch offers for this. In a compiled function it would be part of the graph, and do nothing."""
-    _core.call_untraced(torch.autograd.graph.increment_version, tensors)
 
 
 def is_sole(leaf: Any) -> bool:
@@ -60,7 +47,7 @@ def assign(leaf: Any, values: NDArray[Any]) -> None:
     By NumPy: torch copies with threads of its own, which a forked process waits for in vain.
     """
     library_named("numpy").assign(leaf, values)
-    mark_written([leaf])
+    _core.mark_written(mark, [leaf])
 
 
 def handed_out(array: NDArray[Any]) -> torch.Tensor:

@@ -13,15 +13,15 @@ from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.numbers import finite_number
 from adafactor.report import StepReport, empty_report, make_report
+from adafactor.trees.given import Given
 
 __all__ = ["anew", "complete_window", "run", "step", "update"]
 
 
 def run(
     engine: Engine,
-    leaves: list[Any],
+    given: Given,
     outputs: list[Any],
-    gradients: list[Any],
     grad_multiplier: Any = 1.0,
     learning_rate: Any = None,
     *,
@@ -34,9 +34,8 @@ def run(
 
     Args:
         engine: the state, held by the caller.
-        leaves: the parameters.
-        outputs: where they go; `leaves` itself where the step is in place.
-        gradients: an array or None for each leaf.
+        given: the parameters and the gradients.
+        outputs: where the new parameters go; the list of the old ones where the step is in place.
         grad_multiplier: as for `step`.
         learning_rate: as for `step`.
         handed: the leaves that the user handed in: only their missing gradients are warned of. None: all.
@@ -47,18 +46,20 @@ def run(
         twin: as in `phrase`.
     """
     multiplier = finite_number("grad_multiplier", grad_multiplier)
+    leaves, gradients, absent = given.leaves, given.gradients, given.absent
     if not leaves or (completes and engine.core.open_calls == 0):
         return empty_report(engine.paths)
-    absent = _core.places_of_none(gradients)
     if len(absent) == len(leaves) and not completes:
         raise ValueError("grads: every gradient is None, expected at least one array")
     rates = engine.rates(learning_rate)
     if absent and not completes:
         # Before anything is written, since a filter may make an exception of it.
         _warn_of_absent([engine.paths[leaf] for leaf in absent if handed is None or leaf in handed])
+    in_place = outputs is leaves
+    marks = _marks(engine, given) if in_place else []
     try:
         summary, nonfinite_leaf, arrays = engine.core.step(
-            leaves, gradients, outputs, rates, multiplier, completes
+            leaves, gradients, outputs, rates, multiplier, completes, marks
         )
     except _core.Error as error:
         raise phrase(error, engine.paths, twin=twin) from None
@@ -66,27 +67,28 @@ def run(
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
     report = make_report(summary, engine.paths, arrays)
-    if outputs is leaves and report.updated:
-        # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
-        knobs = engine.config
-        may_be_written = knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps
-        _mark_written(leaves, frozenset(() if may_be_written else absent))
-    if nonfinite_leaf >= 0 and is_told(engine, report, nonfinite_leaf, raises, outputs is leaves):
+    if nonfinite_leaf >= 0 and is_told(engine, report, nonfinite_leaf, raises, in_place):
         tell_of_nonfinite(engine, report, nonfinite_leaf, leaves, gradients)
     return report
 
 
-def _mark_written(leaves: list[Any], untouched: Collection[int]) -> None:
-    """Tell the libraries of the arrays, those that want to know, what an update has written."""
-    names = {name_of_library(cls) for cls in _core.classes_of(leaves)}
+def _marks(engine: Engine, given: Given) -> list[tuple[Callable[[Any], object], list[Any]]]:
+    """For each library that wants to know of a write: what tells it, and the arrays that an update writes."""
+    names = {name_of_library(cls) for cls in given.classes}
     if names == {"numpy"}:
-        return
-    if untouched:
+        return []
+    leaves, knobs = given.leaves, engine.config
+    # Without a gradient, too, an average may overwrite a leaf, and a window of accumulation update it.
+    if given.absent and not (knobs.ema_overwrite_frequency or knobs.gradient_accumulation_steps):
+        untouched = frozenset(given.absent)
         leaves = [leaf for index, leaf in enumerate(leaves) if index not in untouched]
-    if len(names) == 1:
-        return library_named(*names).mark_written(leaves)
+    found = []
     for name in names:
-        library_named(name).mark_written([x for x in leaves if name_of_library(type(x)) == name])
+        mark = library_named(name).mark
+        if mark is not None:
+            mine = leaves if len(names) == 1 else [x for x in leaves if name_of_library(type(x)) == name]
+            found.append((mark, mine))
+    return found
 
 
 def _warn_of_absent(absent: list[str]) -> None:
@@ -107,9 +109,8 @@ def step(
 ) -> StepReport:
     """Make a call on trees, in place; what the arguments are is said of `run`."""
     with engine.in_use():
-        leaves = engine.tree.leaves(params, "params")
-        gradients = engine.tree.leaves(grads, "grads", allow_none=True)
-        return run(engine, leaves, leaves, gradients, grad_multiplier, learning_rate, raises=raises)
+        given = engine.tree.given(params, grads)
+        return run(engine, given, given.leaves, grad_multiplier, learning_rate, raises=raises)
 
 
 def update(
@@ -124,14 +125,15 @@ def update(
 
     def write(leaves: list[Any], outputs: list[Any]) -> StepReport:
         gradients = engine.tree.leaves(grads, "grads", allow_none=True)
-        return run(engine, leaves, outputs, gradients, grad_multiplier, learning_rate)
+        return run(engine, Given.of(leaves, gradients), outputs, grad_multiplier, learning_rate)
 
     return anew(engine, params, write, role)
 
 
 def complete_window(engine: Engine, leaves: list[Any], outputs: list[Any], twin: str = "") -> StepReport:
     """Make the update of an open window of accumulation; the caller holds the state."""
-    return run(engine, leaves, outputs, [None] * len(leaves), completes=True, twin=twin)
+    given = Given.of(leaves, [None] * len(leaves))
+    return run(engine, given, outputs, completes=True, twin=twin)
 
 
 _Result = TypeVar("_Result")

@@ -66,7 +66,8 @@ class Engine:
 
     def rates(self, learning_rate: Any) -> list[tuple[float, bool]]:
         """The learning rate of this call and whether it was scheduled, for each of the core's rows."""
-        by_row = self._rates.at_call(self.core.calls, learning_rate)
+        constant = self._rates.constant if learning_rate is None else None
+        by_row = constant or self._rates.at_call(self.core.calls, learning_rate)
         return [by_row[row] for row in self._rows.of_core]
 
     def set_learning_rate(self, learning_rate: Any) -> None:

@@ -62,8 +62,8 @@ class RowRates:
         if learning_rate is not None:
             given = [_number(rate) for rate in self._given(learning_rate)]
             return [(rate, True) for rate in self._for_rows(given)]
-        if self._constant is not None:
-            return self._constant
+        if self.constant is not None:
+            return self.constant
         givers = {id(rate): rate for rate in self.rates if callable(rate)}
         known = {key: rate_at_call(rate, calls) for key, rate in givers.items()}
         scheduled = [callable(rate) for rate in self.rates] * (len(self.own) // len(self.rates))
@@ -71,7 +71,7 @@ class RowRates:
         return list(zip(rates, scheduled, strict=True))
 
     @functools.cached_property
-    def _constant(self) -> list[tuple[float, bool]] | None:
+    def constant(self) -> list[tuple[float, bool]] | None:
         """What every call gets where no rate is a schedule or a callable."""
         if any(map(callable, self.rates)):
             return None

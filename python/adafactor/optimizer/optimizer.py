@@ -18,6 +18,7 @@ from adafactor.optimizer.variables import Variables, as_list
 from adafactor.optimizer.weights import restore, weights
 from adafactor.report import StepReport
 from adafactor.state import State, engine_of
+from adafactor.trees.given import Given
 from adafactor.trees.tree import Tree
 
 __all__ = ["Adafactor"]
@@ -288,7 +289,7 @@ class Adafactor(BaseOptimizer):
                 gradients[place] = gradient
         leaves = self._variables.leaves
         with engine.in_use():
-            call.run(engine, leaves, leaves, gradients, handed=handed, twin="stateless_apply")
+            call.run(engine, Given.of(leaves, gradients), leaves, handed=handed, twin="stateless_apply")
         return engine.core.calls
 
     def _match(self, grads: Any, variables: Any) -> tuple[list[int], list[Any]]:

@@ -24,6 +24,7 @@ from adafactor.trees.containers import (
     read,
     rebuild,
 )
+from adafactor.trees.given import Given
 from adafactor.trees.mismatch import (
     EXPECTED,
     Node,
@@ -178,12 +179,29 @@ class Tree:
             TypeError: a value in the place of a leaf that cannot be an array.
             Exception: whatever a container raises while it is read, unchanged.
         """
-        leaves = self._values_of_dict(tree) or list(self._pick_leaves(self._open(tree, role, allow_none)))
-        for cls in _core.classes_of(leaves):
+        leaves = self._values(tree, role, allow_none)
+        self._refuse_classes(_core.classes_of(leaves), leaves, role, allow_none)
+        return leaves
+
+    def given(self, params: Any, grads: Any) -> Given:
+        """The leaves of parameters, and of gradients of the same structure, of which each may be None.
+
+        Raises as `leaves`.
+        """
+        found = _core.gather(params, grads, self._readers, self._slots)
+        if found is not None:
+            given = Given(*found)
+        else:
+            given = Given.of(self._values(params, "params", False), self._values(grads, "grads", True))
+        self._refuse_classes(given.classes, given.leaves, "params", False)
+        self._refuse_classes(given.of_gradients, given.gradients, "grads", True)
+        return given
+
+    def _refuse_classes(self, classes: list[type], leaves: list[Any], role: str, allow_none: bool) -> None:
+        for cls in classes:
             if kind_of_class(cls) != LEAF and not (allow_none and cls is type(None)):
                 for path, leaf in zip(self._paths, leaves, strict=True):
                     refuse_leaf(leaf, path, role, allow_none)
-        return leaves
 
     def build(self, like: Any, leaves: Sequence[Any]) -> Any:
         """A new tree with the containers of `like` and other leaves; `like` is left as it is.
@@ -261,11 +279,13 @@ class Tree:
             pending.extend(reversed(children))
         return None
 
-    def _values_of_dict(self, tree: Any) -> list[Any] | None:
-        """The leaves of the one dict that a tree mostly is; None of another, or of one not as expected."""
-        if len(self._readers) != 1 or type(tree) is not dict or self._readers[0].plain is not dict:
-            return None
-        return _core.values_in_order(tree, self._readers[0].keys)
+    def _values(self, tree: Any, role: str, allow_none: bool) -> list[Any]:
+        """The leaves, whatever they are; mostly those of one dict."""
+        if len(self._readers) == 1 and type(tree) is dict and self._readers[0].plain is dict:
+            values = _core.values_in_order(tree, self._readers[0].keys)
+            if values is not None:
+                return values
+        return list(self._pick_leaves(self._open(tree, role, allow_none)))
 
     def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:
         """The pool, for which every container is read once; what each of them held goes to `opened`."""

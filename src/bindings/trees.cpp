@@ -63,36 +63,29 @@ py::tuple survey(const py::list& leaves, const py::list& gradients) {
   return py::make_tuple(classes_of(leaves), classes_of(gradients), places_of_none(gradients));
 }
 
-// Appends what a container holds, in the order of the keys, to a pool; false where it is not what was expected.
-bool open_container(py::list& pool, const py::object& container, const py::handle plain, const py::tuple& keys) {
-  if (!py::type::handle_of(container).is(plain)) return false;
-  if (PyDict_CheckExact(container.ptr())) {
-    const py::object values = values_in_order(py::reinterpret_borrow<py::dict>(container), keys);
-    if (values.is_none()) return false;
-    for (const py::handle value : py::reinterpret_borrow<py::list>(values)) pool.append(value);
-    return true;
-  }
-  const auto items = py::reinterpret_steal<py::tuple>(PySequence_Tuple(container.ptr()));
+// What a container holds, in the order of the keys, as a list; None where it is not what was expected.
+py::object values_of(const py::object& container, const py::tuple& expected) {
+  const auto keys = py::reinterpret_borrow<py::tuple>(expected[2]);
+  if (!py::type::handle_of(container).is(expected[1])) return py::none();
+  if (PyDict_CheckExact(container.ptr())) return values_in_order(py::reinterpret_borrow<py::dict>(container), keys);
+  auto items = py::reinterpret_steal<py::list>(PySequence_List(container.ptr()));
   if (!items) throw py::error_already_set();
-  if (items.size() != keys.size()) return false;
-  for (const py::handle item : items) pool.append(item);
-  return true;
+  if (items.size() != keys.size()) return py::none();
+  return items;
 }
 
 // The leaves of a tree whose containers, each with its place in the pool, its class and its keys, are plain ones; None
 // of another.
 py::object leaves_of(const py::object& tree, const py::tuple& containers, const py::tuple& slots) {
-  const auto at = [&](std::size_t i) { return py::reinterpret_borrow<py::tuple>(containers[i]); };
-  // Mostly there is one dict, whose values are the leaves.
-  if (containers.size() == 1 && PyDict_CheckExact(tree.ptr()) && py::type::handle_of(tree).is(at(0)[1])) {
-    return values_in_order(py::reinterpret_borrow<py::dict>(tree), py::reinterpret_borrow<py::tuple>(at(0)[2]));
-  }
+  const auto expected = [&](std::size_t i) { return py::reinterpret_borrow<py::tuple>(containers[i]); };
+  if (containers.size() == 1) return values_of(tree, expected(0));  // mostly it is one, which holds the leaves
   py::list pool;
   pool.append(tree);
   for (std::size_t i = 0; i < containers.size(); ++i) {
-    const py::tuple container = at(i);
-    const py::object value = pool[container[0].cast<std::size_t>()];
-    if (!open_container(pool, value, container[1], py::reinterpret_borrow<py::tuple>(container[2]))) return py::none();
+    const py::object container = pool[expected(i)[0].cast<std::size_t>()];
+    const py::object values = values_of(container, expected(i));
+    if (values.is_none()) return values;
+    pool += values;
   }
   py::list leaves(slots.size());
   for (std::size_t i = 0; i < slots.size(); ++i) leaves[i] = pool[slots[i].cast<std::size_t>()];

@@ -332,9 +332,9 @@ def test_the_core_refuses_what_the_package_never_hands_it():
     arrays = [np.ones(3)]
     for rates in ([], [(0.1, False)] * 3):
         with pytest.raises(ValueError, match=r"^rates: one for each row of knobs$"):
-            state.step(arrays, [np.ones(3)], arrays, rates, 1.0, False)
+            state.step(arrays, [np.ones(3)], arrays, rates, 1.0, False, [])
     with pytest.raises(IndexError):
-        state.step([], [], [], [(0.1, False)] * 2, 1.0, False)
+        state.step([], [], [], [(0.1, False)] * 2, 1.0, False, [])
     assert (arrays[0] == 1).all()
 
 

@@ -374,6 +374,7 @@ def interrupts(call, place):
             sys.setprofile(None)
             raise KeyboardInterrupt
 
+    gc.disable()  # in a collection it would hit functions of others, as JAX', which nobody can tell of it
     sys.setprofile(interrupt)
     try:
         call()
@@ -381,4 +382,5 @@ def interrupts(call, place):
         return True
     finally:
         sys.setprofile(None)
+        gc.enable()
     return False

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import adafactor
+import peers
 from adafactor import _core
 
 MOST = 4  # the state is taken, the arrays are gathered, the step is made, the state is given back
@@ -37,7 +38,7 @@ def entries(monkeypatch):
 def arrays_of(library, count):
     if library == "numpy":
         return {f"w{i}": np.ones((3, 2), np.float32) for i in range(count)}
-    torch = pytest.importorskip("torch")
+    torch = peers.require("torch")
     return {f"w{i}": torch.nn.Parameter(torch.ones(3, 2)) for i in range(count)}
 
 

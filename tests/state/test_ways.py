@@ -18,7 +18,6 @@ STATES = saved.STATES | {
     "window of averages": {"gradient_accumulation_steps": 4, "use_ema": True, "count_updates": "leaf"},
     "schedule": {"learning_rate": CosineDecay(0.1, 20), "beta_1": 0.9, "weight_decay": 0.01},
 }
-CALLS = 7  # in the middle of a window
 
 
 def like(state):
@@ -63,14 +62,6 @@ WAYS = {
 }
 
 
-def trained(name):
-    params = saved.numbers(0)
-    state = adafactor.init(params, **STATES[name])
-    for call in range(CALLS):
-        adafactor.step(params, saved.numbers(10 * call), state)
-    return params, state
-
-
 def after_three_more(params, state):
     params = copy.deepcopy(params)
     for call in range(3):
@@ -82,25 +73,25 @@ def after_three_more(params, state):
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_goes_on_after_any_two_ways(name):
-    params, state = trained(name)
+    params, state = saved.trained(STATES[name])
     expected = after_three_more(params, state.copy())
     for (first, out), (second, back) in itertools.product(WAYS.items(), repeat=2):
         assert after_three_more(params, back(out(state))) == expected, (first, second)
 
 
 def test_a_snapshot_is_not_written_by_later_calls():
-    params, state = trained("plain")
+    params, state = saved.trained(STATES["plain"])
     kept, arrays = state.__getstate__(), [array.tobytes() for array in state.arrays().values()]
     adafactor.step(params, saved.numbers(0), state)
     assert [array.tobytes() for array in state.arrays().values()] != arrays
     other = adafactor.State.__new__(adafactor.State)
     other.__setstate__(kept)
     assert [array.tobytes() for array in other.arrays().values()] == arrays
-    assert other.calls == CALLS
+    assert other.calls == saved.CALLS
 
 
 def test_nothing_goes_in_where_a_rate_does_not():
-    _, state = trained("plain")
+    _, state = saved.trained(STATES["plain"])
     before = pickle.dumps(state)
     values = weights(state)
     values[1] = np.array(-1.0)

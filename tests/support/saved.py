@@ -34,11 +34,10 @@ def numbers(seed, shapes=SHAPES):
     return np.cos(np.arange(seed, seed + np.prod(shapes, dtype=int), dtype=np.float32)).reshape(shapes)
 
 
-def trained(name):
+def trained(knobs, overrides=()):
     """Parameters and their state after some calls."""
     params = numbers(0)
-    overrides = OVERRIDES if name == "average" else ()
-    state = adafactor.init(params, overrides=overrides, **STATES[name])
+    state = adafactor.init(params, overrides=overrides, **knobs)
     for call in range(CALLS):
         adafactor.step(params, numbers(10 * call), state)
     return params, state
@@ -54,7 +53,7 @@ def optimizer_of(params):
 
 def main(folder):
     for name in STATES:
-        params, state = trained(name)
+        params, state = trained(STATES[name], OVERRIDES if name == "average" else ())
         (folder / f"{name}.pickle").write_bytes(pickle.dumps((params, state), protocol=4))
         arrays = {f"{kind} {path}": array for (path, kind), array in state.arrays().items()}
         arrays = {key: a.view(np.uint16) if a.itemsize == 2 else a for key, a in arrays.items()}

@@ -280,11 +280,7 @@ class Tree:
         return None
 
     def _values(self, tree: Any, role: str, allow_none: bool) -> list[Any]:
-        """The leaves, whatever they are; mostly those of one dict."""
-        if len(self._readers) == 1 and type(tree) is dict and self._readers[0].plain is dict:
-            values = _core.values_in_order(tree, self._readers[0].keys)
-            if values is not None:
-                return values
+        """What stands at the places of the leaves, whatever it is."""
         return list(self._pick_leaves(self._open(tree, role, allow_none)))
 
     def _open(self, tree: Any, role: str, allow_none: bool, opened: list[Any] | None = None) -> list[Any]:

@@ -210,7 +210,7 @@ ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, b
     const TensorView& array = session_->array(leaf, role_of_nonfinite(*state_, leaf));
     refuse_nonfinite(*state_, leaf, array.data ? nonfinite_text(array) : std::string());
   }
-  const Scalars scalars = call_scalars(*state_, report, session_->rates().front());
+  const Scalars scalars = call_scalars(plan(), state_->counters, report, session_->rates().front());
   report.learning_rate = scalars.learning_rate;
   report.beta_2 = scalars.beta_2;
   report.rho = scalars.rho;

@@ -3,21 +3,21 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "adafactor/config.hpp"
 #include "adafactor/dtype.hpp"
-#include "adafactor/host/memory.hpp"
+#include "adafactor/host/pages.hpp"
 #include "adafactor/order.hpp"
 #include "adafactor/plan/layout.hpp"
 #include "adafactor/plan/leaf_plan.hpp"
 #include "adafactor/plan/noise_key.hpp"
+#include "adafactor/plan/parts.hpp"
 #include "adafactor/plan/tile.hpp"
 #include "adafactor/tensor.hpp"
 
@@ -29,7 +29,6 @@ class Plan {
  public:
   // Throws Error where a shape or a row of knobs is not allowed; its leaf is the index in `leaves`.
   Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs);
-  ~Plan() { delete kept_.load(); }
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
@@ -41,15 +40,23 @@ class Plan {
 
   const std::vector<Tile>& tiles() const { return tiles_; }
 
-  // What a backend makes of the plan, and finds here again for every state that shares it. `make` returns an owning
-  // pointer to a new one; of several that are made at once by several threads, one stays.
-  template <class Make>
-  const detail::Kept& kept(const Make& make) const {
-    if (const detail::Kept* found = kept_.load(std::memory_order_acquire)) return *found;
-    std::unique_ptr<const detail::Kept> made = make();
-    const detail::Kept* first = nullptr;
-    if (!kept_.compare_exchange_strong(first, made.get(), std::memory_order_acq_rel)) return *first;
-    return *made.release();
+  // How many groups of parts cut leaves; what the parts add up, in the order in which each group gets it; how many
+  // numbers that is of all leaves, and in the buffers of all groups.
+  int groups() const { return groups_; }
+  const std::vector<SharedPiece>& shared() const { return shared_; }
+  std::int64_t shared_count() const { return shared_count_; }
+  std::int64_t exchange_count() const {
+    std::int64_t count = 0;
+    for (int group = 0; group < groups_; ++group) count += shared_count(Round::sums, group);
+    return count;
+  }
+  // How many numbers a group gets in a round.
+  std::int64_t shared_count(Round round, int group) const {
+    std::int64_t count = 0;
+    for (const SharedPiece& piece : shared_) {
+      if (piece.round == round && piece.goes_to(group)) count += piece.count;
+    }
+    return count;
   }
 
   // Whether a step decides to go on after it has seen every gradient; otherwise each wave goes through at once.
@@ -85,12 +92,19 @@ class Plan {
     }
     try {
       checked_size(spec.shape);
+      checked_size(spec.whole_shape());
+      check_part(spec);
     } catch (const Error& error) {
       throw Error({.leaf = index, .expected = error.expected(), .found = error.found()});
     }
-    leaf.layout = make_layout(spec.shape, knobs_[spec.knobs]);
+    leaf.whole = make_layout(spec.whole_shape(), knobs_[spec.knobs]);
+    leaf.layout = part_of(leaf.whole, spec.shape);
+    leaf.cuts = cuts_of(leaf.whole, spec.split);
+    place_shared(leaf, shared_, shared_count_);
+    groups_ = (std::max)(groups_, static_cast<int>(std::bit_width(leaf.cuts.any())));
     leaf.arithmetic = arithmetic_of(spec.dtype);
     if (spec.path.empty()) spec.path = std::to_string(index);
+    leaf.first_element = first_element(spec);
     leaf.noise_key = noise_key(spec.path, static_cast<std::uint64_t>(knobs_[spec.knobs].seed));
     leaf.spec = std::move(spec);
     axis_count_ += 4 * std::max<std::int64_t>(static_cast<std::int64_t>(leaf.spec.shape.size()), 1);
@@ -115,8 +129,15 @@ class Plan {
     return {row_blocks == 1 ? layout.rows : piece(layout.rows, row_blocks, kRowGroup), cols};
   }
 
+  // Whether something is done to the leaf: a part without elements has moments that the others change.
+  static bool has_tiles(const LeafPlan& leaf) {
+    const Layout& layout = leaf.layout;
+    return layout.size() > 0 || (leaf.is_cut() && layout.factored && layout.slices * (layout.rows + layout.cols) > 0);
+  }
+
   // Several slices where they are small, else a part of one.
   static Tile first_tile(const Layout& layout) {
+    if (layout.size() == 0) return {.slices = 1, .rows = layout.rows, .cols = layout.cols};
     const auto [rows, cols] = tile_shape(layout);
     const bool whole = rows == layout.rows && cols == layout.cols;
     const std::int64_t slices = whole ? std::clamp<std::int64_t>(kTileElements / (rows * cols), 1, layout.slices) : 1;
@@ -127,10 +148,10 @@ class Plan {
     std::int64_t count = 0;
     for (LeafPlan& leaf : leaves_) {
       leaf.first_tile = count;
-      if (leaf.layout.size() == 0) continue;
+      if (!has_tiles(leaf)) continue;
       const Tile tile = first_tile(leaf.layout);
-      leaf.row_blocks = ceil_of(leaf.layout.rows, tile.rows);
-      leaf.col_blocks = ceil_of(leaf.layout.cols, tile.cols);
+      leaf.row_blocks = leaf.layout.rows == tile.rows ? 1 : ceil_of(leaf.layout.rows, tile.rows);
+      leaf.col_blocks = leaf.layout.cols == tile.cols ? 1 : ceil_of(leaf.layout.cols, tile.cols);
       leaf.tile_count = ceil_of(leaf.layout.slices, tile.slices) * leaf.row_blocks * leaf.col_blocks;
       count += leaf.tile_count;
     }
@@ -188,7 +209,7 @@ class Plan {
   void place_scratch() {
     // Numbers of 8 bytes first. Small slices keep their row factors, and no M.
     for (LeafPlan& leaf : leaves_) {
-      if (!leaf.layout.factored || leaf.layout.has_small_slices()) continue;
+      if (!leaf.layout.factored || leaf.has_small_slices()) continue;
       leaf.mean_moment = std::exchange(moment_scratch_nbytes_, moment_scratch_nbytes_ + 8 * leaf.layout.slices);
     }
     for (const DType arithmetic : {DType::float64, DType::float32}) {
@@ -201,7 +222,7 @@ class Plan {
         leaf.col_moment = place(leaf.layout.slices * leaf.layout.cols);
         leaf.col_factor = place(leaf.layout.slices * leaf.layout.cols);
         if (leaf.moves_factors()) place(kPageBytes / item_size(arithmetic));
-        if (leaf.layout.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
+        if (leaf.has_small_slices()) leaf.row_factor = place(leaf.layout.slices * leaf.layout.rows);
         // The factors of short rows are read by whole registers, past the last one: not into what others write.
         if (leaf.layout.cols < kLanes) place(kLanes);
       }
@@ -214,7 +235,9 @@ class Plan {
   std::int64_t state_nbytes_ = 0;
   std::int64_t moment_scratch_nbytes_ = 0;
   std::int64_t axis_count_ = 0;
-  mutable std::atomic<const detail::Kept*> kept_{nullptr};
+  int groups_ = 0;
+  std::vector<SharedPiece> shared_;
+  std::int64_t shared_count_ = 0;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -70,10 +70,13 @@ AllCounts counters_of(const StateObject& object) {
 
 void set_counters(StateObject& object, const AllCounts& counts) {
   const auto& [updates, calls, skips, leaves] = counts;
-  Counters made{updates, calls, skips, {}};
-  for (const auto& [of_leaf, accumulated, stopped] : leaves) made.leaves.push_back({of_leaf, accumulated, stopped});
-  if (made.leaves.size() != object.state.counters.leaves.size()) throw py::value_error("counters: one for each leaf");
-  object.state.counters = std::move(made);
+  Counters& counters = object.state.counters;
+  if (leaves.size() != counters.leaves.size()) throw py::value_error("counters: one for each leaf");
+  counters = {updates, calls, skips, counters.leaves};
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const auto& [of_leaf, accumulated, stopped] = leaves[i];
+    counters.leaves[i] = {of_leaf, accumulated, stopped};
+  }
 }
 
 // Taking the state is one instruction of a `with` to Python, so that Ctrl-C cannot come between it and the certainty of

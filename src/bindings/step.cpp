@@ -69,7 +69,7 @@ py::tuple reports_of(const State& state, const Outcome& outcome) {
 
 // (updated, skipped, learning rate, beta_2, rho, global norm)
 py::tuple summary_of(const State& state, const Outcome& outcome, LearningRate rate) {
-  const Scalars scalars = call_scalars(state, outcome, rate);
+  const Scalars scalars = call_scalars(state.plan(), state.counters, outcome, rate);
   return py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2, scalars.rho,
                         outcome.global_grad_norm);
 }

@@ -27,11 +27,14 @@ class LinkedRun {
     if (leaf_.rule.has_momentum) apply_stored_momentum(x);
     if (!leaf_.scales_early()) multiply(x, static_cast<T>(leaf_.found.step_size), n_);
     T buffer[kBlock];
-    const T* p = read_run(in, begin, n_, buffer);
     const bool direct = output.row().template is_run_of<T>();
     T* out = direct ? output.row().template at<T>(begin) : buffer;
-    if (leaf_.found.weight_decay != 0) {
-      subtract_with_decay(x, p, out, StoredU{}, static_cast<T>(leaf_.found.weight_decay), n_);
+    const T decay = static_cast<T>(leaf_.found.weight_decay);
+    const T* p = leaf_.rule.writes_difference && decay == 0 ? x : read_run(in, begin, n_, buffer);
+    if (leaf_.rule.writes_difference) {
+      store_difference(x, p, out, decay, n_);
+    } else if (leaf_.found.weight_decay != 0) {
+      subtract_with_decay(x, p, out, StoredU{}, decay, n_);
     } else {
       subtract_u<T>(x, p, out, StoredU{}, n_);
     }
@@ -100,8 +103,8 @@ class SliceApply {
  private:
   // Whether one goes all the way, from the gradient to the new parameter.
   bool has_loop() const {
-    return !leaf_.rule.has_momentum && !leaf_.averages() && leaf_.is_plain() && gradient_.is_direct() &&
-           parameter_.template is_direct<T>() && output_.row(0).takes_stores() &&
+    return !leaf_.rule.has_momentum && !leaf_.averages() && !leaf_.rule.writes_difference && leaf_.is_plain() &&
+           gradient_.is_direct() && parameter_.template is_direct<T>() && output_.row(0).takes_stores() &&
            (has_all_loops(leaf_.at.gradient.dtype, leaf_.at.parameter.dtype) ||
             (gradient_.is_bare() && leaf_.found.weight_decay == 0));
   }
@@ -153,7 +156,7 @@ class SliceApply {
   const Tile& tile_;
   Gradient<T> gradient_;
   Slice parameter_;
-  Output<T> output_;
+  SliceOutput<T> output_;
   SliceU<T> u_;
   std::int64_t first_element_;
 };
@@ -204,31 +207,33 @@ class NarrowApply {
   Factors factors_;
 };
 
-// The moments that `factors` left in the workspace become the state.
+// The moments that `factors` left in the workspace become the state; or the old ones, where they stay.
 template <class T>
-void commit_moments(const Leaf& leaf, const Tile& tile) {
+void commit_moments(const Leaf& leaf, const Tile& tile, const void* row, const void* col) {
   const auto copy = [](const void* from, void* to, std::int64_t first, std::int64_t n) {
     std::memcpy(static_cast<T*>(to) + first, static_cast<const T*>(from) + first,
                 static_cast<std::size_t>(n) * sizeof(T));
   };
   // Several slices are whole ones.
   if (tile.col_block == 0) {
-    copy(leaf.at.row_moment, leaf.at.after.row, tile.slice * leaf.shape.rows + tile.row, tile.slices * tile.rows);
+    copy(row, leaf.at.after.row, tile.slice * leaf.shape.rows + tile.row, tile.slices * tile.rows);
   }
   if (tile.row_block == 0) {
-    copy(leaf.at.col_moment, leaf.at.after.col, tile.slice * leaf.shape.cols + tile.col, tile.slices * tile.cols);
+    copy(col, leaf.at.after.col, tile.slice * leaf.shape.cols + tile.col, tile.slices * tile.cols);
   }
 }
 
-// The parameter stays; it is copied where the output is another array, and the average moves on.
+// The parameter stays; it is copied where the output is another array, and the average moves on. A difference is zero.
 template <class T>
 void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
   const Slice parameter(leaf.at.parameter, slice);
-  const Output<T> output(leaf, slice);
+  const SliceOutput<T> output(leaf, slice);
+  static constexpr T zeros[kBlock] = {};
   for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
     const std::int64_t offset = (slice * leaf.shape.rows + row) * leaf.shape.cols;
     for_blocks(tile.cols, [&](std::int64_t from, std::int64_t n) {
       const std::int64_t first = tile.col + from;
+      if (leaf.rule.writes_difference) return output.row(row).write(first, n, zeros);
       if (leaf.averages()) {
         T buffer[kBlock];
         read_into(buffer, parameter.row(row), first, n);
@@ -240,6 +245,29 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
         copy_run<T>(parameter.row(row), output.row(row).row(), first, n);
     });
   }
+}
+
+// What a call leaves as it is of a leaf's state stands where the state is to be after it.
+template <class T>
+void carry_state(const Leaf& leaf, const Tile& tile) {
+  const StateArrays& before = leaf.at.before;
+  const StateArrays& after = leaf.at.after;
+  const auto carry = [&](const void* from, void* to, std::size_t item) {
+    if (from == to) return;
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
+        const auto first =
+            static_cast<std::size_t>((slice * leaf.shape.rows + row) * leaf.shape.cols + tile.col) * item;
+        std::memcpy(static_cast<std::byte*>(to) + first, static_cast<const std::byte*>(from) + first,
+                    static_cast<std::size_t>(tile.cols) * item);
+      }
+    }
+  };
+  carry(before.full, after.full, sizeof(T));
+  carry(before.momentum, after.momentum, leaf.rule.momentum_is_bfloat16 ? sizeof(Bfloat16) : sizeof(T));
+  if (!leaf.averages()) carry(before.average, after.average, sizeof(T));
+  if (!leaf.adds()) carry(before.accumulator, after.accumulator, sizeof(T));
+  if (leaf.shape.factored && before.row != after.row) commit_moments<T>(leaf, tile, before.row, before.col);
 }
 
 // accumulator <- accumulator + multiplier g.

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 
 #include "adafactor/cpu/kernels.hpp"
 #include "adafactor/cpu/runner.hpp"
@@ -43,7 +42,7 @@ class CpuWork {
         });
       case Phase::means:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {
-          if (leaf.at.row_partial) kernels_of(leaf).means(leaf, tile);
+          if (leaf.adds_up()) kernels_of(leaf).means(leaf, tile, sums_of(leaf));
         });
       case Phase::factors:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
@@ -65,7 +64,10 @@ class CpuWork {
   void decide(Phase phase, Indices leaves) {
     switch (phase) {
       case Phase::moments:
-        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) { find_norm(leaf, sums); });
+        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) {
+          find_gradient_squares(leaf, sums);
+          find_norm(leaf);
+        });
       case Phase::verdict:
         return find_verdict(workspace_.leaves, plan_.call().global_clipnorm, propagates_, workspace_.verdict);
       case Phase::factors:
@@ -74,7 +76,8 @@ class CpuWork {
         return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) {
           find_squares(leaf, sums);
           if (goes_wide(leaf)) measure_anew(leaf);
-          find_step(leaf, sums, propagates_);
+          // That of a part waits for what the others have found.
+          if (!leaf.is_part()) find_step(leaf, sums, propagates_);
         });
       case Phase::means:
       case Phase::apply:
@@ -128,32 +131,25 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const KernelTable& kernels) : kernels_(kernels) {}
 
-  // What it allocates at the first step of a state.
-  static std::int64_t scratch_nbytes(const Plan& plan) { return CpuScratch::nbytes(order_of(plan)); }
+  std::int64_t scratch_nbytes(const Plan& plan) const override { return detail::nbytes_of<CpuScratch>(plan); }
+
+  void prepare(Workspace& workspace) const override {
+    auto* scratch = detail::make_in<CpuScratch>(workspace.of_backend(), workspace.plan);
+    scratch->place_partials(workspace.plan, workspace.leaves);
+  }
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
-    const TaskOrder& order = order_of(workspace.plan);
+    auto& scratch = reinterpret_cast<CpuScratch&>(*workspace.of_backend());
+    scratch.order.deal_to(team_for(scratch.order));
     detail::CpuWork work(workspace.plan, workspace, kernels_, leaves);
-    TaskRunner runner(order, scratch_of(order, workspace).progress, phases, work);
-    workspace.threads = (std::max)(workspace.threads, runner(team_for(order)));
+    TaskRunner runner(scratch.order, scratch.progress, phases, work);
+    workspace.threads = (std::max)(workspace.threads, runner());
   }
 
   // All is found when a run returns.
   void finish(Workspace&) const override {}
 
  private:
-  static const TaskOrder& order_of(const Plan& plan) {
-    return static_cast<const TaskOrder&>(
-        plan.kept([&] { return std::make_unique<const TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first()); }));
-  }
-
-  static CpuScratch& scratch_of(const TaskOrder& order, Workspace& workspace) {
-    if (!workspace.of_backend) {
-      workspace.of_backend = std::make_unique<CpuScratch>(order, workspace.plan.leaves(), workspace.leaves);
-    }
-    return static_cast<CpuScratch&>(*workspace.of_backend);
-  }
-
   // So much work, in elements, is worth another thread: below it the threads' meeting costs more than it saves.
   static constexpr std::int64_t kWorkOfThread = 32768;
 

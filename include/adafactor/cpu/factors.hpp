@@ -9,8 +9,8 @@
 
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/short/slices.hpp"
+#include "adafactor/cpu/slice_sums.hpp"
 #include "adafactor/step/leaf.hpp"
-#include "adafactor/step/totals.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
 
@@ -87,27 +87,18 @@ void store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentR
 
 }  // namespace loop_detail
 
-// M of the slices of a tile, from the squares that `moments` left in their place; or of the slice that a tile is the
-// first part of, from the sums of its parts.
+// M of the slices that begin in a tile.
 template <class T>
 void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
-  const auto store_of = [&](std::int64_t slice, double old_moments, double squares) {
-    const double rows = static_cast<double>(leaf.shape.rows);
-    const double mean = squares / (rows * static_cast<double>(leaf.shape.cols));
-    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, mean);
-  };
-  if (leaf.shape.tiles_hold_slices()) {
-    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      store_of(slice, sum_of(static_cast<const T*>(leaf.at.before.row) + slice * leaf.shape.rows, leaf.shape.rows),
-               leaf.at.mean_moment[slice]);
+  const auto rows = static_cast<double>(leaf.shape.whole_rows);
+  const double size = rows * static_cast<double>(leaf.shape.whole_cols);
+  for_slice_sums<T>(leaf, tile, leaf_sums, [&](std::int64_t slice, double old_moments, double squares) {
+    if (leaf.shares_slices()) {
+      old_moments = leaf.at.shared[leaf.shared().old_moments() + slice];
+      squares = leaf.at.shared[leaf.shared().slice_squares() + slice];
     }
-  } else if (tile.row_block == 0 && tile.col_block == 0) {
-    const std::int64_t count = leaf.shape.row_blocks * leaf.shape.col_blocks;
-    const TileSums* parts = leaf_sums + tile.slice * count;
-    const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.shape.col_blocks].row_moments; };
-    const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
-    store_of(tile.slice, total_of(leaf.shape.row_blocks, old_moments), total_of(count, squares));
-  }
+    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, squares / size);
+  });
 }
 
 // R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the
@@ -124,6 +115,9 @@ void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_su
     const std::int64_t first = tile.slice * leaf.shape.rows + tile.row;
     const std::int64_t count = tile.slices * tile.rows;
     T* row = static_cast<T*>(leaf.at.row_moment) + first;
+    if (leaf.row_sums()) {
+      store_means(leaf.row_sums() + first, static_cast<double>(leaf.shape.whole_cols), row, count);
+    }
     if (leaf.at.row_factor) {
       loop_detail::store_small_slice_factors<T>(leaf, tile, rule);
     } else {
@@ -135,6 +129,9 @@ void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_su
     const std::int64_t first = tile.slice * leaf.shape.cols + tile.col;
     const std::int64_t count = tile.slices * tile.cols;
     T* col = static_cast<T*>(leaf.at.col_moment) + first;
+    if (leaf.col_sums()) {
+      store_means(leaf.col_sums() + first, static_cast<double>(leaf.shape.whole_rows), col, count);
+    }
     update_moments(static_cast<const T*>(leaf.at.before.col) + first, col, rule, count);
     store_inverse_roots(col, static_cast<T*>(leaf.at.col_factor) + first, count);
     sums.cols = range_of(col, count);

@@ -16,7 +16,7 @@ namespace adafactor { inline namespace ADAFACTOR_DATA {
 // written the tile's own.
 struct Kernels {
   void (*moments)(const Leaf&, const Tile&, TileSums&);
-  void (*means)(const Leaf&, const Tile&);
+  void (*means)(const Leaf&, const Tile&, const TileSums*);
   void (*factors)(const Leaf&, const Tile&, const TileSums*, TileSums&);
   void (*rms)(const Leaf&, const Tile&, TileSums&);
   void (*apply)(const Leaf&, const Tile&);

@@ -8,6 +8,7 @@
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/short/rows.hpp"
+#include "adafactor/cpu/slice_sums.hpp"
 #include "adafactor/step/leaf.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -122,7 +123,7 @@ class FactoredMoments {
   }
 
   void finish_row(std::int64_t row, double sum) {
-    if (leaf_.shape.col_blocks == 1) {
+    if (!leaf_.at.row_partial) {
       static_cast<T*>(leaf_.at.row_moment)[slice_ * leaf_.shape.rows + row] =
           static_cast<T>(sum / static_cast<double>(leaf_.shape.cols));
     } else {
@@ -141,7 +142,7 @@ class FactoredMoments {
 
   void finish_columns(std::int64_t first, std::int64_t n) {
     if (!(squares_.clipped.sum() < kSafeTotal<T>)) squares_.spoilt += 0 * sum_of(column_totals_, n);
-    if (leaf_.shape.row_blocks == 1) {
+    if (!leaf_.at.col_partial) {
       T* means = static_cast<T*>(leaf_.at.col_moment) + slice_ * leaf_.shape.cols + first;
       store_means(column_totals_, static_cast<double>(leaf_.shape.rows), means, n);
     } else {
@@ -172,38 +173,63 @@ ADAFACTOR_OWN_FRAME void factored_moments(const Leaf& leaf, const Tile& tile, st
   FactoredMoments<T>(leaf, tile, slice, squares)();
 }
 
-// means <- the sum of `parts` vectors, each `stride` after the last, in their order, over `count`.
-template <class T>
-void reduce_partials(const double* partial, std::int64_t parts, std::int64_t stride, double count, T* means,
-                     std::int64_t n) {
+// Adds up `parts` vectors of n numbers, each `stride` after the last, in their order: finish(sums, first, width) has
+// the sums of a block.
+template <class Finish>
+void add_partials(const double* partial, std::int64_t parts, std::int64_t stride, std::int64_t n,
+                  const Finish& finish) {
   double sums[kBlock];
   for_blocks(n, [&](std::int64_t first, std::int64_t width) {
     for (std::int64_t part = 0; part < parts; ++part) {
       add_wide(partial + part * stride + first, sums, part == 0, width);
     }
-    store_means(sums, count, means + first, width);
+    finish(sums, first, width);
+  });
+}
+
+// What one direction of a leaf's tiles left in parts becomes their means; or their sums, where other parts of the leaf
+// add to them.
+template <class T>
+void reduce_partials(const double* partial, std::int64_t parts, std::int64_t stride, double* sums, double count,
+                     T* means, std::int64_t n) {
+  if (partial == sums) return;
+  add_partials(partial, parts, stride, n, [&](const double* total, std::int64_t first, std::int64_t width) {
+    if (sums) {
+      std::memcpy(sums + first, total, static_cast<std::size_t>(width) * sizeof(double));
+    } else {
+      store_means(total, count, means + first, width);
+    }
   });
 }
 
 }  // namespace loop_detail
 
 // Adds up what the tiles of a slice left in parts: rows by the tiles of the first column block, columns by those of the
-// first row block.
+// first row block, and what M is made of where other parts of the leaf add to it.
 template <class T>
-void means_of_tile(const Leaf& leaf, const Tile& tile) {
+void means_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums) {
   if (!leaf.shape.factored || leaf.rule.action != Action::update) return;
-  if (leaf.shape.col_blocks > 1 && tile.col_block == 0) {
-    const double* partial = leaf.at.row_partial + tile.slice * leaf.shape.col_blocks * leaf.shape.rows + tile.row;
-    T* means = static_cast<T*>(leaf.at.row_moment) + tile.slice * leaf.shape.rows + tile.row;
-    loop_detail::reduce_partials(partial, leaf.shape.col_blocks, leaf.shape.rows, static_cast<double>(leaf.shape.cols),
-                                 means, tile.rows);
+  const LeafArrays& at = leaf.at;
+  const auto sums_from = [](double* sums, std::int64_t first) { return sums ? sums + first : nullptr; };
+  if (at.row_partial && tile.col_block == 0) {
+    const std::int64_t first = tile.slice * leaf.shape.rows + tile.row;
+    const double* partial = at.row_partial + tile.slice * leaf.shape.col_blocks * leaf.shape.rows + tile.row;
+    loop_detail::reduce_partials(partial, leaf.shape.col_blocks, leaf.shape.rows, sums_from(leaf.row_sums(), first),
+                                 static_cast<double>(leaf.shape.cols), static_cast<T*>(at.row_moment) + first,
+                                 tile.rows);
   }
-  if (leaf.shape.row_blocks > 1 && tile.row_block == 0) {
-    const double* partial = leaf.at.col_partial + tile.slice * leaf.shape.row_blocks * leaf.shape.cols + tile.col;
-    T* means = static_cast<T*>(leaf.at.col_moment) + tile.slice * leaf.shape.cols + tile.col;
-    loop_detail::reduce_partials(partial, leaf.shape.row_blocks, leaf.shape.cols, static_cast<double>(leaf.shape.rows),
-                                 means, tile.cols);
+  if (at.col_partial && tile.row_block == 0) {
+    const std::int64_t first = tile.slice * leaf.shape.cols + tile.col;
+    const double* partial = at.col_partial + tile.slice * leaf.shape.row_blocks * leaf.shape.cols + tile.col;
+    loop_detail::reduce_partials(partial, leaf.shape.row_blocks, leaf.shape.cols, sums_from(leaf.col_sums(), first),
+                                 static_cast<double>(leaf.shape.rows), static_cast<T*>(at.col_moment) + first,
+                                 tile.cols);
   }
+  if (!leaf.shares_slices()) return;
+  for_slice_sums<T>(leaf, tile, leaf_sums, [&](std::int64_t slice, double old_moments, double squares) {
+    at.shared[leaf.shared().old_moments() + slice] = old_moments;
+    at.shared[leaf.shared().slice_squares() + slice] = squares;
+  });
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -4,25 +4,24 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <vector>
+#include <span>
 
-#include "adafactor/cpu/tasks.hpp"
+#include "adafactor/cpu/waves.hpp"
+#include "adafactor/host/memory.hpp"
+#include "adafactor/step/phase.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // How far a step has come: which tasks are taken and which stages complete. It serves one step after another.
 class Progress {
  public:
-  explicit Progress(const TaskOrder& order)
-      : left_(order.stages().size()), taken_(static_cast<std::size_t>(order.claims())) {}
-
-  static std::int64_t nbytes(const TaskOrder& order) {
-    return static_cast<std::int64_t>(order.stages().size() * sizeof(Count)) + order.claims();
-  }
+  // Takes its memory from `pieces`, for so many stages and tasks.
+  Progress(std::int64_t stages, std::int64_t claims, detail::Pieces& pieces)
+      : left_(pieces.take<Count>(stages)), taken_(pieces.take<std::atomic<bool>>(claims)) {}
 
   // A stage without a task is complete, and so is one of a phase that is not run.
-  void begin(const std::vector<Stage>& stages, Phases phases) {
-    for (std::size_t i = 0; i < left_.size(); ++i) {
+  void begin(std::span<const Stage> stages, Phases phases) {
+    for (std::size_t i = 0; i < stages.size(); ++i) {
       const bool waits = stages[i].size() > 0 && phases.contains(stages[i].phase);
       left_[i].store(waits ? stages[i].size() + 1 : 0, std::memory_order_relaxed);
     }
@@ -45,11 +44,10 @@ class Progress {
  private:
   using Count = std::atomic<std::int64_t>;  // the tasks that are left, and one for the end of the stage
 
-  Count& of(std::int64_t stage) { return left_[static_cast<std::size_t>(stage)]; }
-  const Count& of(std::int64_t stage) const { return left_[static_cast<std::size_t>(stage)]; }
+  Count& of(std::int64_t stage) const { return left_[static_cast<std::size_t>(stage)]; }
 
-  std::vector<Count> left_;
-  std::vector<std::atomic<bool>> taken_;
+  std::span<Count> left_;
+  std::span<std::atomic<bool>> taken_;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

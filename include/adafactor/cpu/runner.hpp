@@ -35,17 +35,14 @@ class TaskRunner {
   TaskRunner(const TaskOrder& order, Progress& progress, Phases phases, Work& work)
       : order_(order), progress_(progress), phases_(phases), work_(work) {}
 
-  // Returns the number of threads that came.
-  int operator()(int team) {
+  // Returns the number of threads that came, of the team that the order was dealt to.
+  int operator()() {
     progress_.begin(order_.stages(), phases_);
-    return on_team(team, [&](int number) {
+    return on_team(order_.team(), [&](int number) {
       for (const bool takes_all : {false, true}) {
         for (const Item& item : order_.items()) {
-          const Stage& stage = stage_at(item.stage);
-          if (!phases_.contains(stage.phase)) continue;
-          if (takes_all || stage.belongs_to_all() || stage.home(item.task, team) == number) {
-            try_task(item.stage, item.task);
-          }
+          if (!phases_.contains(stage_at(item.stage).phase)) continue;
+          if (takes_all || item.thread == number || item.thread == Item::kAnyone) try_task(item.stage, item.task);
         }
       }
     });
@@ -64,7 +61,7 @@ class TaskRunner {
     for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) complete(earlier);
     work_.work(stage.phase, order_.tasks()[static_cast<std::size_t>(task)]);
     if (!progress_.finish_task(index)) return;
-    work_.decide(stage.phase, stage.leaves);
+    work_.decide(stage.phase, order_.leaves_of(stage));
     progress_.close(index);
   }
 

@@ -1,38 +1,40 @@
-// What the CPU's threads keep with a workspace: how far a step has come, and the sums that tiles leave for each other.
+// What the CPU's threads keep with a workspace: the order of their tasks, how far a step has come, and the sums that
+// tiles leave for each other.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
 #include "adafactor/cpu/progress.hpp"
 #include "adafactor/cpu/tasks.hpp"
 #include "adafactor/host/memory.hpp"
-#include "adafactor/plan/leaf_plan.hpp"
+#include "adafactor/plan.hpp"
 #include "adafactor/step/leaf.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// What the CPU needs besides the workspace: it serves all steps of a state, and its size depends on the plan alone.
-struct CpuScratch final : detail::Kept {
+// What the CPU needs besides the workspace: it serves all steps of a state, in memory whose size depends on the plan
+// alone.
+struct CpuScratch {
+  CpuScratch(const Plan& plan, detail::Pieces& pieces)
+      : order(plan.leaves(), plan.tiles(), plan.looks_first(), pieces),
+        progress(order.stage_count(), order.claims(), pieces),
+        partials(pieces.take<double>(order.partial_count())) {}
+
   // Tells the leaves where their partial sums are.
-  CpuScratch(const TaskOrder& order, const std::vector<LeafPlan>& plans, std::span<Leaf> leaves)
-      : progress(order), partials(static_cast<std::size_t>(order.partial_count())) {
+  void place_partials(const Plan& plan, std::span<Leaf> leaves) {
     for (std::size_t i = 0; i < leaves.size(); ++i) {
-      if (plans[i].partials() == 0) continue;
-      leaves[i].at.row_partial = partials.data() + order.first_partial(i);
-      leaves[i].at.col_partial = leaves[i].at.row_partial + plans[i].row_partials();
+      const LeafPlan& leaf = plan.leaves()[i];
+      double* first = partials.data() + order.first_partial(i);
+      if (leaf.row_partials() > 0) leaves[i].at.row_partial = first;
+      if (leaf.col_partials() > 0) leaves[i].at.col_partial = first + leaf.row_partials();
     }
   }
 
-  static std::int64_t nbytes(const TaskOrder& order) {
-    return static_cast<std::int64_t>(sizeof(CpuScratch)) + Progress::nbytes(order) +
-           order.partial_count() * static_cast<std::int64_t>(sizeof(double));
-  }
-
+  TaskOrder order;
   Progress progress;
-  std::vector<double> partials;
+  std::span<double> partials;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -41,7 +41,7 @@ inline double number_at(const std::byte* element, DType dtype) {
 }  // namespace detail
 
 ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan) {
-  return Workspace::nbytes(plan) + CpuBackend::scratch_nbytes(plan);
+  return detail::nbytes_of<Workspace>(plan, detail::nbytes_of<CpuScratch>(plan));
 }
 
 // Element by element, for a message alone.

@@ -17,6 +17,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // which M is made.
 template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  if (tile.size() == 0) return;  // of a part without elements: its sums are zero
   TileSquares squares;
   if (!leaf.shape.factored || leaf.rule.action != Action::update) {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
@@ -76,6 +77,7 @@ template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile) {
   if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
   const bool updates = leaf.updates();
+  if (!updates) loop_detail::carry_state<T>(leaf, tile);
   if (!updates && !leaf.averages() && leaf.at.parameter.data == leaf.at.parameter_out.data) return;
   if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.at.parameter.whole && has_whole_output(leaf)) {
     with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
@@ -88,7 +90,8 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile) {
       }
     }
   }
-  if (updates && leaf.shape.factored) loop_detail::commit_moments<T>(leaf, tile);
+  if (updates && leaf.shape.factored)
+    loop_detail::commit_moments<T>(leaf, tile, leaf.at.row_moment, leaf.at.col_moment);
 }
 
 // The functions of the phases for T, as the including file's flags compile them.

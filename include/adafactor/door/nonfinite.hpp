@@ -33,7 +33,9 @@ ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf) 
 
 ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found) {
   const Role role = role_of_nonfinite(state, leaf);
-  if (found.empty()) {
+  if (found.empty() && state.plan().leaves()[leaf].is_cut()) {
+    found = "finite, but not so in another part of it";
+  } else if (found.empty()) {
     found = role == Role::grads
                 ? "finite, but the sum of the squares of what the step uses overflows"
                 : "finite, but the sum of its squares overflows, or a moment in the state is not finite";

@@ -1,4 +1,4 @@
-// Memory that is zero when it is given out.
+// Memory that is zero when it is given out, and how one block of it is cut into arrays.
 #pragma once
 
 #include <cstddef>
@@ -6,18 +6,14 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <span>
+#include <type_traits>
+#include <utility>
 
 #include "adafactor/compiler/abi.hpp"
+#include "adafactor/host/pages.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
-
-// What somebody keeps for whoever made it, without knowing what it is.
-struct Kept {
-  Kept() = default;
-  virtual ~Kept() = default;
-  Kept(const Kept&) = delete;
-  Kept& operator=(const Kept&) = delete;
-};
 
 struct Free {
   void operator()(void* memory) const { std::free(memory); }
@@ -31,5 +27,86 @@ inline Bytes allocate_zeros(std::int64_t nbytes) {
   if (!memory) throw std::bad_alloc();
   return Bytes(memory);
 }
+
+// Room for one T.
+template <class T>
+struct Place {
+  alignas(T) std::byte bytes[sizeof(T)];
+};
+
+// Cuts a block of memory, wherever it lies, into arrays that follow each other. Without a block it makes none and
+// counts what they take, so that who sizes a block and who fills it are the same lines. Nobody destroys what is made.
+class Pieces {
+ public:
+  Pieces() = default;
+  explicit Pieces(std::byte* block) : first_(block + line_after(block)) {}
+
+  // So many elements, made as `T` makes itself: plain numbers are left as they are.
+  template <class T>
+  std::span<T> take(std::int64_t count) {
+    static_assert(std::is_trivially_destructible_v<T>, "nobody destroys what lies in a block");
+    align(alignof(T));
+    const std::int64_t place = std::exchange(used_, used_ + count * static_cast<std::int64_t>(sizeof(T)));
+    if (!first_) return {};
+    auto* elements = reinterpret_cast<T*>(first_ + place);
+    std::uninitialized_default_construct_n(elements, count);
+    return {elements, static_cast<std::size_t>(count)};
+  }
+
+  // Bytes that begin at a line of the cache.
+  std::span<std::byte> take_lines(std::int64_t nbytes) {
+    align(kLineBytes);
+    return take<std::byte>(nbytes);
+  }
+
+  bool only_counts() const { return !first_; }
+  // What a block of all that was taken needs, wherever it lies.
+  std::int64_t nbytes() const { return used_ + kLineBytes - 1; }
+
+ private:
+  static std::int64_t line_after(const std::byte* place) {
+    return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(place) % kLineBytes);
+  }
+  void align(std::int64_t alignment) { used_ = (used_ + alignment - 1) / alignment * alignment; }
+
+  std::byte* first_ = nullptr;
+  std::int64_t used_ = 0;
+};
+
+// The bytes of a T and of all that it takes; its constructor's last argument is where it takes them from.
+template <class T, class... Arguments>
+std::int64_t nbytes_of(const Arguments&... arguments) {
+  Pieces pieces;
+  pieces.take<Place<T>>(1);
+  T(arguments..., pieces);
+  return pieces.nbytes();
+}
+
+// Makes a T at the beginning of such a block.
+template <class T, class... Arguments>
+T* make_in(std::byte* block, const Arguments&... arguments) {
+  Pieces pieces(block);
+  return new (pieces.take<Place<T>>(1).data()) T(arguments..., pieces);
+}
+
+// A list that grows in memory which has room for it.
+template <class T>
+class List {
+ public:
+  List() = default;
+  explicit List(std::span<T> room) : first_(room.data()) {}
+
+  void push_back(const T& element) { first_[size_++] = element; }
+  void clear() { size_ = 0; }
+  T& back() { return first_[size_ - 1]; }
+  std::int64_t size() const { return size_; }
+  std::span<const T> all() const { return {first_, static_cast<std::size_t>(size_)}; }
+  T& operator[](std::int64_t index) { return first_[index]; }
+  const T& operator[](std::int64_t index) const { return first_[index]; }
+
+ private:
+  T* first_ = nullptr;
+  std::int64_t size_ = 0;
+};
 
 }}}  // namespace adafactor::ADAFACTOR_ABI::detail

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 #include <optional>
-#include <vector>
+#include <span>
 
 #include "adafactor/compiler/abi.hpp"
 
@@ -16,12 +16,12 @@ struct LeafCount {
   bool stopped = false;      // its last update found NaN or Inf in it, and left it alone
 };
 
-// All that a state counts.
+// All that a state counts; the counters of the leaves lie in memory of somebody's.
 struct Counters {
-  std::int64_t updates = 0;       // made
-  std::int64_t calls = 0;         // that counted
-  std::int64_t skips = 0;         // calls in a row, the last among them, that were skipped
-  std::vector<LeafCount> leaves;  // in the plan's order
+  std::int64_t updates = 0;     // made
+  std::int64_t calls = 0;       // that counted
+  std::int64_t skips = 0;       // calls in a row, the last among them, that were skipped
+  std::span<LeafCount> leaves;  // in the plan's order
 
   // Calls of the window of accumulation that is open, where `every` of them make an update; 0 where none is.
   std::int64_t open_calls(std::optional<std::int64_t> every) const { return every ? calls % *every : 0; }

@@ -27,6 +27,12 @@ ADAFACTOR_FUNCTION std::int64_t checked_size(const std::vector<std::int64_t>& sh
 // for two axes; the rules for more are those of Keras, of optax and of timm.
 ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config);
 
+// The layout of a part, of this shape, of a leaf that is laid out so.
+ADAFACTOR_FUNCTION Layout part_of(const Layout& whole, const std::vector<std::int64_t>& shape);
+
+// The groups that cut the slices, rows and columns of a leaf, from those that cut its axes.
+ADAFACTOR_FUNCTION Cuts cuts_of(const Layout& layout, const std::vector<std::uint32_t>& split);
+
 }}  // namespace adafactor::ADAFACTOR_ABI
 
 #if ADAFACTOR_DEFINES_STEP
@@ -92,6 +98,14 @@ inline FactoredAxes choose_axes(const std::vector<std::int64_t>& shape, Factored
   return long_enough(axes) ? axes : FactoredAxes{};
 }
 
+// What an axis of a leaf is part of: the slices, rows or columns of something that has these three.
+template <class Parts>
+auto& of_axis(const Layout& layout, std::size_t axis, Parts& parts) {
+  const auto index = static_cast<int>(axis);
+  if (layout.factored && index == layout.row_axis) return parts.rows;
+  return !layout.factored || index == layout.col_axis ? parts.cols : parts.slices;
+}
+
 }  // namespace detail
 
 ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
@@ -100,17 +114,20 @@ ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, co
   layout.factored = axes.row >= 0;
   layout.row_axis = axes.row;
   layout.col_axis = axes.col;
-  for (int axis = 0; axis < static_cast<int>(shape.size()); ++axis) {
-    const std::int64_t extent = shape[static_cast<std::size_t>(axis)];
-    if (axis == axes.row) {
-      layout.rows = extent;
-    } else if (!layout.factored || axis == axes.col) {
-      layout.cols *= extent;
-    } else {
-      layout.slices *= extent;
-    }
-  }
-  return layout;
+  return part_of(layout, shape);
+}
+
+ADAFACTOR_FUNCTION Layout part_of(const Layout& whole, const std::vector<std::int64_t>& shape) {
+  Layout part = whole;
+  part.slices = part.rows = part.cols = 1;
+  for (std::size_t axis = 0; axis < shape.size(); ++axis) detail::of_axis(whole, axis, part) *= shape[axis];
+  return part;
+}
+
+ADAFACTOR_FUNCTION Cuts cuts_of(const Layout& layout, const std::vector<std::uint32_t>& split) {
+  Cuts cuts;
+  for (std::size_t axis = 0; axis < split.size(); ++axis) detail::of_axis(layout, axis, cuts) |= split[axis];
+  return cuts;
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -2,6 +2,8 @@
 // in the workspace, where the next phase reads it; the orchestration never looks.
 #pragma once
 
+#include <cstdint>
+
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/plan/tile.hpp"
 #include "adafactor/step/phase.hpp"
@@ -11,10 +13,17 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // workspace.hpp.
 class Workspace;
 
-// What a device does for a call; none of it throws, but for memory that it makes at the first call of a workspace.
+// plan.hpp.
+class Plan;
+
+// What a device does for a call; none of it throws, or allocates.
 class Backend {
  public:
   virtual ~Backend() = default;
+  // The bytes of scratch that it keeps with a workspace of this plan, on any machine and for any number of threads.
+  virtual std::int64_t scratch_nbytes(const Plan& plan) const = 0;
+  // Makes what lies there, once, when the workspace is new.
+  virtual void prepare(Workspace& workspace) const = 0;
   // Some phases of some leaves, each phase with the decision that follows it. Nothing of the caller's, and nothing of
   // the state, is written before `apply`, and where the plan looks first, nothing before the verdict.
   virtual void run(Workspace& workspace, Phases phases, Indices leaves) const = 0;

@@ -54,7 +54,7 @@ inline bool narrow_overflow(const Leaf& leaf) {
          !(std::isfinite(leaf.found.update_squares) && std::isfinite(leaf.found.parameter_squares));
 }
 
-// The ranges of the new row and column moments.
+// The ranges of the new row and column moments, of a part of a leaf its own.
 inline std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf, const TileSums* sums) {
   MomentRange rows{kUnlimited, 0};
   MomentRange cols = rows;
@@ -68,13 +68,23 @@ inline std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf, const
   return {rows, cols};
 }
 
+// No M of the leaf is larger. That of a part is the mean of rows which others have.
+inline double largest_mean(const Leaf& leaf, const MomentRange& rows) {
+  double largest = leaf.rule.clamps ? (std::max)(rows.largest, leaf.rule.epsilon_1) : rows.largest;
+  if (!leaf.is_part() || !leaf.at.mean_moment) return largest;
+  for (std::int64_t slice = 0; slice < leaf.shape.slices; ++slice) {
+    largest = (std::max)(largest, leaf.at.mean_moment[slice]);
+  }
+  return largest;
+}
+
 // Whether float may not hold what `apply` forms on the way to a finite update: the row factor, into which everything
 // else is multiplied, its product with G, and U where nobody has measured it.
 inline bool may_overflow(const Leaf& leaf, const TileSums* sums) {
   constexpr double limit = 1e38;
   if (!leaf.shape.factored || leaf.shape.arithmetic != DType::float32) return false;
   const auto [rows, cols] = moment_ranges(leaf, sums);
-  const double mean = leaf.rule.clamps ? (std::max)(rows.largest, leaf.rule.epsilon_1) : rows.largest;
+  const double mean = largest_mean(leaf, rows);
   const double scale = leaf.found.clip_factor * (leaf.scales_early() ? leaf.found.step_size : 1);
   const double gradient_scale = std::abs(leaf.gradient_scale()) * leaf.found.norm_factor;
   // Nearly always, and seen without a root: each of the factors below is at most 1e12.
@@ -86,7 +96,7 @@ inline bool may_overflow(const Leaf& leaf, const TileSums* sums) {
   const double row_factor = std::sqrt(mean / rows.smallest);
   const double norm = leaf.found.norm_factor * std::sqrt(leaf.found.gradient_squares);
   // G^2 is at most all columns' share of R.
-  const double share = static_cast<double>(leaf.shape.cols) / leaf.rule.one_minus_beta_2;
+  const double share = static_cast<double>(leaf.shape.whole_cols) / leaf.rule.one_minus_beta_2;
   const double product = (std::min)(row_factor * norm, std::sqrt(mean * share));
   if ((std::max)(row_factor * gradient_scale, product) * scale > limit) return true;
   return !leaf.measures() && row_factor / std::sqrt(cols.smallest) * norm > limit;
@@ -95,7 +105,7 @@ inline bool may_overflow(const Leaf& leaf, const TileSums* sums) {
 // Whether the largest product of factors reaches the limit, or may by rounding.
 inline bool may_clamp(const Leaf& leaf, const TileSums* sums) {
   const auto [rows, cols] = moment_ranges(leaf, sums);
-  const double row_factor = std::sqrt((std::max)(rows.largest, leaf.rule.epsilon_1) / rows.smallest);
+  const double row_factor = std::sqrt(largest_mean(leaf, rows) / rows.smallest);
   return !(row_factor / std::sqrt(cols.smallest) * leaf.rule.epsilon_1 < 0.999);
 }
 
@@ -104,21 +114,17 @@ inline bool may_clamp(const Leaf& leaf, const TileSums* sums) {
 // Whether NaN or Inf was found in a leaf that the verdict depends on.
 inline bool is_nonfinite(const Leaf& leaf) { return leaf.found.stopped || !std::isfinite(leaf.found.gradient_squares); }
 
-// After phases that only looked: what is known of leaves that cannot be stepped stays, all else is found anew.
-inline void forget_all_but_stops(std::span<Leaf> leaves) {
-  for (Leaf& leaf : leaves) {
-    const bool stopped = leaf.found.stopped;
-    leaf.found = {};
-    leaf.found.stopped = stopped;
-  }
+// After `moments`: the squares of G. `sums` are those of the leaf's tiles, here and below.
+inline void find_gradient_squares(Leaf& leaf, const TileSums* sums) {
+  if (!leaf.in_verdict()) return;
+  leaf.found.gradient_squares =
+      total_of(leaf.shape.tile_count, [&](std::int64_t t) { return sums[t].gradient_squares; });
 }
 
-// After `moments`: the squares of G, and from them the factor of clipping by the leaf's norm. `sums` are those of the
-// leaf's tiles, here and below.
-inline void find_norm(Leaf& leaf, const TileSums* sums) {
+// After these, of all parts: the factor of clipping by the leaf's norm.
+inline void find_norm(Leaf& leaf) {
   if (!leaf.in_verdict()) return;
   Found& found = leaf.found;
-  found.gradient_squares = total_of(leaf.shape.tile_count, [&](std::int64_t t) { return sums[t].gradient_squares; });
   if (leaf.adds() && !detail::window_fits(leaf)) found.gradient_squares = detail::kUnlimited;
   found.norm_factor = detail::norm_factor(leaf.rule.clipnorm, std::sqrt(found.gradient_squares));
 }
@@ -162,16 +168,16 @@ inline bool goes_wide(Leaf& leaf) {
   return leaf.found.wide;
 }
 
-// After these: the factor of clipping by rms, and alpha; or that the leaf is left alone.
+// After these, of all parts: the factor of clipping by rms, and alpha; or that the leaf is left alone.
 inline void find_step(Leaf& leaf, const TileSums* sums, bool propagates) {
-  if (!leaf.updates() || leaf.shape.size() == 0) return;
+  if (!leaf.updates() || leaf.shape.whole_size == 0) return;
   const Rule& rule = leaf.rule;
   Found& found = leaf.found;
   if (leaf.measures() && !propagates && !detail::can_step(leaf)) {
     found.stopped = true;
     return;
   }
-  const double size = static_cast<double>(leaf.shape.size());
+  const double size = static_cast<double>(leaf.shape.whole_size);
   const double update_rms = std::sqrt(found.update_squares / size);
   const double parameter_rms = std::sqrt(found.parameter_squares / size);
   found.clip_factor = update_rms <= rule.clip_threshold || !leaf.measures() ? 1 : rule.clip_threshold / update_rms;

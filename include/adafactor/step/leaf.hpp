@@ -41,10 +41,17 @@ struct StateArrays {
   void* accumulator = nullptr;
 };
 
+// The state of one leaf before a call and after it; the same arrays where it is in place.
+struct StateSlots {
+  StateArrays before;
+  StateArrays after;
+};
+
 // What the random bits of one leaf in one update depend on, beside the element; noise.hpp says how.
 struct Noise {
   std::uint64_t key = 0;
   std::uint64_t update = 0;
+  std::int64_t first = 0;  // the element of the whole leaf that a part begins with
 };
 
 // What a call does to a leaf, if nothing keeps it from that.
@@ -58,6 +65,8 @@ enum class Action : std::uint8_t {
 struct LeafShape {
   DType arithmetic = DType::float32;
   bool factored = false;
+  bool shares_rows = false;  // whether other parts have more rows of its slices, or more columns
+  bool shares_cols = false;
   std::int64_t slices = 1;
   std::int64_t rows = 1;
   std::int64_t cols = 1;
@@ -65,6 +74,9 @@ struct LeafShape {
   std::int64_t col_blocks = 1;  // tiles that one row of a slice passes through
   std::int64_t first_tile = 0;
   std::int64_t tile_count = 0;
+  std::int64_t whole_rows = 1;  // of all parts, where the leaf is one of several
+  std::int64_t whole_cols = 1;
+  std::int64_t whole_size = 1;
 
   ADAFACTOR_ALWAYS_INLINE std::int64_t size() const { return slices * rows * cols; }
   // Whether a tile may hold several slices; otherwise it is one, or a part of one.
@@ -77,7 +89,7 @@ struct LeafArrays {
   Walk gradient;
   Walk parameter;
   Walk parameter_out;
-  Walk elements;  // which element, in C order, lies where, of a parameter that is rounded by noise
+  Walk elements;  // which element, in C order of the whole leaf, lies where, of a parameter that is rounded by noise
 
   StateArrays before;
   StateArrays after;
@@ -90,6 +102,8 @@ struct LeafArrays {
   double* mean_moment = nullptr;  // M of each slice; until `factors` its sum of G^2, where tiles hold several; or null
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
+
+  double* shared = nullptr;  // what the parts of a leaf add up, as SharedNumbers says; null: it is whole
 };
 
 // By which numbers a call treats a leaf. Written by rule.hpp, before the first phase.
@@ -126,8 +140,9 @@ struct Rule {
   bool decays_first = true;
   double ema_momentum = 0;
   bool averages = false;
-  bool starts_average = false;  // the first update, or one after a stop: the average becomes the parameter
-  bool overwrites = false;      // the parameter becomes the average
+  bool starts_average = false;     // the first update, or one after a stop: the average becomes the parameter
+  bool overwrites = false;         // the parameter becomes the average
+  bool writes_difference = false;  // the output is what is to be added to the parameter, which stays
 
   bool rounds_by_noise = false;
   Noise noise;
@@ -156,6 +171,21 @@ struct Leaf {
   Rule rule;
   Found found;
 
+  // Whether it is a part of a leaf, whose numbers are complete when those of the other parts are added.
+  ADAFACTOR_ALWAYS_INLINE bool is_part() const { return at.shared != nullptr; }
+  ADAFACTOR_ALWAYS_INLINE SharedNumbers shared() const {
+    return shape.factored ? SharedNumbers{shape.slices, shape.rows, shape.cols} : SharedNumbers{};
+  }
+  ADAFACTOR_ALWAYS_INLINE bool shares_slices() const { return shape.shares_rows || shape.shares_cols; }
+  // The sums by row and column to which other parts add; null where none does.
+  ADAFACTOR_ALWAYS_INLINE double* row_sums() const {
+    return shape.shares_cols ? at.shared + shared().row_sums() : nullptr;
+  }
+  ADAFACTOR_ALWAYS_INLINE double* col_sums() const {
+    return shape.shares_rows ? at.shared + shared().col_sums() : nullptr;
+  }
+  // Whether something is to be added up after `moments`.
+  ADAFACTOR_ALWAYS_INLINE bool adds_up() const { return at.row_partial || at.col_partial || shares_slices(); }
   // Whether there is a gradient, or what is left of one, in this call.
   ADAFACTOR_ALWAYS_INLINE bool in_verdict() const { return rule.action != Action::keep; }
   // Whether the parameter and its average stay as they are, whatever the rule says.
@@ -181,7 +211,7 @@ struct Leaf {
     return found.clip_factor * (scales_early() ? found.step_size : 1);
   }
   ADAFACTOR_ALWAYS_INLINE bool links_update() const {
-    return rule.has_momentum || found.weight_decay != 0 || averages() || rule.accumulates;
+    return rule.has_momentum || found.weight_decay != 0 || averages() || rule.accumulates || rule.writes_difference;
   }
 };
 

@@ -23,7 +23,10 @@ struct Phases {
 // A whole call. What a leaf does in it, update, accumulate or keep its parameter, is in its rule.
 inline constexpr Phases kWholeCall{};
 
-// All of it that writes nothing of the caller's, and nothing of the state.
-inline constexpr Phases kLook{Phase::moments, Phase::rms};
+// The three parts of a call between which parts of leaves add up what they have found. Only the last one writes
+// something of the caller's, or of the state.
+inline constexpr Phases kSums{Phase::moments, Phase::means};
+inline constexpr Phases kSquares{Phase::verdict, Phase::rms};
+inline constexpr Phases kRest{Phase::apply, Phase::apply};
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -28,18 +28,33 @@ inline StateArrays state_arrays(const LeafPlan& leaf, std::byte* memory) {
           at(StateKind::momentum), at(StateKind::average), at(StateKind::accumulator)};
 }
 
-// What lies where it lies in all calls: the state, and the moments of a step.
-inline void place_memory(LeafArrays& at, const LeafPlan& plan, std::byte* state, std::byte* moments) {
-  at.before = at.after = state_arrays(plan, state);
+// What lies where it lies in all calls: the moments of a step, and what the parts of a leaf add up.
+inline void place_scratch(LeafArrays& at, const LeafPlan& plan, std::byte* moments, double* shared) {
+  if (plan.is_cut()) at.shared = shared + plan.shared;
   if (!plan.layout.factored) return;
   at.row_moment = moments + plan.row_moment;
   at.col_moment = moments + plan.col_moment;
   at.col_factor = moments + plan.col_factor;
-  if (plan.layout.has_small_slices()) {
+  if (plan.has_small_slices()) {
     at.row_factor = moments + plan.row_factor;
   } else {
     at.mean_moment = reinterpret_cast<double*>(moments + plan.mean_moment);
   }
+}
+
+// What a call brings of the state.
+inline void place_state(LeafArrays& at, const StateSlots& slots) {
+  at.before = slots.before;
+  at.after = slots.after;
+}
+
+// Where the elements of a part lie among those of its whole, from the part's first on.
+inline Walk walk_of_elements(const LeafSpec& spec, const Layout& layout, Axis* axes) {
+  const auto rank = static_cast<int>(spec.shape.size());
+  const TensorView whole{nullptr, spec.dtype, {}, rank, spec.whole_shape().data(), nullptr};
+  std::int64_t buffer[kMaxRank];
+  const TensorView part{nullptr, spec.dtype, {}, rank, spec.shape.data(), strides_of(whole, buffer)};
+  return make_walk(part, layout, axes);
 }
 
 // The caller's arrays. Walks are costly beside the step of a small leaf, so that none is made twice or in vain. Returns
@@ -55,10 +70,7 @@ inline Axis* place_arrays(LeafArrays& at, const LeafPlan& plan, const TensorView
     at.col_factor = place + bytes_apart(place, output.data);
   }
   at.gradient = gradient.data ? make_walk(gradient, plan.layout, axes + 2 * room) : Walk{};
-  if (by_noise) {
-    const TensorView in_order{nullptr, plan.spec.dtype, {}, parameter.rank, plan.spec.shape.data(), nullptr};
-    at.elements = make_walk(in_order, plan.layout, axes + 3 * room);
-  }
+  if (by_noise) at.elements = walk_of_elements(plan.spec, plan.layout, axes + 3 * room);
   return axes + 4 * room;
 }
 

@@ -21,8 +21,6 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace detail {
 
-inline const Workspace& last_workspace(const State& state) { return static_cast<const Workspace&>(*state.scratch); }
-
 // What a call found out about a leaf, in whatever floating-point environment the caller is.
 inline LeafReport report_of(const Leaf& leaf, bool updated) {
   constexpr double nothing = std::numeric_limits<double>::quiet_NaN();
@@ -31,8 +29,8 @@ inline LeafReport report_of(const Leaf& leaf, bool updated) {
     report.grad_norm = leaf.rule.report_scale * std::sqrt(leaf.found.gradient_squares);
     report.nonfinite = is_nonfinite(leaf);
   }
-  if (!updated || !leaf.updates() || leaf.shape.size() == 0) return report;
-  const double size = static_cast<double>(leaf.shape.size());
+  if (!updated || !leaf.updates() || leaf.shape.whole_size == 0) return report;
+  const double size = static_cast<double>(leaf.shape.whole_size);
   if (leaf.measures()) {
     report.param_rms = std::sqrt(leaf.found.parameter_squares / size);
     report.update_rms = std::sqrt(leaf.found.update_squares / size);
@@ -45,15 +43,15 @@ inline LeafReport report_of(const Leaf& leaf, bool updated) {
 
 }  // namespace detail
 
-ADAFACTOR_FUNCTION LeafReport report(const State& state, std::size_t index, bool updated) {
+ADAFACTOR_FUNCTION LeafReport report(const Stepper& stepper, std::size_t index, bool updated) {
   const detail::DefaultFloatingPoint environment;
-  return detail::report_of(detail::last_workspace(state).leaves[index], updated);
+  return detail::report_of(stepper.workspace->leaves[index], updated);
 }
 
-ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const ReportColumns& columns) {
+ADAFACTOR_FUNCTION void report_all(const Stepper& stepper, bool updated, const ReportColumns& columns) {
   const detail::DefaultFloatingPoint environment;
   std::size_t i = 0;
-  for (const Leaf& leaf : detail::last_workspace(state).leaves) {
+  for (const Leaf& leaf : stepper.workspace->leaves) {
     const LeafReport report = detail::report_of(leaf, updated);
     columns.grad_norm[i] = report.grad_norm;
     columns.param_rms[i] = report.param_rms;
@@ -66,10 +64,11 @@ ADAFACTOR_FUNCTION void report_all(const State& state, bool updated, const Repor
   }
 }
 
-ADAFACTOR_FUNCTION Scalars call_scalars(const State& state, const Outcome& outcome, LearningRate rate) {
+ADAFACTOR_FUNCTION Scalars call_scalars(const Plan& plan, const Counters& counters, const Outcome& outcome,
+                                        LearningRate rate) {
   const detail::DefaultFloatingPoint environment;
-  const std::int64_t t = outcome.updated ? state.counters.updates : state.counters.updates + 1;
-  Scalars scalars = make_scalars(state.plan().call(), DType::float64, t, rate);
+  const std::int64_t t = outcome.updated ? counters.updates : counters.updates + 1;
+  Scalars scalars = make_scalars(plan.call(), DType::float64, t, rate);
   if (!outcome.updated) scalars.beta_2 = scalars.rho = std::numeric_limits<double>::quiet_NaN();
   return scalars;
 }

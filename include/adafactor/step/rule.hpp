@@ -39,6 +39,7 @@ inline Rule rule_of(const LeafPlan& plan, const Config& config) {
   rule.ema_momentum = config.ema_momentum;
   rule.rounds_by_noise = config.rounding == Rounding::stochastic && rounds(plan.spec.dtype);
   rule.noise.key = plan.noise_key;
+  rule.noise.first = plan.first_element;
   return rule;
 }
 
@@ -84,6 +85,7 @@ class CallRule {
     rule.averages = averages_ && (updates_ || !was_forgotten);
     rule.starts_average = counters_.updates == 0 || was_forgotten;
     rule.overwrites = overwrites_;
+    rule.writes_difference = call_.output == Output::differences;
   }
 
  private:
@@ -124,7 +126,7 @@ class CallRule {
 
   const Plan& plan_;
   const Counters& counters_;
-  const Call& call_;
+  Call call_;
   Known known_;
   Scalars known_scalars_{};
   std::int64_t counted_;

@@ -7,13 +7,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <utility>
+#include <span>
 
+#include "adafactor/error.hpp"
 #include "adafactor/host/floating_point.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step/backend.hpp"
 #include "adafactor/step/call.hpp"
+#include "adafactor/step/exchange.hpp"
 #include "adafactor/step/rule.hpp"
 #include "adafactor/step/workspace.hpp"
 
@@ -21,74 +22,214 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// The scratch of the state's steps; made at the first.
-inline Workspace& workspace_of(State& state) {
-  if (!state.scratch) {
-    auto made = std::make_unique<Workspace>(state.plan(), state.memory());
+// The workspace of a stepper's calls; made at the first, for this backend and its like.
+inline Workspace& workspace_of(Stepper& stepper, const Backend& backend) {
+  if (!stepper.workspace) {
+    const Plan& plan = stepper.plan();
+    const std::int64_t of_backend = backend.scratch_nbytes(plan);
+    std::byte* memory = stepper.take_scratch(detail::nbytes_of<Workspace>(plan, of_backend));
+    auto* made = detail::make_in<Workspace>(memory, plan, of_backend);
     for (std::size_t i = 0; i < made->leaves.size(); ++i) {
-      const LeafPlan& leaf = state.plan().leaves()[i];
-      made->leaves[i].rule = detail::rule_of(leaf, state.plan().knobs_of(leaf));
+      const LeafPlan& leaf = plan.leaves()[i];
+      made->leaves[i].rule = detail::rule_of(leaf, plan.knobs_of(leaf));
     }
-    state.scratch = std::move(made);
+    backend.prepare(*made);
+    stepper.workspace = made;
   }
-  return static_cast<Workspace&>(*state.scratch);
+  return *stepper.workspace;
 }
 
-namespace detail {
+// The same, with the arrays of the state where they lie.
+inline Workspace& workspace_of(State& state, const Backend& backend) {
+  const bool is_new = !state.workspace;
+  Workspace& workspace = workspace_of(static_cast<Stepper&>(state), backend);
+  for (std::size_t i = 0; is_new && i < workspace.leaves.size(); ++i) {
+    LeafArrays& at = workspace.leaves[i].at;
+    at.before = at.after = detail::state_arrays(state.plan().leaves()[i], state.memory());
+  }
+  return workspace;
+}
 
-// One call on a state: prepared before the first phase, and counted after the last.
+// One call, by whoever has acquired the state: prepared before the first phase, counted after the last. Where leaves
+// are parts of larger ones, it stops between the phases for what the parts have to add up, group after group:
+//
+// ```cpp
+// Step step(state, call, backend);
+// step.run(kSums);
+// for (int group = 0; group < plan.groups(); ++group) add_up(step.sums(group), group);
+// step.run(kSquares);
+// for (int group = 0; group < plan.groups(); ++group) add_up(step.squares(group), group);
+// step.run(kRest);
+// const Outcome outcome = step.finish();
+// ```
+//
+// Nothing of the caller's and nothing of the state is written before the rest, and who stops there has done nothing.
 class Step {
  public:
-  Step(State& state, const Call& call)
-      : state_(state), plan_(state.plan()), workspace_(workspace_of(state)), rule_(plan_, state.counters, call) {
-    workspace_.verdict = {};
-    workspace_.threads = 0;
-    Axis* axes = workspace_.axes.data();
-    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      const LeafPlan& plan = plan_.leaves()[i];
-      Leaf& leaf = workspace_.leaves[i];
-      if (call.moved) {
-        axes = place_arrays(leaf.at, plan, call.parameters[i], call.gradients[i], call.outputs[i],
-                            leaf.rule.rounds_by_noise, workspace_.moments(), axes);
-      }
-      rule_.set(leaf.rule, plan, i);
-      leaf.found = {};  // nothing, before the first phase
+  // What the call points to outlives the step. Throws Error where the call wants differences and a knob needs the new
+  // parameters.
+  Step(Stepper& stepper, Counters& counters, const Call& call, const Backend& backend)
+      : Step(counters, call, backend, workspace_of(stepper, backend), {}) {}
+  Step(State& state, const Call& call, const Backend& backend)
+      : Step(state.counters, call, backend, workspace_of(state, backend), {}) {}
+
+  // Some phases of all leaves, or of some; before a leaf goes through a phase, all have gone through those before the
+  // verdict where it comes after it. Throws Error where parts have not added up what they need, or where a leaf has a
+  // gradient in some of its parts only.
+  void run(Phases phases) { run(phases, {0, static_cast<std::int64_t>(workspace_.leaves.size())}); }
+  void run(Phases phases, Indices leaves) {
+    const detail::DefaultFloatingPoint environment;
+    require(phases.first <= next_, "the phases in their order", "some that were left out");
+    require_sums(phases);
+    take_back();
+    next_ = (std::max)(next_, after(phases.last));
+    if (looks_first_ && phases.contains(Phase::apply)) {
+      // What `rms` has found in any leaf stops all of them.
+      if (phases.first < Phase::apply) backend_.run(workspace_, {phases.first, Phase::rms}, leaves);
+      backend_.run(workspace_, {Phase::verdict, Phase::verdict}, leaves);
+      phases.first = Phase::apply;
     }
+    backend_.run(workspace_, phases, leaves);
   }
 
-  // Whether every leaf is measured before anything is written: at first, and after an update that had to leave a leaf
-  // alone. That reads the arrays once more, but NaN and Inf in a parameter are nearly always there from the beginning.
-  bool looks_first() const {
-    if (plan_.call().on_nonfinite == OnNonfinite::propagate) return false;
-    const Counters& counters = state_.counters;
-    const auto stopped = [](const LeafCount& count) { return count.stopped; };
-    if (counters.updates > 0 && std::none_of(counters.leaves.begin(), counters.leaves.end(), stopped)) return false;
-    return std::any_of(workspace_.leaves.begin(), workspace_.leaves.end(),
-                       [](const Leaf& leaf) { return leaf.measures(); });
-  }
+  // What the parts of a group have to add up after kSums, and after kSquares: numbers of this part, which the caller
+  // replaces by their sums over the group. The same numbers in the same order in every part of a group, whatever was
+  // found; each group has a buffer of its own. To be asked for group after group, from 0 on: throws Error otherwise.
+  std::span<double> sums(int group) { return exchange(Round::sums, group); }
+  std::span<double> squares(int group) { return exchange(Round::squares, group); }
 
-  // What was found, once it can be read; counts the call unless it was skipped.
+  // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase.
   Outcome finish() {
+    const detail::DefaultFloatingPoint environment;
+    require(next_ > Phase::apply, "all phases before the end of a step", "some that were left out");
+    backend_.finish(workspace_);
     Outcome outcome;
-    outcome.skipped = plan_.call().on_nonfinite != OnNonfinite::propagate && !workspace_.verdict.finite;
+    outcome.skipped = !propagates() && !workspace_.verdict.finite;
     outcome.updated = rule_.updates() && !outcome.skipped;
     outcome.nonfinite_leaf = first_nonfinite();
     // An accumulating call has the sum so far, and reports its part of the mean.
     outcome.global_grad_norm = (rule_.updates() ? 1 : rule_.mean()) * workspace_.verdict.norm();
     outcome.threads = workspace_.threads;
-    Counters& counters = state_.counters;
-    counters.skips = outcome.skipped ? counters.skips + 1 : 0;
+    counters_.skips = outcome.skipped ? counters_.skips + 1 : 0;
+    carry_what_has_no_tiles();
     if (!outcome.skipped) count();
     return outcome;
   }
 
  private:
+  // The environment lasts as long as this does.
+  Step(Counters& counters, const Call& call, const Backend& backend, Workspace& workspace,
+       const detail::DefaultFloatingPoint&)
+      : counters_(counters),
+        backend_(backend),
+        plan_(workspace.plan),
+        workspace_(workspace),
+        rule_(plan_, counters, call),
+        exchange_(plan_, workspace.leaves, workspace.shared, workspace.exchange) {
+    if (call.output == Output::differences) require_differences();
+    workspace_.verdict = {};
+    workspace_.threads = 0;
+    Axis* axes = workspace_.axes.data();
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      const LeafPlan& leaf_plan = plan_.leaves()[i];
+      Leaf& leaf = workspace_.leaves[i];
+      if (call.moved) {
+        axes = detail::place_arrays(leaf.at, leaf_plan, call.parameters[i], call.gradients[i], call.outputs[i],
+                                    leaf.rule.rounds_by_noise, workspace_.moments(), axes);
+        if (call.state) detail::place_state(leaf.at, call.state[i]);
+      }
+      rule_.set(leaf.rule, leaf_plan, i);
+      leaf.found = {};  // nothing, before the first phase
+    }
+    looks_first_ = looks_first();
+  }
+
+  static Phase after(Phase phase) { return static_cast<Phase>(static_cast<int>(phase) + 1); }
+
+  static void require(bool holds, const char* expected, const char* found) {
+    if (!holds) throw Error({.expected = expected, .found = found});
+  }
+
+  bool propagates() const { return plan_.call().on_nonfinite == OnNonfinite::propagate; }
+
+  // Whether every leaf is measured before anything is written: at first, and after an update that had to leave a leaf
+  // alone. That reads the arrays once more, but NaN and Inf in a parameter are nearly always there from the beginning.
+  bool looks_first() const {
+    if (propagates()) return false;
+    const auto stopped = [](const LeafCount& count) { return count.stopped; };
+    if (counters_.updates > 0 && std::none_of(counters_.leaves.begin(), counters_.leaves.end(), stopped)) return false;
+    return std::any_of(workspace_.leaves.begin(), workspace_.leaves.end(),
+                       [](const Leaf& leaf) { return leaf.measures(); });
+  }
+
+  // A difference is made before anything reads the new parameter, and is rounded to nearest.
+  void require_differences() const {
+    for (const Config& config : plan_.knobs()) {
+      if (config.use_ema) {
+        throw Error({.knob = "use_ema", .expected = "False for a call that writes differences", .found = "True"});
+      }
+      if (config.rounding == Rounding::stochastic) {
+        throw Error({.knob = "rounding",
+                     .expected = "\"nearest\" for a call that writes differences",
+                     .found = "\"stochastic\""});
+      }
+    }
+  }
+
+  // Whether all buffers that some phases need were asked for.
+  void require_sums(Phases phases) const {
+    const int rounds = phases.contains(Phase::apply) ? 2 : phases.last > Phase::means ? 1 : 0;
+    require(asked_ >= rounds * plan_.groups(), "the sums and the squares of each group, added up between the phases",
+            "a leaf that is a part of a larger one, stepped without them");
+  }
+
+  std::span<double> exchange(Round round, int group) {
+    const detail::DefaultFloatingPoint environment;
+    const int next = static_cast<int>(round) * plan_.groups() + group;
+    const bool is_known = next_ > (round == Round::sums ? Phase::means : Phase::rms);
+    require(is_known && group >= 0 && group < plan_.groups() && next == asked_,
+            "the groups in their order, once each, the sums after `means` and the squares after `rms`",
+            "another group");
+    take_back();
+    ++asked_;
+    return exchange_.fill(round, group);
+  }
+
+  // Takes back what a group has added up; after the last one the leaves know what all parts have together.
+  void take_back() {
+    if (!exchange_.settle()) return;
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      Leaf& leaf = workspace_.leaves[i];
+      if (!leaf.is_part()) continue;
+      if (asked_ == plan_.groups()) {
+        require_all_or_none(leaf, static_cast<std::int64_t>(i));
+        leaf.found.gradient_squares = leaf.at.shared[leaf.shared().totals()];
+        find_norm(leaf);
+      } else {
+        leaf.found.update_squares = leaf.at.shared[leaf.shared().squares()];
+        leaf.found.parameter_squares = leaf.at.shared[leaf.shared().squares() + 1];
+        find_step(leaf, workspace_.sums.data() + leaf.shape.first_tile, propagates());
+      }
+    }
+  }
+
+  static void require_all_or_none(const Leaf& leaf, std::int64_t index) {
+    const double* totals = leaf.at.shared + leaf.shared().totals();
+    const auto given = static_cast<std::int64_t>(totals[1]);
+    const auto parts = static_cast<std::int64_t>(totals[2]);
+    if (given == 0 || given == parts) return;
+    throw Error({.role = "grads",
+                 .leaf = index,
+                 .expected = "a gradient in all parts or in none",
+                 .found = "one in " + counted(given, " of ") + counted(parts, " parts")});
+  }
+
   void count() {
-    state_.counters.calls += rule_.counted();
-    state_.counters.updates += rule_.updates();
+    counters_.calls += rule_.counted();
+    counters_.updates += rule_.updates();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const Leaf& leaf = workspace_.leaves[i];
-      LeafCount& count = state_.counters.leaves[i];
+      LeafCount& count = counters_.leaves[i];
       if (!rule_.updates()) {
         count.accumulated = count.accumulated || leaf.adds();
         continue;
@@ -117,13 +258,30 @@ class Step {
     }
   }
 
-  State& state_;
+  // A leaf without elements is in no phase; its moments may have some.
+  void carry_what_has_no_tiles() const {
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      const Leaf& leaf = workspace_.leaves[i];
+      if (leaf.shape.tile_count > 0 || !leaf.shape.factored || leaf.at.before.row == leaf.at.after.row) continue;
+      const auto carry = [&](StateKind kind, const void* from, void* to) {
+        const auto nbytes = plan_.leaves()[i].state[static_cast<std::size_t>(kind)].nbytes();
+        if (nbytes > 0) std::memcpy(to, from, static_cast<std::size_t>(nbytes));
+      };
+      carry(StateKind::row, leaf.at.before.row, leaf.at.after.row);
+      carry(StateKind::col, leaf.at.before.col, leaf.at.after.col);
+    }
+  }
+
+  Counters& counters_;
+  const Backend& backend_;
   const Plan& plan_;
   Workspace& workspace_;
-  CallRule rule_;
+  detail::CallRule rule_;
+  detail::Exchange exchange_;
+  Phase next_ = Phase::moments;
+  int asked_ = 0;  // buffers
+  bool looks_first_ = false;
 };
-
-}  // namespace detail
 
 }}  // namespace adafactor::ADAFACTOR_ABI
 
@@ -132,16 +290,14 @@ class Step {
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const Backend& backend) {
-  const detail::DefaultFloatingPoint environment;
-  Workspace& workspace = workspace_of(state);
-  const Indices all{0, static_cast<std::int64_t>(workspace.leaves.size())};
-  detail::Step current(state, call);
-  if (current.looks_first()) {
-    backend.run(workspace, kLook, all);
-    forget_all_but_stops(workspace.leaves);
-  }
-  backend.run(workspace, kWholeCall, all);
-  backend.finish(workspace);
+  Step current(state, call, backend);
+  current.run(kWholeCall);
+  return current.finish();
+}
+
+ADAFACTOR_FUNCTION Outcome step(Stepper& stepper, Counters& counters, const Call& call, const Backend& backend) {
+  Step current(stepper, counters, call, backend);
+  current.run(kWholeCall);
   return current.finish();
 }
 

@@ -3,8 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <vector>
+#include <span>
 
 #include "adafactor/host/memory.hpp"
 #include "adafactor/plan.hpp"
@@ -14,32 +13,29 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Scratch of a step; owned by a state, made at its first step, of a size that depends on the plan alone.
-class Workspace final : public detail::Kept {
+// Scratch of a step, in one block of memory whose size depends on the plan alone.
+class Workspace {
  public:
-  // `memory` is the state's.
-  Workspace(const Plan& plan, std::byte* memory);
+  // Takes its memory from `pieces`, the last of it for so many bytes that a backend keeps there.
+  Workspace(const Plan& plan, std::int64_t backend_nbytes, detail::Pieces& pieces);
 
-  // The bytes of a workspace, without what the backend keeps.
-  static std::int64_t nbytes(const Plan& plan) {
-    return static_cast<std::int64_t>(sizeof(Workspace) + plan.leaves().size() * sizeof(Leaf) +
-                                     plan.tiles().size() * sizeof(TileSums)) +
-           plan.axis_count() * static_cast<std::int64_t>(sizeof(Axis)) + plan.moment_scratch_nbytes();
-  }
-
-  std::byte* moments() { return moments_.get(); }
+  std::byte* moments() const { return moments_.data(); }
+  // What the backend keeps: it alone knows what that is.
+  std::byte* of_backend() const { return of_backend_.data(); }
 
   const Plan& plan;
 
-  std::vector<Leaf> leaves;
-  std::vector<TileSums> sums;
-  std::vector<Axis> axes;
+  std::span<Leaf> leaves;
+  std::span<TileSums> sums;
+  std::span<Axis> axes;
+  std::span<double> shared;    // the numbers that parts of leaves add up
+  std::span<double> exchange;  // those of each group, on their way
   Verdict verdict;
-  int threads = 0;                           // the most that a region of this call has had
-  std::unique_ptr<detail::Kept> of_backend;  // scratch of its own
+  int threads = 0;  // the most that a region of this call has had
 
  private:
-  detail::Bytes moments_;
+  std::span<std::byte> moments_;
+  std::span<std::byte> of_backend_;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI
@@ -48,18 +44,46 @@ class Workspace final : public detail::Kept {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION Workspace::Workspace(const Plan& made_for, std::byte* memory)
+namespace detail {
+
+inline LeafShape shape_of(const LeafPlan& plan) {
+  const Layout& layout = plan.layout;
+  LeafShape shape;
+  shape.arithmetic = plan.arithmetic;
+  shape.factored = layout.factored;
+  shape.shares_rows = layout.factored && plan.cuts.rows != 0;
+  shape.shares_cols = layout.factored && plan.cuts.cols != 0;
+  shape.slices = layout.slices;
+  shape.rows = layout.rows;
+  shape.cols = layout.cols;
+  shape.row_blocks = plan.row_blocks;
+  shape.col_blocks = plan.col_blocks;
+  shape.first_tile = plan.first_tile;
+  shape.tile_count = plan.tile_count;
+  shape.whole_rows = plan.whole.rows;
+  shape.whole_cols = plan.whole.cols;
+  shape.whole_size = plan.whole.size();
+  return shape;
+}
+
+}  // namespace detail
+
+ADAFACTOR_FUNCTION Workspace::Workspace(const Plan& made_for, std::int64_t backend_nbytes, detail::Pieces& pieces)
     : plan(made_for),
-      leaves(plan.leaves().size()),
-      sums(plan.tiles().size()),
-      axes(static_cast<std::size_t>(plan.axis_count())),
-      moments_(detail::allocate_zeros(plan.moment_scratch_nbytes())) {
+      leaves(pieces.take<Leaf>(static_cast<std::int64_t>(plan.leaves().size()))),
+      sums(pieces.take<TileSums>(static_cast<std::int64_t>(plan.tiles().size()))),
+      axes(pieces.take<Axis>(plan.axis_count())),
+      shared(pieces.take<double>(plan.shared_count())),
+      exchange(pieces.take<double>(plan.exchange_count())),
+      moments_(pieces.take_lines(plan.moment_scratch_nbytes())),
+      of_backend_(pieces.take_lines(backend_nbytes)) {
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     const LeafPlan& leaf = plan.leaves()[i];
-    const Layout& layout = leaf.layout;
-    leaves[i].shape = {leaf.arithmetic, layout.factored, layout.slices,   layout.rows,    layout.cols,
-                       leaf.row_blocks, leaf.col_blocks, leaf.first_tile, leaf.tile_count};
-    detail::place_memory(leaves[i].at, leaf, memory, moments_.get());
+    leaves[i].shape = detail::shape_of(leaf);
+    detail::place_scratch(leaves[i].at, leaf, moments(), shared.data());
+    // What tiles do not cut goes straight to what parts share.
+    leaves[i].at.row_partial = leaves[i].row_sums();
+    leaves[i].at.col_partial = leaves[i].col_sums();
   }
 }
 

@@ -9,6 +9,7 @@
 #include "adafactor/cpu/tasks.hpp"
 #include "adafactor/plan.hpp"
 #include "support/check.hpp"
+#include "support/guarded.hpp"
 #include "support/plans.hpp"
 
 namespace {
@@ -27,7 +28,21 @@ using plans::kShapes;
 using plans::plan_of;
 using plans::Shape;
 
-TaskOrder order_of(const Plan& plan) { return {plan.leaves(), plan.tiles(), plan.looks_first()}; }
+// The order of a plan's tasks, in memory of its own, dealt to a team.
+class Order {
+ public:
+  explicit Order(const Plan& plan, int team = 1)
+      : memory_(adafactor::detail::nbytes_of<TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first())),
+        order_(adafactor::detail::make_in<TaskOrder>(memory_.data(), plan.leaves(), plan.tiles(), plan.looks_first())) {
+    order_->deal_to(team);
+  }
+  TaskOrder& operator*() { return *order_; }
+  bool is_intact() const { return memory_.is_intact(); }
+
+ private:
+  guarded::Memory memory_;
+  TaskOrder* order_;
+};
 
 // Task after task, the tiles of the leaves from the first to the last.
 void covers_its_leaves(const Plan& plan, const TaskOrder& order, const Wave& wave) {
@@ -58,9 +73,11 @@ void covers_its_leaves(const Plan& plan, const TaskOrder& order, const Wave& wav
   CHECK_EQ(wave.moments, moments);
 }
 
-void covers_all_leaves(const Plan& plan, const TaskOrder& order, const std::vector<Wave>& waves) {
+void covers_all_leaves(const Plan& plan) {
+  Order of_plan(plan);
+  const TaskOrder& order = *of_plan;
   std::int64_t next = 0;
-  for (const Wave& wave : waves) {
+  for (const Wave& wave : order.waves()) {
     CHECK_EQ(wave.leaves.first, next);
     CHECK(wave.leaves.last > wave.leaves.first);
     next = wave.leaves.last;
@@ -75,11 +92,10 @@ void waves_and_tasks_cover_all_tiles_once_in_order() {
     if (!looks_first) config.on_nonfinite = adafactor::OnNonfinite::propagate;
     const Plan plan = plan_of(kShapes, config);
     CHECK_EQ(plan.looks_first(), looks_first);
-    const TaskOrder order = order_of(plan);
-    covers_all_leaves(plan, order, order.waves());
+    covers_all_leaves(plan);
   }
   const Plan empty = plan_of({});
-  covers_all_leaves(empty, order_of(empty), order_of(empty).waves());
+  covers_all_leaves(empty);
   CHECK_EQ(empty.state_nbytes(), 0);
 }
 
@@ -112,7 +128,8 @@ const Stage& stage_at(const TaskOrder& order, std::int64_t index) {
 void every_task_is_dealt_out_once_and_after_what_it_awaits() {
   for (const bool looks_first : {true, false}) {
     const Plan plan = plan_of_many_waves(looks_first);
-    const TaskOrder order = order_of(plan);
+    Order of_plan(plan);
+    const TaskOrder& order = *of_plan;
     CHECK(order.waves().size() > 20);
     std::vector<std::int64_t> left;
     for (const Stage& stage : order.stages()) left.push_back(stage.size());
@@ -142,7 +159,8 @@ void add_what_is_before(const TaskOrder& order, const Stage& stage, std::set<std
 void nothing_is_written_before_the_verdict() {
   for (const bool looks_first : {true, false}) {
     const Plan plan = plan_of_many_waves(looks_first);
-    const TaskOrder order = order_of(plan);
+    Order of_plan(plan);
+    const TaskOrder& order = *of_plan;
     const auto verdict = static_cast<std::int64_t>(order.stages().size()) - 1;
     for (const Stage& stage : order.stages()) {
       if (stage.phase != Phase::apply || stage.size() == 0) continue;
@@ -152,7 +170,7 @@ void nothing_is_written_before_the_verdict() {
       for (const Phase phase : {Phase::moments, Phase::means, Phase::factors, Phase::rms}) {
         CHECK(std::ranges::any_of(before, [&](std::int64_t index) {
           const Stage& earlier = stage_at(order, index);
-          return earlier.phase == phase && earlier.leaves.first == stage.leaves.first;
+          return earlier.phase == phase && earlier.wave == stage.wave;
         }));
       }
     }
@@ -162,13 +180,14 @@ void nothing_is_written_before_the_verdict() {
 // Of a wave without partial sums nothing is added up, and no tile is looked at for it.
 void means_are_made_where_partial_sums_are() {
   const Plan plan = plan_of_many_waves(true);
-  const TaskOrder order = order_of(plan);
+  Order of_plan(plan);
+  const TaskOrder& order = *of_plan;
   int with = 0;
   int without = 0;
   for (const Stage& stage : order.stages()) {
     if (stage.phase != Phase::means) continue;
     std::int64_t partials = 0;
-    for (std::int64_t i = stage.leaves.first; i < stage.leaves.last; ++i) {
+    for (std::int64_t i = order.leaves_of(stage).first; i < order.leaves_of(stage).last; ++i) {
       partials += plan.leaves()[static_cast<std::size_t>(i)].partials();
     }
     std::int64_t tiles = 0;
@@ -183,24 +202,57 @@ void means_are_made_where_partial_sums_are() {
   CHECK(without > 0);
 }
 
-// Of as many threads as there may be; a task of a tile has the same home in every phase.
+// Of as many threads as there may be; a task of a tile has the same home in every phase, and dealing the tasks to a
+// team after another is dealing them to it.
 void every_task_has_a_home() {
   const Plan plan = plan_of_many_waves(true);
-  const TaskOrder order = order_of(plan);
-  for (const std::int64_t threads : {1, 2, 3, 7, 64}) {
+  Order dealt_often(plan);
+  for (const int threads : {1, 2, 3, 7, 64, 2}) {
+    Order of_plan(plan, threads);
+    const TaskOrder& order = *of_plan;
+    CHECK_EQ(order.team(), threads);
+    (*dealt_often).deal_to(threads);
+    CHECK((*dealt_often).items().size() == order.items().size());
     std::vector<std::int64_t> home_of(order.tasks().size(), -1);
     std::set<std::int64_t> homes;
-    for (const Stage& stage : order.stages()) {
+    for (std::size_t i = 0; i < order.items().size(); ++i) {
+      const adafactor::Item& item = order.items()[i];
+      const adafactor::Item& again = (*dealt_often).items()[i];
+      CHECK(item.stage == again.stage && item.task == again.task && item.thread == again.thread);
+      const Stage& stage = stage_at(order, item.stage);
+      CHECK_EQ(item.thread == adafactor::Item::kAnyone, stage.belongs_to_all());
       if (stage.belongs_to_all()) continue;
-      for (std::int64_t task = stage.tasks.first; task < stage.tasks.last; ++task) {
-        std::int64_t& home = home_of[static_cast<std::size_t>(task)];
-        CHECK(home == -1 || home == stage.home(task, threads));
-        home = stage.home(task, threads);
-        homes.insert(home);
-      }
+      std::int64_t& home = home_of[static_cast<std::size_t>(item.task)];
+      CHECK(home == -1 || home == item.thread);
+      home = item.thread;
+      homes.insert(home);
     }
     CHECK_EQ(homes.size(), threads);
     CHECK_EQ(*homes.rbegin(), threads - 1);
+  }
+}
+
+// The memory that an order counts is what it takes: all of its items, stages and tasks, in a block of that size.
+void the_memory_suffices() {
+  const auto check = [](const Plan& plan) {
+    Order of_plan(plan);
+    const TaskOrder& order = *of_plan;
+    CHECK_EQ(order.items().size(), order.claims());
+    CHECK_EQ(order.stages().size(), order.stage_count());
+    adafactor::detail::Pieces pieces;
+    const TaskOrder counted(plan.leaves(), plan.tiles(), plan.looks_first(), pieces);
+    CHECK_EQ(counted.claims(), order.claims());
+    CHECK_EQ(counted.stage_count(), order.stage_count());
+    CHECK_EQ(counted.partial_count(), order.partial_count());
+    CHECK(of_plan.is_intact());
+  };
+  for (const bool looks_first : {true, false}) {
+    for (const DType dtype : {DType::float32, DType::float64}) check(plan_of_many_waves(looks_first, dtype));
+  }
+  for (int leaves = 0; leaves < 400; leaves += 7) {
+    for (const Shape& shape : {Shape{8, 8}, Shape{300, 500}, Shape{1, 4097}, Shape{600, 5000}, Shape{0, 3}}) {
+      check(plan_of(std::vector<Shape>(static_cast<std::size_t>(leaves), shape)));
+    }
   }
 }
 
@@ -232,7 +284,8 @@ void partial_sums_fit_their_buffer() {
   for (const DType dtype : {DType::float32, DType::float64}) {
     for (const bool looks_first : {true, false}) {
       const Plan plan = plan_of_many_waves(looks_first, dtype);
-      const TaskOrder order = order_of(plan);
+      Order of_plan(plan);
+      const TaskOrder& order = *of_plan;
       std::int64_t largest = 0;
       for (const LeafPlan& leaf : plan.leaves()) {
         largest = std::max(largest, leaf.layout.size() * adafactor::item_size(dtype));
@@ -242,12 +295,12 @@ void partial_sums_fit_their_buffer() {
       const auto waves = static_cast<std::int64_t>(order.waves().size());
       for (std::int64_t k = 0; k < waves; ++k) {  // the first stages are those of `moments`, the next those of `means`
         const Stage& stage = stage_at(order, k);
-        const Indices mine = partials_of(plan, order, stage.leaves);
+        const Indices mine = partials_of(plan, order, order.leaves_of(stage));
         CHECK(mine.last <= order.partial_count());
         std::set<std::int64_t> before;
         add_what_is_before(order, stage, before);
         for (std::int64_t other = 0; other < k; ++other) {
-          const Indices theirs = partials_of(plan, order, stage_at(order, other).leaves);
+          const Indices theirs = partials_of(plan, order, order.leaves_of(stage_at(order, other)));
           if (theirs.first >= mine.last || mine.first >= theirs.last) continue;
           CHECK(before.contains(waves + other));
           ++shared;
@@ -266,6 +319,7 @@ int main() {
   nothing_is_written_before_the_verdict();
   means_are_made_where_partial_sums_are();
   every_task_has_a_home();
+  the_memory_suffices();
   a_global_norm_looks_first_even_where_nan_goes_through();
   partial_sums_fit_their_buffer();
   return check::report();

@@ -157,13 +157,13 @@ void scratch_of_moments_lies_side_by_side() {
     const std::int64_t rows = leaf.layout.slices * leaf.layout.rows * item;
     const std::int64_t cols = leaf.layout.slices * leaf.layout.cols * item;
     CHECK_EQ(leaf.mean_moment % 8, 0);
-    if (!leaf.layout.has_small_slices()) pieces.push_back({leaf.mean_moment, 8 * leaf.layout.slices});
+    if (!leaf.has_small_slices()) pieces.push_back({leaf.mean_moment, 8 * leaf.layout.slices});
     pieces.push_back({leaf.row_moment, rows});
     pieces.push_back({leaf.col_moment, cols});
     const std::int64_t factors = cols + (leaf.moves_factors() ? adafactor::kPageBytes : 0);
     pieces.push_back({leaf.col_factor, factors});
     std::int64_t end = leaf.col_factor + factors;
-    if (leaf.layout.has_small_slices()) {
+    if (leaf.has_small_slices()) {
       pieces.push_back({leaf.row_factor, rows});
       end = leaf.row_factor + rows;
     }

@@ -99,7 +99,7 @@ struct Squares {
   void add_runs(const Tile& tile, std::vector<double>& cells) const {
     const adafactor::Layout& layout = leaf.layout;
     const std::int64_t most = kBlock / layout.cols;
-    const std::int64_t together = layout.has_small_slices() ? most - most % layout.rows : most;
+    const std::int64_t together = leaf.has_small_slices() ? most - most % layout.rows : most;
     for (std::int64_t row = 0; row < tile.slices * tile.rows; row += together) {
       const std::int64_t count = std::min(together, tile.slices * tile.rows - row);
       cells.push_back(plain::sum(run(tile.slice, tile.row + row, 0, count * layout.cols)));
@@ -114,7 +114,7 @@ struct Squares {
       std::vector<double> cells;
       if (is_short && by_rms) {
         add_runs(tile, cells);
-      } else if (leaf.layout.has_small_slices()) {
+      } else if (leaf.has_small_slices()) {
         add_small_slices(tile, cells);
       } else {
         for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {

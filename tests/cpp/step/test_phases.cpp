@@ -18,30 +18,16 @@ const std::vector<Phases> kOneByOne = {{Phase::moments, Phase::means},
                                        {Phase::rms, Phase::rms},
                                        {Phase::apply, Phase::apply}};
 // As shards need them: up to the sums of a group, to those of the update, and the rest.
-const std::vector<Phases> kInThree = {
-    {Phase::moments, Phase::means}, {Phase::verdict, Phase::rms}, {Phase::apply, Phase::apply}};
+const std::vector<Phases> kInThree = {adafactor::kSums, adafactor::kSquares, adafactor::kRest};
 
 // One call by hand: each of the runs, on the first leaves and then on the others.
 adafactor::Outcome step_in_parts(adafactor::State& state, const adafactor::Call& call,
                                  const std::vector<Phases>& runs) {
-  const adafactor::detail::DefaultFloatingPoint environment;
-  const adafactor::Backend& backend = adafactor::cpu_backend();
-  adafactor::Workspace& workspace = adafactor::workspace_of(state);
-  adafactor::detail::Step step(state, call);
-  const auto count = static_cast<std::int64_t>(workspace.leaves.size());
-  const auto run_all = [&](Phases phases) {
-    for (const Indices leaves : {Indices{0, count / 2}, Indices{count / 2, count}}) {
-      backend.run(workspace, phases, leaves);
-    }
-  };
-  if (step.looks_first()) {
-    for (const Phases phases : runs) {
-      if (phases.last != Phase::apply) run_all(phases);
-    }
-    adafactor::forget_all_but_stops(workspace.leaves);
+  adafactor::Step step(state, call, adafactor::cpu_backend());
+  const auto count = static_cast<std::int64_t>(state.plan().leaves().size());
+  for (const Phases phases : runs) {
+    for (const Indices leaves : {Indices{0, count / 2}, Indices{count / 2, count}}) step.run(phases, leaves);
   }
-  for (const Phases phases : runs) run_all(phases);
-  backend.finish(workspace);
   return step.finish();
 }
 

@@ -256,6 +256,13 @@ class Arrays {
     }
   }
 
+  // Takes over the elements of arrays of the same leaves.
+  void copy_from(const Arrays& other) {
+    for (std::size_t leaf = 0; leaf < memory_.size(); ++leaf) {
+      std::copy(other.memory_[leaf].begin(), other.memory_[leaf].end(), memory_[leaf].begin());
+    }
+  }
+
   std::uint64_t fold_into(std::uint64_t digest) const {
     for (std::size_t leaf = 0; leaf < leaves_.size(); ++leaf) {
       digest = fold(digest, memory_[leaf].data(), count(leaf), leaves_[leaf].dtype);
@@ -289,11 +296,11 @@ struct Result {
 };
 
 // What a report says: the norm of all gradients, then the numbers of each leaf; one NaN is like another.
-inline std::uint64_t fold_report(std::uint64_t digest, const adafactor::State& state,
+inline std::uint64_t fold_report(std::uint64_t digest, const adafactor::Stepper& stepper,
                                  const adafactor::Outcome& outcome) {
   std::vector<double> numbers{outcome.global_grad_norm};
-  for (std::size_t leaf = 0; leaf < state.plan().leaves().size(); ++leaf) {
-    const adafactor::LeafReport report = adafactor::report(state, leaf, outcome.updated);
+  for (std::size_t leaf = 0; leaf < stepper.plan().leaves().size(); ++leaf) {
+    const adafactor::LeafReport report = adafactor::report(stepper, leaf, outcome.updated);
     numbers.insert(numbers.end(),
                    {report.grad_norm, report.param_rms, report.update_rms, report.clip_factor, report.step_size});
   }
@@ -303,11 +310,32 @@ inline std::uint64_t fold_report(std::uint64_t digest, const adafactor::State& s
   return fold<std::uint64_t>(digest, reinterpret_cast<const std::byte*>(numbers.data()), numbers.size());
 }
 
-// All calls of a case, in place or into other arrays; `step(state, call)` makes one.
+inline std::shared_ptr<const adafactor::Plan> plan_of(const Case& what) {
+  return std::make_shared<const adafactor::Plan>(what.leaves, std::vector{what.config});
+}
+
+// A state in memory of its own, on which `step(state, call)` makes a call.
 template <class Step>
-Result run_by(const Case& what, int threads, bool in_place, const Step& step) {
+class OwnState {
+ public:
+  OwnState(const Case& what, const Step& step) : state_(plan_of(what)), step_(step) {}
+
+  const adafactor::Stepper& stepper() const { return state_; }
+  adafactor::Outcome make(const adafactor::Call& call) { return step_(state_, call); }
+  // Where an array of the state lies.
+  const std::byte* array(std::size_t leaf, adafactor::StateKind kind) const {
+    return state_.memory() + state_.plan().leaves()[leaf].state[static_cast<std::size_t>(kind)].offset;
+  }
+
+ private:
+  adafactor::State state_;
+  const Step& step_;
+};
+
+// All calls of a case, in place or into other arrays, on whatever holds its state.
+template <class Holder>
+Result run_on(Holder& holder, const Case& what, int threads, bool in_place) {
   adafactor::set_num_threads(threads);
-  adafactor::State state(std::make_shared<const adafactor::Plan>(what.leaves, std::vector{what.config}));
   Arrays first(what.leaves);
   Arrays second(what.leaves);
   Arrays gradients(what.gradients);
@@ -320,20 +348,30 @@ Result run_by(const Case& what, int threads, bool in_place, const Step& step) {
   for (int call = 0; call < what.calls; ++call) {
     gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
     const adafactor::Outcome outcome =
-        step(state, adafactor::Call{parameters->views(), gradients.views(), outputs->views(), &rate, 1});
-    digest = fold_report(digest, state, outcome);
+        holder.make(adafactor::Call{parameters->views(), gradients.views(), outputs->views(), &rate, 1});
+    digest = fold_report(digest, holder.stepper(), outcome);
     result.threads = std::max(result.threads, outcome.threads);
     std::swap(parameters, outputs);
   }
   adafactor::set_num_threads(0);
   digest = parameters->fold_into(digest);
-  for (const adafactor::LeafPlan& leaf : state.plan().leaves()) {
-    for (const adafactor::StateArray& array : leaf.state) {
-      if (array.exists()) digest = fold(digest, state.memory() + array.offset, array.count, array.dtype);
+  const std::vector<adafactor::LeafPlan>& leaves = holder.stepper().plan().leaves();
+  for (std::size_t leaf = 0; leaf < leaves.size(); ++leaf) {
+    for (std::size_t kind = 0; kind < adafactor::kStateKinds; ++kind) {
+      const adafactor::StateArray& array = leaves[leaf].state[kind];
+      if (!array.exists()) continue;
+      digest = fold(digest, holder.array(leaf, static_cast<adafactor::StateKind>(kind)), array.count, array.dtype);
     }
   }
   result.digest = hexadecimal(digest);
   return result;
+}
+
+// The same on a state in memory of its own; `step(state, call)` makes a call.
+template <class Step>
+Result run_by(const Case& what, int threads, bool in_place, const Step& step) {
+  OwnState<Step> holder(what, step);
+  return run_on(holder, what, threads, in_place);
 }
 
 // The same with the kernels of one instruction set.

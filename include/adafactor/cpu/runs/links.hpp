@@ -102,6 +102,15 @@ void subtract_with_decay(const G* g, const P* p, P* out, const U& u_of, T decay,
   });
 }
 
+// out <- what is to be added to p: -(u + decay p), of which p needs none where decay is 0.
+template <class T>
+void store_difference(const T* u, const T* p, T* out, T decay, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto update = load<T>(u + i, amount);
+    store(out + i, (decay == 0 ? update : update + decay * load<T>(p + i, amount)) * T{-1}, amount);
+  });
+}
+
 // U where it was stored, as a function for such a loop.
 struct StoredU {
   template <class Numbers, class Amount>

@@ -75,16 +75,17 @@ inline bool has_whole_output(const Leaf& leaf) {
 }
 template <class T>
 OutputRow<T> whole_output(const Leaf& leaf) {
-  return {leaf, whole_row(leaf.at.parameter_out), 0};
+  return {leaf, whole_row(leaf.at.parameter_out), leaf.rule.noise.first};
 }
 
 // The output of one slice of a leaf.
 template <class T>
-class Output {
+class SliceOutput {
  public:
-  Output(const Leaf& leaf, std::int64_t slice) : leaf_(leaf), slice_(leaf.at.parameter_out, slice) {
+  SliceOutput(const Leaf& leaf, std::int64_t slice) : leaf_(leaf), slice_(leaf.at.parameter_out, slice) {
     if (leaf.rule.rounds_by_noise) {
-      first_element_ = offset_along(leaf.at.elements.slice_axes, leaf.at.elements.slice_rank, slice);
+      first_element_ =
+          leaf.rule.noise.first + offset_along(leaf.at.elements.slice_axes, leaf.at.elements.slice_rank, slice);
     }
   }
 

@@ -100,11 +100,16 @@ ADAFACTOR_OWN_FRAME void add_narrow_slice(const Leaf& leaf, const Tile& tile, st
     const double cell = sum_of(sums, count);
     squares.clipped.add(cell);
     if (leaf.shape.tiles_hold_slices()) of_slice.add(cell);
-    store_means(sums, static_cast<double>(cols), means + row, count);
+    if (!leaf.at.row_partial) {
+      store_means(sums, static_cast<double>(cols), means + row, count);
+    } else {  // rows that are short are not cut by tiles
+      std::memcpy(leaf.at.row_partial + slice * leaf.shape.rows + row, sums,
+                  static_cast<std::size_t>(count) * sizeof(double));
+    }
   }
   if (leaf.shape.tiles_hold_slices()) leaf.at.mean_moment[slice] = of_slice.sum();
   if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * sum_of(column_totals, cols);
-  if (leaf.shape.row_blocks == 1) {
+  if (!leaf.at.col_partial) {
     store_means(column_totals, static_cast<double>(leaf.shape.rows), static_cast<T*>(leaf.at.col_moment) + slice * cols,
                 cols);
   } else {

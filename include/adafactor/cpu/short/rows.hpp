@@ -9,9 +9,9 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// Whether rows are too short for runs of their own.
+// Whether rows are too short for runs of their own; parts of longer ones are summed like these.
 inline bool is_narrow(const Leaf& leaf) {
-  return leaf.shape.factored && leaf.shape.cols < kLanes && leaf.shape.cols > 0;
+  return leaf.shape.factored && leaf.shape.whole_cols < kLanes && leaf.shape.cols > 0;
 }
 
 // Whether slices are small too; then a range of rows holds whole ones.

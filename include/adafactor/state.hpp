@@ -24,8 +24,8 @@ class Workspace;
 // each call brings along. Whoever steps acquires it first.
 class Stepper {
  public:
-  // `scratch` has room for scratch_nbytes(*plan) bytes, wherever they lie, and outlives the stepper; without it the
-  // first step allocates as many.
+  // `scratch` has room for scratch_nbytes(*plan) bytes, or those of another backend, wherever they lie, and outlives
+  // the stepper; without it the first step allocates as many.
   explicit Stepper(std::shared_ptr<const Plan> plan, std::span<std::byte> scratch = {})
       : plan_(std::move(plan)), given_(scratch) {}
   Stepper(const Stepper&) = delete;

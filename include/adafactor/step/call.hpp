@@ -74,8 +74,9 @@ struct Outcome {
   int threads = 0;
 };
 
-// What the steps of a state allocate, once; the same for any number of threads.
+// What the steps of a state allocate, once: on the CPU, the same for any number of threads, or with a backend.
 ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan);
+ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan, const Backend& backend);
 
 // What the last call found out about a leaf, for as long as there is no other. `updated` is that call's outcome.
 ADAFACTOR_FUNCTION LeafReport report(const Stepper& stepper, std::size_t index, bool updated);

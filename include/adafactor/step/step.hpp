@@ -26,9 +26,8 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 inline Workspace& workspace_of(Stepper& stepper, const Backend& backend) {
   if (!stepper.workspace) {
     const Plan& plan = stepper.plan();
-    const std::int64_t of_backend = backend.scratch_nbytes(plan);
-    std::byte* memory = stepper.take_scratch(detail::nbytes_of<Workspace>(plan, of_backend));
-    auto* made = detail::make_in<Workspace>(memory, plan, of_backend);
+    std::byte* memory = stepper.take_scratch(scratch_nbytes(plan, backend));
+    auto* made = detail::make_in<Workspace>(memory, plan, backend.scratch_nbytes(plan));
     for (std::size_t i = 0; i < made->leaves.size(); ++i) {
       const LeafPlan& leaf = plan.leaves()[i];
       made->leaves[i].rule = detail::rule_of(leaf, plan.knobs_of(leaf));
@@ -288,6 +287,10 @@ class Step {
 #if ADAFACTOR_DEFINES_STEP
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan, const Backend& backend) {
+  return detail::nbytes_of<Workspace>(plan, backend.scratch_nbytes(plan));
+}
 
 ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const Backend& backend) {
   Step current(state, call, backend);

@@ -183,6 +183,7 @@ void too_little_memory_is_refused() {
   adafactor::Stepper stepper(plan, scratch);
   CHECK_THROWS(adafactor::workspace_of(stepper, adafactor::cpu_backend()), adafactor::Error);
   CHECK(!stepper.workspace);
+  CHECK_EQ(adafactor::scratch_nbytes(*plan, adafactor::cpu_backend()), adafactor::scratch_nbytes(*plan));
 }
 
 }  // namespace

@@ -43,9 +43,9 @@ inline void place_scratch(LeafArrays& at, const LeafPlan& plan, std::byte* momen
 }
 
 // What a call brings of the state.
-inline void place_state(LeafArrays& at, const StateSlots& slots) {
-  at.before = slots.before;
-  at.after = slots.after;
+inline void place_state(LeafArrays& at, const StateSlots& state) {
+  at.before = state.before;
+  at.after = state.after;
 }
 
 // Where the elements of a part lie among those of its whole, from the part's first on.

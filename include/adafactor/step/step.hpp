@@ -52,7 +52,7 @@ inline Workspace& workspace_of(State& state, const Backend& backend) {
 // One call, by whoever has acquired the state: prepared before the first phase, counted after the last. Where leaves
 // are parts of larger ones, it stops between the phases for what the parts have to add up, group after group:
 //
-// ```cpp
+// ```text
 // Step step(state, call, backend);
 // step.run(kSums);
 // for (int group = 0; group < plan.groups(); ++group) add_up(step.sums(group), group);
@@ -78,7 +78,7 @@ class Step {
   void run(Phases phases) { run(phases, {0, static_cast<std::int64_t>(workspace_.leaves.size())}); }
   void run(Phases phases, Indices leaves) {
     const detail::DefaultFloatingPoint environment;
-    require(phases.first <= next_, "the phases in their order", "some that were left out");
+    refuse_unless(phases.first <= next_, "the phases in their order", "some that were left out");
     require_sums(phases);
     take_back();
     next_ = (std::max)(next_, after(phases.last));
@@ -100,7 +100,7 @@ class Step {
   // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase.
   Outcome finish() {
     const detail::DefaultFloatingPoint environment;
-    require(next_ > Phase::apply, "all phases before the end of a step", "some that were left out");
+    refuse_unless(next_ > Phase::apply, "all phases before the end of a step", "some that were left out");
     backend_.finish(workspace_);
     Outcome outcome;
     outcome.skipped = !propagates() && !workspace_.verdict.finite;
@@ -145,7 +145,7 @@ class Step {
 
   static Phase after(Phase phase) { return static_cast<Phase>(static_cast<int>(phase) + 1); }
 
-  static void require(bool holds, const char* expected, const char* found) {
+  static void refuse_unless(bool holds, const char* expected, const char* found) {
     if (!holds) throw Error({.expected = expected, .found = found});
   }
 
@@ -178,17 +178,18 @@ class Step {
   // Whether all buffers that some phases need were asked for.
   void require_sums(Phases phases) const {
     const int rounds = phases.contains(Phase::apply) ? 2 : phases.last > Phase::means ? 1 : 0;
-    require(asked_ >= rounds * plan_.groups(), "the sums and the squares of each group, added up between the phases",
-            "a leaf that is a part of a larger one, stepped without them");
+    refuse_unless(asked_ >= rounds * plan_.groups(),
+                  "the sums and the squares of each group, added up between the phases",
+                  "a leaf that is a part of a larger one, stepped without them");
   }
 
   std::span<double> exchange(Round round, int group) {
     const detail::DefaultFloatingPoint environment;
     const int next = static_cast<int>(round) * plan_.groups() + group;
     const bool is_known = next_ > (round == Round::sums ? Phase::means : Phase::rms);
-    require(is_known && group >= 0 && group < plan_.groups() && next == asked_,
-            "the groups in their order, once each, the sums after `means` and the squares after `rms`",
-            "another group");
+    refuse_unless(is_known && group >= 0 && group < plan_.groups() && next == asked_,
+                  "the groups in their order, once each, the sums after `means` and the squares after `rms`",
+                  "another group");
     take_back();
     ++asked_;
     return exchange_.fill(round, group);

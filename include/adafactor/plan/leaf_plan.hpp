@@ -38,9 +38,6 @@ struct LeafSpec {
   const std::vector<std::int64_t>& whole_shape() const { return global_shape.empty() ? shape : global_shape; }
 };
 
-// So many groups of parts may cut the leaves of a plan.
-inline constexpr int kMostGroups = 32;
-
 // A piece of the state's memory, in bytes from its beginning.
 struct StateArray {
   std::int64_t offset = -1;  // -1: the leaf has none

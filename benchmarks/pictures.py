@@ -193,3 +193,21 @@ def of_scaling(result: Result) -> str:
         words = counted(threads, "thread")
         sheet.text(points[-1][0] + 10, points[-1][1] + (0 if kind == "first" else 14), words, kind)
     return str(sheet)
+
+
+def of_floor(result: Result) -> str:
+    """For each number of threads the time of a step over that of the plain loops."""
+    thread_counts = sorted({row["threads"] for row in result["rows"]})
+    panels = []
+    for threads in thread_counts:
+        marks: dict[str, Mark | None] = {
+            row["title"]: Mark(1 / row["share"], f"{1 / row['share']:.2f}; {row['share']:.0%}")
+            for row in result["rows"]
+            if row["threads"] == threads
+        }
+        panels.append(Panel(counted(threads, "thread"), "times as long; share of the floor", marks))
+    titles = (
+        "A step beside the floor of the machine",
+        f"how many times as long as its passes in plain loops, {result['machine']['cpu']}",
+    )
+    return Dots(titles, list(dict.fromkeys(row["title"] for row in result["rows"])), panels, 1).draw()

@@ -1,15 +1,14 @@
 """The benchmarks run and count what they say; nothing here judges a time."""
 
 import importlib.util
-import json
 import os
 import sys
-import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
 
 import sources
+from benchmark_results import run
 
 sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it lies beside it
 
@@ -28,14 +27,6 @@ from benchmarks.contestants import CONTESTANTS, OURS, PEERS, PROPAGATE, ROUTES, 
 
 CACHE = 32 << 20
 TREE = trees.Workload("64x32,16", [(64, 32), (16,)])
-
-
-def run(main, tmp_path, *arguments):
-    """The result that a benchmark writes, and the words of its picture."""
-    out = tmp_path / "folder" / "result.json"
-    main([*arguments, "--out", str(out)])
-    words = ElementTree.parse(out.with_suffix(".svg")).getroot().itertext()
-    return json.loads(out.read_text(encoding="utf-8")), " ".join(words)
 
 
 def without(monkeypatch, *modules):

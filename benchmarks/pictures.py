@@ -211,3 +211,21 @@ def of_floor(result: Result) -> str:
         f"how many times as long as its passes in plain loops, {result['machine']['cpu']}",
     )
     return Dots(titles, list(dict.fromkeys(row["title"] for row in result["rows"])), panels, 1).draw()
+
+
+def of_busy(result: Result) -> str:
+    """For each situation the median of each contestant's step, and what nine of ten stay below."""
+    panels, labels = [], {}
+    for row in result["rows"]:
+        marks: dict[str, Mark | None] = {}
+        for title, found in row["found"].items():
+            words = f"{significant(found['median'])}; {significant(found['p90'])}"
+            marks[title] = Mark(found["median"], words, "second" if "AdamW" in title else "first")
+            labels[title] = None
+        panels.append(Panel(row["title"], row["situation"], marks))
+    titles = (
+        "A step on a busy machine",
+        f"milliseconds, the median and what nine of ten steps stay below, {result['machine']['cpu']}",
+    )
+    values = [mark.value for panel in panels for mark in panel.marks.values() if mark]
+    return Dots(titles, list(labels), panels, 10.0 ** math.floor(math.log10(min(values)))).draw()

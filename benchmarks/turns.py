@@ -66,14 +66,18 @@ class Stepper:
         """
         return self._answer()
 
-    def turn(self, seconds: float) -> float:
-        """The lower quartile of the seconds of calls that go on for so long, after one that is not timed."""
+    def times(self, seconds: float) -> list[float]:
+        """The seconds of calls that go on for so long, after one that is not timed."""
         try:
             self._process.stdin.write(f"{seconds}\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it is gone, and its last words say why
         return self._answer()
+
+    def turn(self, seconds: float) -> float:
+        """Their lower quartile, because what disturbs a call only ever makes it longer."""
+        return float(np.quantile(self.times(seconds), 0.25))
 
 
 def import_build(folder: Path) -> Any:
@@ -102,16 +106,26 @@ def make_step(job: dict[str, Any]) -> tuple[Callable[[], object], int]:
     return step, contestant.calls
 
 
-def take_turn(step: Callable[[], object], seconds: float) -> float:
-    """The lower quartile, because what disturbs a call only ever makes it longer."""
+def take_turn(step: Callable[[], object], seconds: float, before: Callable[[], object]) -> list[float]:
+    """The seconds of calls; `before` is called before each, and is not timed."""
     step()  # brings back what the other process pushed out of the caches
     times: list[float] = []
     end = time.perf_counter() + seconds
     while len(times) < LEAST_CALLS or time.perf_counter() < end:
+        before()
         start = time.perf_counter()
         step()
         times.append(time.perf_counter() - start)
-    return float(np.quantile(times, 0.25))
+    return times
+
+
+def use_torch(threads: int) -> Callable[[], object]:
+    """An operation of torch on all cores, whose threads still look out for work when it returns."""
+    import torch
+
+    torch.set_num_threads(threads)
+    numbers = torch.zeros(1 << 20)
+    return lambda: numbers.add_(1)
 
 
 def come_to_rest() -> None:
@@ -137,10 +151,11 @@ def main() -> None:
     adafactor = import_build(Path(job["folder"]))
     adafactor.set_num_threads(job["threads"])
     step, calls_of_step = make_step(job)
+    before = use_torch(job["threads"]) if job.get("behind_torch") else lambda: None
     come_to_rest()
     print(json.dumps(adafactor.build_info()), file=answers)
     for line in sys.stdin:
-        seconds = take_turn(step, float(line)) / calls_of_step
+        seconds = [each / calls_of_step for each in take_turn(step, float(line), before)]
         come_to_rest()
         print(json.dumps(seconds), file=answers)
 

@@ -241,3 +241,12 @@ def test_a_process_that_ends_says_why():
             stepper.ready()
         with pytest.raises(StepperError, match="OLD, x: exit code 1"):
             stepper.turn(0)
+
+
+def test_a_process_steps_behind_an_operation_of_torch():
+    pytest.importorskip("torch")
+    with Stepper("x", job(behind_torch=True)) as stepper:
+        stepper.ready()
+        times = stepper.times(0)
+    assert len(times) >= 5
+    assert all(0 < each < 100 for each in times)

@@ -30,19 +30,19 @@ class LinkedRun {
     const bool direct = output.row().template is_run_of<T>();
     T* out = direct ? output.row().template at<T>(begin) : buffer;
     const T decay = static_cast<T>(leaf_.found.weight_decay);
-    const T* p = leaf_.rule.writes_difference && decay == 0 ? x : read_run(in, begin, n_, buffer);
+    const Run<T> p = leaf_.rule.writes_difference && decay == 0 ? Run<T>(x) : read_run(in, begin, n_, buffer);
     if (leaf_.rule.writes_difference) {
       store_difference(x, p, out, decay, n_);
     } else if (leaf_.found.weight_decay != 0) {
-      subtract_with_decay(x, p, out, StoredU{}, decay, n_);
+      subtract_with_decay(Run<T>(x), p, out, StoredU{}, decay, n_);
     } else {
-      subtract_u<T>(x, p, out, StoredU{}, n_);
+      subtract_u<T>(Run<T>(x), p, out, StoredU{}, n_);
     }
     if (!direct) output.write(begin, n_, buffer);
     if (leaf_.averages()) {
       // It is the average of the parameters as they are stored.
       if (!direct) read_into(buffer, output.row(), begin, n_);
-      apply_average(out, state<const T>(leaf_.at.before.average), state<T>(leaf_.at.after.average), leaf_, n_);
+      apply_average(out, Run<T>(state<const T>(leaf_.at.before.average), bytes_ahead()), state<T>(leaf_.at.after.average), leaf_, n_);
       if (!direct && leaf_.rule.overwrites) output.write(begin, n_, buffer);
     }
     if (leaf_.rule.accumulates) clear_accumulator();
@@ -62,10 +62,10 @@ class LinkedRun {
     void* before = leaf_.at.before.momentum;
     void* after = leaf_.at.after.momentum;
     if (leaf_.rule.momentum_is_bfloat16) {
-      apply_momentum(x, state<const Bfloat16>(before), state<Bfloat16>(after), leaf_.rule.beta_1,
+      apply_momentum(x, Run<Bfloat16>(state<const Bfloat16>(before), bytes_ahead()), state<Bfloat16>(after), leaf_.rule.beta_1,
                      leaf_.rule.uses_exact_momentum, n_);
     } else {
-      apply_momentum(x, state<const T>(before), state<T>(after), leaf_.rule.beta_1, n_);
+      apply_momentum(x, Run<T>(state<const T>(before), bytes_ahead()), state<T>(after), leaf_.rule.beta_1, n_);
     }
   }
 
@@ -81,21 +81,23 @@ class SliceApply {
   SliceApply(const Leaf& leaf, const Tile& tile, std::int64_t slice)
       : leaf_(leaf),
         tile_(tile),
-        gradient_(leaf, slice),
-        parameter_(leaf.at.parameter, slice),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
+        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf.shape, tile)),
         output_(leaf, slice),
         u_(leaf, slice, leaf.update_scale()),
         first_element_(slice * leaf.shape.rows * leaf.shape.cols) {}
 
   void operator()() const {
-    const bool direct = has_loop();
-    for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
-      if constexpr (kFusesUpdate<T>) {
-        if (direct) {
-          apply_row(row);
-          continue;
+    const std::int64_t end = tile_.row + tile_.rows;
+    if constexpr (kFusesUpdate<T>) {
+      if (has_loop()) {
+        for (std::int64_t row = tile_.row; row < end; row += kRowGroup) {
+          apply_rows(row, end - row < kRowGroup ? end - row : kRowGroup);
         }
+        return;
       }
+    }
+    for (std::int64_t row = tile_.row; row < end; ++row) {
       for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
     }
   }
@@ -109,34 +111,46 @@ class SliceApply {
             (gradient_.is_bare() && leaf_.found.weight_decay == 0));
   }
 
-  void apply_row(std::int64_t row) const {
+  void apply_rows(std::int64_t first, std::int64_t count) const {
+    T factors[kRowGroup];
+    u_.store_row_factors(first, count, factors);
     with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using G = typename decltype(of_gradient)::type;
       using P = typename decltype(of_parameter)::type;
-      const G* g = gradient_.template at<G>(row, tile_.col);
-      const P* p = parameter_.row(row).at<const P>(tile_.col);
-      P* out = output_.row(row).row().template at<P>(tile_.col);
-      const FactoredU<T> u_of = u_.plain(row, tile_.col);
-      if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
-        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
-          if (!gradient_.is_bare()) {
-            return subtract_row(g, p, out, LinkedU<T, FactoredU<T>>{gradient_.links(row, tile_.col), u_of});
-          }
-        }
-        subtract_row(g, p, out, u_of);
-      } else {
-        subtract_u<T>(g, p, out, u_of, tile_.cols);
+      for (std::int64_t row = first; row < first + count; ++row) {
+        for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) ADAFACTOR_INLINE_LAMBDA {
+          apply_block<G, P>(row, tile_.col + offset, n, factors[row - first]);
+        });
       }
     });
-    if (leaf_.rule.accumulates) LinkedRun<T>{leaf_, element(row, tile_.col), tile_.cols}.clear_accumulator();
+  }
+
+  template <class G, class P>
+  void apply_block(std::int64_t row, std::int64_t first, std::int64_t n, T row_factor) const {
+    const Run<G> g = gradient_.template at<G>(row, first);
+    const Run<P> p = parameter_.row(row).run<P>(first);
+    P* out = output_.row(row).row().template at<P>(first);
+    const FactoredU<T> u_of = u_.plain(row_factor, first);
+    if constexpr (!has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
+      subtract_u<T>(g, p, out, u_of, n);
+    } else {
+      if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+        if (!gradient_.is_bare()) {
+          subtract(g, p, out, LinkedU<T, FactoredU<T>>{gradient_.links(row, first), u_of}, n);
+          if (leaf_.rule.accumulates) LinkedRun<T>{leaf_, element(row, first), n}.clear_accumulator();
+          return;
+        }
+      }
+      subtract(g, p, out, u_of, n);
+    }
   }
 
   template <class G, class P, class U>
-  void subtract_row(const G* g, const P* p, P* out, const U& u_of) const {
+  void subtract(Run<G> g, Run<P> p, P* out, const U& u_of, std::int64_t n) const {
     if (leaf_.found.weight_decay != 0) {
-      subtract_with_decay(g, p, out, u_of, static_cast<T>(leaf_.found.weight_decay), tile_.cols);
+      subtract_with_decay(g, p, out, u_of, static_cast<T>(leaf_.found.weight_decay), n);
     } else {
-      subtract_u<T>(g, p, out, u_of, tile_.cols);
+      subtract_u<T>(g, p, out, u_of, n);
     }
   }
 
@@ -171,7 +185,7 @@ class NarrowApply {
   ADAFACTOR_OWN_FRAME void operator()() {
     T buffer[kBlock];
     for_row_ranges(leaf_, tile_, Factors::most_rows(leaf_), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
-      const T* g = read_gradient_rows(leaf_, rows, buffer);
+      const Run<T> g = read_gradient_rows(leaf_, rows, buffer);
       factors_.prepare(rows);
       if constexpr (kFusesUpdate<T>) {
         if (output_.takes_stores() && !leaf_.links_update()) return apply(g, rows);
@@ -181,11 +195,11 @@ class NarrowApply {
   }
 
  private:
-  void apply(const T* g, RowRange rows) {
+  void apply(Run<T> g, RowRange rows) {
     const std::int64_t first = rows.first * leaf_.shape.cols;
     with_loops<T>(leaf_.at.parameter.dtype, [&](auto storage) {
       using P = typename decltype(storage)::type;
-      const P* p = whole_row(leaf_.at.parameter).template at<const P>(first);
+      const Run<P> p = whole_row(leaf_.at.parameter).template run<P>(first);
       P* out = output_.row().template at<P>(first);
       factors_.with_lanes([&](const auto& u_of) ADAFACTOR_INLINE_LAMBDA {
         subtract_u<T>(g, p, out, u_of, rows.count * leaf_.shape.cols);
@@ -193,7 +207,7 @@ class NarrowApply {
     });
   }
 
-  void apply_linked(const T* g, RowRange rows) {
+  void apply_linked(Run<T> g, RowRange rows) {
     const std::int64_t first = rows.first * leaf_.shape.cols;
     const std::int64_t n = rows.count * leaf_.shape.cols;
     T x[kBlock];
@@ -237,7 +251,7 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
       if (leaf.averages()) {
         T buffer[kBlock];
         read_into(buffer, parameter.row(row), first, n);
-        apply_average(buffer, static_cast<const T*>(leaf.at.before.average) + offset + first,
+        apply_average(buffer, Run<T>(static_cast<const T*>(leaf.at.before.average) + offset + first, bytes_ahead()),
                       static_cast<T*>(leaf.at.after.average) + offset + first, leaf, n);
         if (leaf.rule.overwrites) return output.row(row).write(first, n, buffer);
       }
@@ -275,12 +289,12 @@ template <class T>
 void accumulate_tile(const Leaf& leaf, const Tile& tile) {
   T buffer[kBlock];
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    const Gradient<T> gradient(leaf, slice);
+    const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile));
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
       T* accumulator = static_cast<T*>(leaf.at.after.accumulator) + (slice * leaf.shape.rows + row) * leaf.shape.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {
         T* to = accumulator + tile.col + offset;  // straight there, where the gradient needs no buffer of its own
-        const T* sum = gradient.run(row, tile.col + offset, n, gradient.is_direct() ? to : buffer);
+        const T* sum = gradient.run(row, tile.col + offset, n, gradient.is_direct() ? to : buffer).at;
         if (sum != to) std::memcpy(to, sum, static_cast<std::size_t>(n) * sizeof(T));
       });
     }

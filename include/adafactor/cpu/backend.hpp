@@ -140,10 +140,9 @@ class CpuBackend final : public Backend {
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
     auto& scratch = reinterpret_cast<CpuScratch&>(*workspace.of_backend());
-    scratch.order.deal_to(team_for(scratch.order));
     detail::CpuWork work(workspace.plan, workspace, kernels_, leaves);
     TaskRunner runner(scratch.order, scratch.progress, phases, work);
-    workspace.threads = (std::max)(workspace.threads, runner());
+    workspace.threads = (std::max)(workspace.threads, runner(team_for(scratch.order)));
   }
 
   // All is found when a run returns.

@@ -34,13 +34,13 @@ class SmallSliceFactors {
  public:
   SmallSliceFactors(const Leaf& leaf, const MomentRule& rule, Shape shape) : leaf_(leaf), rule_(rule), shape_(shape) {}
 
-  // Writes those of at most sixteen slices.
-  void operator()(std::int64_t slice, int count) {
+  // Writes those of at most sixteen slices. Returns the range of their R.
+  MomentRange operator()(std::int64_t slice, int count) {
     const std::int64_t first = slice * shape_.rows;
     const T* old = static_cast<const T*>(leaf_.at.before.row) + first;
     T* moments = static_cast<T*>(leaf_.at.row_moment) + first;
     const Lanes<double> means = mean_moment(leaf_, rule_, mean_of_rows(old, count), mean_of_rows(moments, count));
-    update_moments(old, moments, rule_, count * shape_.rows);
+    const MomentRange range = update_moments(old, moments, rule_, count * shape_.rows);
     const T* new_moments = whole(moments, count);
     for (int row = 0; row < shape_.rows; ++row) {
       const Lanes<double> moment = widen(load_apart(new_moments + row, shape_.rows));
@@ -48,6 +48,7 @@ class SmallSliceFactors {
       store(factors_ + row * kLanes, factor, Full{});
     }
     gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.at.row_factor) + first);
+    return range;
   }
 
  private:
@@ -75,14 +76,16 @@ class SmallSliceFactors {
 };
 
 template <class T>
-void store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentRule& rule) {
+MomentRange store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentRule& rule) {
+  MomentRange range{__builtin_inf(), 0};
   with_small_slice<T>(leaf, [&](auto shape) {
     SmallSliceFactors<T, decltype(shape)> store_factors(leaf, rule, shape);
     for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
       const std::int64_t left = tile.slices - done;
-      store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes));
+      range = range_of(range, store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes)));
     }
   });
+  return range;
 }
 
 }  // namespace loop_detail
@@ -118,12 +121,9 @@ void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_su
     if (leaf.row_sums()) {
       store_means(leaf.row_sums() + first, static_cast<double>(leaf.shape.whole_cols), row, count);
     }
-    if (leaf.at.row_factor) {
-      loop_detail::store_small_slice_factors<T>(leaf, tile, rule);
-    } else {
-      update_moments(static_cast<const T*>(leaf.at.before.row) + first, row, rule, count);
-    }
-    sums.rows = range_of(row, count);
+    sums.rows = leaf.at.row_factor
+                    ? loop_detail::store_small_slice_factors<T>(leaf, tile, rule)
+                    : update_moments(static_cast<const T*>(leaf.at.before.row) + first, row, rule, count);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.shape.cols + tile.col;
@@ -132,9 +132,8 @@ void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_su
     if (leaf.col_sums()) {
       store_means(leaf.col_sums() + first, static_cast<double>(leaf.shape.whole_rows), col, count);
     }
-    update_moments(static_cast<const T*>(leaf.at.before.col) + first, col, rule, count);
+    sums.cols = update_moments(static_cast<const T*>(leaf.at.before.col) + first, col, rule, count);
     store_inverse_roots(col, static_cast<T*>(leaf.at.col_factor) + first, count);
-    sums.cols = range_of(col, count);
   }
 }
 

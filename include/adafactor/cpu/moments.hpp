@@ -20,7 +20,7 @@ namespace loop_detail {
 template <class T>
 void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares) {
   const T scale = static_cast<T>(leaf.gradient_scale());
-  const Gradient<T> gradient(leaf, slice);
+  const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile));
   T buffer[kBlock];
   CellSums cells;
   const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
@@ -47,7 +47,7 @@ class FactoredMoments {
         tile_(tile),
         slice_(slice),
         squares_(squares),
-        gradient_(leaf, slice),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
         scale_(static_cast<T>(leaf.gradient_scale())) {}
 
   // Adds the squares of the slice's part; writes its row and column sums.
@@ -73,7 +73,7 @@ class FactoredMoments {
       with_loops<T>(leaf_.at.gradient.dtype, [&](auto storage) {
         using G = typename decltype(storage)::type;
         for (; row < end; ++row) {
-          const G* g = gradient_.template at<G>(row, first);
+          const Run<G> g = gradient_.template at<G>(row, first);
           end_row(row, first, n,
                   add_squares_by_column(g, scale_, n, column_sums_, begun_sum(row, first), cells_.blocks()));
         }
@@ -98,7 +98,7 @@ class FactoredMoments {
   // Adds a row that is read through its links, or through a buffer.
   void add_linked_row(std::int64_t row, std::int64_t first, std::int64_t n) {
     double sum = begun_sum(row, first);
-    const auto add = [&](const auto* run, const auto& links, std::int64_t from, std::int64_t count) {
+    const auto add = [&](const auto& run, const auto& links, std::int64_t from, std::int64_t count) {
       sum = add_squares_by_column(run, links, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock,
                                   cells_before_clipping_.blocks() + from / kBlock);
     };
@@ -115,7 +115,7 @@ class FactoredMoments {
           add_squares(gradient_.unclipped(row, first + from, count, buffer_), T{1}, count,
                       cells_before_clipping_.blocks() + from / kBlock);
         }
-        const T* g = gradient_.run(row, first + from, count, buffer_);
+        const Run<T> g = gradient_.run(row, first + from, count, buffer_);
         sum = add_squares_by_column(g, scale_, count, column_sums_ + from, sum, cells_.blocks() + from / kBlock);
       });
     }

@@ -17,37 +17,54 @@ class Progress {
  public:
   // Takes its memory from `pieces`, for so many stages and tasks.
   Progress(std::int64_t stages, std::int64_t claims, detail::Pieces& pieces)
-      : left_(pieces.take<Count>(stages)), taken_(pieces.take<std::atomic<bool>>(claims)) {}
+      : stages_(pieces.take<Counts>(stages)), taken_(pieces.take<std::atomic<bool>>(claims)) {}
 
   // A stage without a task is complete, and so is one of a phase that is not run.
   void begin(std::span<const Stage> stages, Phases phases) {
+    std::int64_t open = 0;
     for (std::size_t i = 0; i < stages.size(); ++i) {
-      const bool waits = stages[i].size() > 0 && phases.contains(stages[i].phase);
-      left_[i].store(waits ? stages[i].size() + 1 : 0, std::memory_order_relaxed);
+      const std::int64_t tasks = phases.contains(stages[i].phase) ? stages[i].size() : 0;
+      stages_[i].untaken.store(tasks, std::memory_order_relaxed);
+      stages_[i].left.store(tasks > 0 ? tasks + 1 : 0, std::memory_order_relaxed);
+      open += tasks > 0;
     }
+    open_.store(open, std::memory_order_relaxed);
     for (auto& taken : taken_) taken.store(false, std::memory_order_relaxed);
   }
 
+  // Whether all stages are complete.
+  bool done() const { return open_.load(std::memory_order_acquire) == 0; }
   // Whether the stage is complete; then what was written in it can be read.
-  bool complete(std::int64_t stage) const { return of(stage).load(std::memory_order_acquire) == 0; }
+  bool complete(std::int64_t stage) const { return of(stage).left.load(std::memory_order_acquire) == 0; }
+  // Whether each of its tasks has been taken.
+  bool all_taken(std::int64_t stage) const { return of(stage).untaken.load(std::memory_order_relaxed) == 0; }
 
   // True for one caller, who then does the task.
-  bool take(const Stage& stage, std::int64_t task) {
+  bool take(const Stage& stage, std::int64_t index, std::int64_t task) {
     auto& taken = taken_[static_cast<std::size_t>(stage.first_claim + task - stage.tasks.first)];
-    return !taken.load(std::memory_order_relaxed) && !taken.exchange(true, std::memory_order_relaxed);
+    if (taken.load(std::memory_order_relaxed) || taken.exchange(true, std::memory_order_relaxed)) return false;
+    of(index).untaken.fetch_sub(1, std::memory_order_relaxed);
+    return true;
   }
 
   // A task of the stage is done. True for the last one: then the caller does what the stage ends with, and closes it.
-  bool finish_task(std::int64_t stage) { return of(stage).fetch_sub(1, std::memory_order_acq_rel) == 2; }
-  void close(std::int64_t stage) { of(stage).store(0, std::memory_order_release); }
+  bool finish_task(std::int64_t stage) { return of(stage).left.fetch_sub(1, std::memory_order_acq_rel) == 2; }
+  void close(std::int64_t stage) {
+    of(stage).left.store(0, std::memory_order_release);
+    open_.fetch_sub(1, std::memory_order_acq_rel);
+  }
 
  private:
-  using Count = std::atomic<std::int64_t>;  // the tasks that are left, and one for the end of the stage
+  struct Counts {
+    std::atomic<std::int64_t> untaken;  // tasks
+    std::atomic<std::int64_t> left;     // tasks that are not done, and one for the end of the stage
+  };
 
-  Count& of(std::int64_t stage) const { return left_[static_cast<std::size_t>(stage)]; }
+  Counts& of(std::int64_t stage) const { return stages_[static_cast<std::size_t>(stage)]; }
 
-  std::span<Count> left_;
+  std::span<Counts> stages_;
   std::span<std::atomic<bool>> taken_;
+  std::atomic<std::int64_t> open_{0};  // stages
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -19,45 +19,62 @@ template <class T>
 class SliceSquares {
  public:
   SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
-      : leaf_(leaf), tile_(tile), gradient_(leaf, slice), parameter_(leaf.at.parameter, slice), u_(leaf, slice, 1) {}
+      : leaf_(leaf),
+        tile_(tile),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
+        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf.shape, tile)),
+        u_(leaf, slice, 1) {}
 
   // Adds the squares of the slice's part.
   void operator()(Total& of_update, Total& of_parameter) {
     const bool direct = leaf_.is_plain() && gradient_.is_direct() && parameter_.template is_direct<T>();
-    const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
-      if constexpr (kFusesUpdate<T>) {
-        if (direct) return add_run(row, first, n);
-      }
-      for_blocks(n, [&](std::int64_t from, std::int64_t count) {
-        add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
-      });
-    };
-    for_rows_of_groups(tile_, add_row, [&](std::int64_t n) {
-      updates_.finish_group(n, of_update);
-      parameters_.finish_group(n, of_parameter);
-    });
+    for_groups(
+        tile_,
+        [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+          if constexpr (kFusesUpdate<T>) {
+            if (direct) return add_rows(row, count, first, n);
+          }
+          for (std::int64_t r = row; r < row + count; ++r) add_blocks(r, first, n);
+        },
+        [&](std::int64_t n, bool) {
+          updates_.finish_group(n, of_update);
+          parameters_.finish_group(n, of_parameter);
+        },
+        [](std::int64_t, std::int64_t) {});
   }
 
  private:
-  void add_run(std::int64_t row, std::int64_t first, std::int64_t n) {
+  // Adds a group of rows.
+  void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+    T factors[kRowGroup];
+    u_.store_row_factors(row, count, factors);
     with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using P = typename decltype(of_parameter)::type;
       using G = typename decltype(of_gradient)::type;
-      const G* g = gradient_.template at<G>(row, first);
-      const P* p = parameter_.row(row).at<const P>(first);
-      const FactoredU<T> u_of = u_.plain(row, first);
-      if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
-        if (!gradient_.is_bare()) {
-          return add(g, p, LinkedU<T, FactoredU<T>>{gradient_.links(row, first), u_of}, n);
+      for (std::int64_t r = 0; r < count; ++r) {
+        const Run<G> g = gradient_.template at<G>(row + r, first);
+        const Run<P> p = parameter_.row(row + r).run<P>(first);
+        const FactoredU<T> u_of = u_.plain(factors[r], first);
+        if constexpr (loops_read_links<T>(Storage<G>::dtype)) {
+          if (!gradient_.is_bare()) {
+            add(g, p, LinkedU<T, FactoredU<T>>{gradient_.links(row + r, first), u_of}, n);
+            continue;
+          }
         }
+        add(g, p, u_of, n);
       }
-      add(g, p, u_of, n);
+    });
+  }
+
+  void add_blocks(std::int64_t row, std::int64_t first, std::int64_t n) {
+    for_blocks(n, [&](std::int64_t from, std::int64_t count) {
+      add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
     });
   }
 
   // Both are added in one loop, or in one for U and one for the parameter.
   template <class G, class P, class U>
-  void add(const G* g, const P* p, const U& u_of, std::int64_t n) {
+  void add(Run<G> g, Run<P> p, const U& u_of, std::int64_t n) {
     if constexpr (has_all_loops(Storage<G>::dtype, Storage<P>::dtype)) {
       add_u_squares<T>(g, p, u_of, n, updates_.blocks(), parameters_.blocks());
     } else {
@@ -71,15 +88,15 @@ class SliceSquares {
     T g_buffer[kBlock];
     T p_buffer[kBlock];
     T u[kBlock];
-    const T* g = gradient_.run(row, first, n, g_buffer);
-    const T* p = read_run(parameter_.row(row), first, n, p_buffer);
+    const Run<T> g = gradient_.run(row, first, n, g_buffer);
+    const Run<T> p = read_run(parameter_.row(row), first, n, p_buffer);
     if (leaf_.found.wide) return add_wide_block(g, p, row, first, n, of_update, of_parameter);
     u_.store(g, row, first, n, u, SliceU<T>::Moments::drop);
-    add_u_squares<T>(u, p, StoredU{}, n, &of_update, &of_parameter);
+    add_u_squares<T>(Run<T>(u), p, StoredU{}, n, &of_update, &of_parameter);
   }
 
   // Adds a block in double; that is seldom, and the data alone decide it.
-  void add_wide_block(const T* g, const T* p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
+  void add_wide_block(Run<T> g, Run<T> p, std::int64_t row, std::int64_t first, std::int64_t n, double& of_update,
                       double& of_parameter) const {
     T u[kBlock];
     double u_squares[kBlock];
@@ -88,8 +105,8 @@ class SliceSquares {
     const double factor = leaf_.shape.factored ? u_.row_factor(row) : 0;
     for (std::int64_t i = 0; i < n; ++i) {
       const double x =
-          leaf_.shape.factored ? u_.wide(load<T>(g + i, One{}), factor, first + i) : static_cast<double>(u[i]);
-      const double y = load<double>(p + i, One{});
+          leaf_.shape.factored ? u_.wide(load<T>(g, i, One{}), factor, first + i) : static_cast<double>(u[i]);
+      const double y = load<double>(p, i, One{});
       u_squares[i] = x * x;
       p_squares[i] = y * y;
     }
@@ -113,8 +130,8 @@ ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, 
   T g_buffer[kBlock];
   T p_buffer[kBlock];
   for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {
-    const T* g = read_gradient_rows(leaf, rows, g_buffer);
-    const T* p = read_rows(leaf, leaf.at.parameter, rows, p_buffer);
+    const Run<T> g = read_gradient_rows(leaf, rows, g_buffer);
+    const Run<T> p = read_rows(leaf, leaf.at.parameter, rows, p_buffer);
     factors.prepare(rows);
     const std::int64_t n = rows.count * leaf.shape.cols;
     double update_cell = 0;
@@ -125,7 +142,7 @@ ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, 
       } else {
         T u[kBlock];
         store_u(g, u, u_of, n);
-        add_u_squares<T>(u, p, StoredU{}, n, &update_cell, &parameter_cell);
+        add_u_squares<T>(Run<T>(u), p, StoredU{}, n, &update_cell, &parameter_cell);
       }
     });
     of_update.add(update_cell);

@@ -1,6 +1,7 @@
 // Which leaves go through the phases together, in which stages, and into which tasks their tiles are cut.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -44,20 +45,27 @@ struct Stage {
   std::int32_t first_claim = 0;  // the place of its first task in Progress, which counts the tasks of all stages
 
   std::int64_t size() const { return tasks.last - tasks.first; }
-  // The thread that takes a task unless another one has nothing else to do: it is the same in all phases, so that it
-  // finds a tile in its own cache. What is no pass over tiles goes to whoever comes first.
+  // What is no pass over tiles goes to whoever comes first.
   bool belongs_to_all() const { return phase != Phase::moments && phase != Phase::rms && phase != Phase::apply; }
-  std::int64_t home(std::int64_t task, std::int64_t threads) const {
-    return size() < threads ? task % threads : (task - tasks.first) * threads / size();
+  // Whether the tasks are taken from the last to the first: `rms` goes back to what `moments` came to last, and `apply`
+  // begins where it ended.
+  bool goes_backwards() const { return phase == Phase::rms; }
+  // The tasks of one thread of a team, unless another one has nothing else to do. They are the same in all phases, so
+  // that it finds a tile in its own cache.
+  Numbers of_thread(std::int64_t thread, std::int64_t threads) const {
+    const auto first_of = [&](std::int64_t number) { return tasks.first + (number * size() + threads - 1) / threads; };
+    if (size() >= threads) return {first_of(thread), first_of(thread + 1)};
+    // Those of small stages go round.
+    const std::int64_t task = tasks.first + (thread + threads - tasks.first % threads) % threads;
+    return {task, (std::min)(task + 1, (std::max)(task, std::int64_t{tasks.last}))};
   }
 };
 
 namespace detail {
 
 inline constexpr std::int64_t kTaskElements = 16384;
-inline constexpr std::int64_t kWaveBytes = 2 << 20;     // what an update reads, of leaves that are smaller than that
-inline constexpr std::int64_t kCachedBytes = 10 << 20;  // three waves of this size stay in the cache
-inline constexpr std::int64_t kSerialMoments = 16384;   // so many are made in less time than it takes to share them
+inline constexpr std::int64_t kWaveBytes = 2 << 20;    // what an update reads, of leaves that are smaller than that
+inline constexpr std::int64_t kSerialMoments = 16384;  // so many are made in less time than it takes to share them
 inline constexpr std::int64_t kPartials = 8192;
 
 // What `rms` and `apply` read of a leaf.
@@ -66,8 +74,7 @@ inline std::int64_t bytes_of(const LeafPlan& leaf) {
   return leaf.layout.size() * (2 * item_size(leaf.spec.dtype) + moments);
 }
 
-// Calls body(wave, alone) for the waves of the leaves, without their tasks. Small leaves share one. Several waves
-// stay in the cache, and share the buffer of partial sums; one that is larger stands alone.
+// Calls body(wave) for the waves of the leaves, without their tasks. Small leaves share one.
 template <class Body>
 void for_waves(const std::vector<LeafPlan>& leaves, const Body& body) {
   const auto count = static_cast<std::int64_t>(leaves.size());
@@ -77,7 +84,7 @@ void for_waves(const std::vector<LeafPlan>& leaves, const Body& body) {
     std::int64_t bytes = 0;
     for (; last < count; ++last) {
       const LeafPlan& leaf = at(last);
-      const bool fits = bytes + bytes_of(leaf) <= kWaveBytes && wave.partials + leaf.partials() <= kPartials / 2;
+      const bool fits = bytes + bytes_of(leaf) <= kWaveBytes;
       if (wave.elements > 0 && leaf.layout.size() > 0 && !fits) break;  // so no wave but the only one is empty
       bytes += bytes_of(leaf);
       wave.partials += leaf.partials();
@@ -87,7 +94,7 @@ void for_waves(const std::vector<LeafPlan>& leaves, const Body& body) {
     }
     wave.leaves = {first, last};
     wave.tiles = {at(first).first_tile, at(last - 1).first_tile + at(last - 1).tile_count};
-    body(wave, bytes > kCachedBytes || wave.partials > kPartials / 2);
+    body(wave);
   }
 }
 

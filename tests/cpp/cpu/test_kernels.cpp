@@ -63,7 +63,8 @@ void a_total_is_the_sum_of_a_run() {
 }
 
 template <class T>
-void a_range_leaves_zeros_and_nan_out() {
+void the_range_of_moments_leaves_zeros_and_nan_out() {
+  constexpr adafactor::MomentRule keeps_means{0, 1, 1, 0};
   for (const std::int64_t n : lengths()) {
     for (int salt = 0; salt < 5; ++salt) {
       std::vector<T> values = moments<T>(n, salt);
@@ -74,7 +75,8 @@ void a_range_leaves_zeros_and_nan_out() {
         if (moment > 0) smallest = std::min(smallest, static_cast<double>(moment));
         if (moment > 0) largest = std::max(largest, static_cast<double>(moment));
       }
-      const adafactor::MomentRange range = adafactor::range_of(values.data(), n);
+      const std::vector<T> old(values.size(), T{1});
+      const adafactor::MomentRange range = adafactor::update_moments(old.data(), values.data(), keeps_means, n);
       CHECK_EQ(range.smallest, smallest);
       CHECK_EQ(range.largest, largest);
     }
@@ -100,7 +102,7 @@ void factors_of_rows_are_rounded_once() {
 template <class T>
 void test_all() {
   a_sum_is_that_of_sixteen_lanes<T>();
-  a_range_leaves_zeros_and_nan_out<T>();
+  the_range_of_moments_leaves_zeros_and_nan_out<T>();
   factors_of_rows_are_rounded_once<T>();
 }
 

@@ -1,5 +1,5 @@
-// The order of tasks: tasks and waves cover the tiles in order, each task is dealt out once and after what it awaits,
-// and the partial sums of waves take turns with one buffer.
+// The order of tasks: tasks and waves cover the tiles in order, each stage has a turn after what it awaits, and the
+// partial sums of waves take turns with one buffer.
 #include <algorithm>
 #include <cstdint>
 #include <set>
@@ -28,15 +28,13 @@ using plans::kShapes;
 using plans::plan_of;
 using plans::Shape;
 
-// The order of a plan's tasks, in memory of its own, dealt to a team.
+// The order of a plan's tasks, in memory of its own.
 class Order {
  public:
-  explicit Order(const Plan& plan, int team = 1)
+  explicit Order(const Plan& plan)
       : memory_(adafactor::detail::nbytes_of<TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first())),
-        order_(adafactor::detail::make_in<TaskOrder>(memory_.data(), plan.leaves(), plan.tiles(), plan.looks_first())) {
-    order_->deal_to(team);
-  }
-  TaskOrder& operator*() { return *order_; }
+        order_(adafactor::detail::make_in<TaskOrder>(memory_.data(), plan.leaves(), plan.tiles(), plan.looks_first())) {}
+  const TaskOrder& operator*() const { return *order_; }
   bool is_intact() const { return memory_.is_intact(); }
 
  private:
@@ -124,27 +122,29 @@ const Stage& stage_at(const TaskOrder& order, std::int64_t index) {
   return order.stages()[static_cast<std::size_t>(index)];
 }
 
-// So a thread that waits is waiting for somebody who works.
-void every_task_is_dealt_out_once_and_after_what_it_awaits() {
+// So a thread that goes through the order from its beginning finds something to do, or somebody who is doing it.
+void every_stage_has_one_turn_after_what_it_awaits() {
   for (const bool looks_first : {true, false}) {
     const Plan plan = plan_of_many_waves(looks_first);
     Order of_plan(plan);
     const TaskOrder& order = *of_plan;
     CHECK(order.waves().size() > 20);
-    std::vector<std::int64_t> left;
-    for (const Stage& stage : order.stages()) left.push_back(stage.size());
-    std::set<std::pair<std::int32_t, std::int32_t>> seen;
-    for (const adafactor::Item& item : order.items()) {
-      CHECK(seen.insert({item.stage, item.task}).second);
-      const Stage& stage = stage_at(order, item.stage);
-      CHECK(stage.tasks.first <= item.task && item.task < stage.tasks.last);
+    std::set<std::int64_t> seen;
+    std::int64_t tasks = 0;
+    for (std::int64_t turn = 0; turn < order.stage_count(); ++turn) {
+      const std::int64_t index = order.stage_of_turn(turn);
+      const Stage& stage = stage_at(order, index);
       for (std::int64_t earlier = stage.awaits.first; earlier < stage.awaits.last; ++earlier) {
-        CHECK_EQ(left[static_cast<std::size_t>(earlier)], 0);
+        CHECK(seen.contains(earlier));
       }
-      --left[static_cast<std::size_t>(item.stage)];
+      CHECK(seen.insert(index).second);
+      CHECK_EQ(stage.first_claim + stage.size() <= order.claims(), true);
+      tasks += stage.size();
     }
-    CHECK(std::ranges::all_of(left, [](std::int64_t tasks) { return tasks == 0; }));
-    CHECK_EQ(order.claims(), order.items().size());
+    CHECK_EQ(seen.size(), order.stage_count());
+    CHECK_EQ(*seen.begin(), 0);
+    CHECK_EQ(*seen.rbegin(), order.stage_count() - 1);
+    CHECK_EQ(tasks, order.claims());
   }
 }
 
@@ -202,42 +202,39 @@ void means_are_made_where_partial_sums_are() {
   CHECK(without > 0);
 }
 
-// Of as many threads as there may be; a task of a tile has the same home in every phase, and dealing the tasks to a
-// team after another is dealing them to it.
+// Each task of a pass over tiles belongs to one thread, the same in every phase; of a large wave all have some.
 void every_task_has_a_home() {
   const Plan plan = plan_of_many_waves(true);
-  Order dealt_often(plan);
-  for (const int threads : {1, 2, 3, 7, 64, 2}) {
-    Order of_plan(plan, threads);
-    const TaskOrder& order = *of_plan;
-    CHECK_EQ(order.team(), threads);
-    (*dealt_often).deal_to(threads);
-    CHECK((*dealt_often).items().size() == order.items().size());
+  Order of_plan(plan);
+  const TaskOrder& order = *of_plan;
+  for (const int threads : {1, 2, 3, 7, 64}) {
     std::vector<std::int64_t> home_of(order.tasks().size(), -1);
     std::set<std::int64_t> homes;
-    for (std::size_t i = 0; i < order.items().size(); ++i) {
-      const adafactor::Item& item = order.items()[i];
-      const adafactor::Item& again = (*dealt_often).items()[i];
-      CHECK(item.stage == again.stage && item.task == again.task && item.thread == again.thread);
-      const Stage& stage = stage_at(order, item.stage);
-      CHECK_EQ(item.thread == adafactor::Item::kAnyone, stage.belongs_to_all());
+    for (const Stage& stage : order.stages()) {
       if (stage.belongs_to_all()) continue;
-      std::int64_t& home = home_of[static_cast<std::size_t>(item.task)];
-      CHECK(home == -1 || home == item.thread);
-      home = item.thread;
-      homes.insert(home);
+      std::int64_t found = 0;
+      for (int thread = 0; thread < threads; ++thread) {
+        const adafactor::Numbers own = stage.of_thread(thread, threads);
+        CHECK(stage.size() < threads || own.last > own.first);
+        for (std::int64_t task = own.first; task < own.last; ++task, ++found) {
+          CHECK(stage.tasks.first <= task && task < stage.tasks.last);
+          std::int64_t& home = home_of[static_cast<std::size_t>(task)];
+          CHECK(home == -1 || home == thread);
+          home = thread;
+          homes.insert(thread);
+        }
+      }
+      CHECK_EQ(found, stage.size());
     }
     CHECK_EQ(homes.size(), threads);
-    CHECK_EQ(*homes.rbegin(), threads - 1);
   }
 }
 
-// The memory that an order counts is what it takes: all of its items, stages and tasks, in a block of that size.
+// The memory that an order counts is what it takes: all of its stages and tasks, in a block of that size.
 void the_memory_suffices() {
   const auto check = [](const Plan& plan) {
     Order of_plan(plan);
     const TaskOrder& order = *of_plan;
-    CHECK_EQ(order.items().size(), order.claims());
     CHECK_EQ(order.stages().size(), order.stage_count());
     adafactor::detail::Pieces pieces;
     const TaskOrder counted(plan.leaves(), plan.tiles(), plan.looks_first(), pieces);
@@ -315,7 +312,7 @@ void partial_sums_fit_their_buffer() {
 
 int main() {
   waves_and_tasks_cover_all_tiles_once_in_order();
-  every_task_is_dealt_out_once_and_after_what_it_awaits();
+  every_stage_has_one_turn_after_what_it_awaits();
   nothing_is_written_before_the_verdict();
   means_are_made_where_partial_sums_are();
   every_task_has_a_home();

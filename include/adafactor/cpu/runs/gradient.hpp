@@ -15,7 +15,8 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 template <class T>
 GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
   const double limit = clips && leaf.rule.clip_value > 0 ? leaf.rule.clip_value : __builtin_inf();
-  return {leaf.rule.accumulates ? static_cast<const T*>(leaf.at.before.accumulator) + first : nullptr,
+  const T* accumulator = static_cast<const T*>(leaf.at.before.accumulator);
+  return {{leaf.rule.accumulates ? accumulator + first : nullptr, bytes_ahead()},
           static_cast<T>(leaf.rule.multiplier), static_cast<T>(leaf.rule.mean_factor), static_cast<T>(limit)};
 }
 
@@ -26,7 +27,7 @@ void make_gradient(const Row& row, std::int64_t first, std::int64_t n, const Gra
   if (row.contiguous && has_loops<T>(row.dtype)) {
     with_loops<T>(row.dtype, [&](auto storage) {
       using G = typename decltype(storage)::type;
-      store_gradient(row.at<const G>(first), links, buffer, n);
+      store_gradient(row.run<G>(first), links, buffer, n);
     });
   } else {
     store_gradient(read_run(row, first, n, buffer), links, buffer, n);
@@ -37,9 +38,9 @@ void make_gradient(const Row& row, std::int64_t first, std::int64_t n, const Gra
 template <class T>
 class Gradient {
  public:
-  Gradient(const Leaf& leaf, std::int64_t slice)
+  Gradient(const Leaf& leaf, std::int64_t slice, std::ptrdiff_t ahead = 0)
       : leaf_(leaf),
-        slice_(leaf.at.gradient, slice),
+        slice_(leaf.at.gradient, slice, ahead),
         first_element_(slice * leaf.shape.rows * leaf.shape.cols),
         linked_(leaf.links_gradient()) {}
 
@@ -51,8 +52,8 @@ class Gradient {
 
   // The elements of a row from `first` on, where they are direct and stored as S.
   template <class S>
-  const S* at(std::int64_t row, std::int64_t first) const {
-    return slice_.row(row).at<const S>(first);
+  Run<S> at(std::int64_t row, std::int64_t first) const {
+    return slice_.row(row).run<S>(first);
   }
 
   // The links of a row's elements from `first` on.
@@ -62,17 +63,17 @@ class Gradient {
 
   // A run of G, or of G before clipping by value; with links it lies in the buffer (of at least n, at most kBlock
   // elements).
-  const T* run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer, bool clips = true) const {
+  Run<T> run(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer, bool clips = true) const {
     if (!slice_.exists()) {
       std::memset(buffer, 0, static_cast<std::size_t>(n) * sizeof(T));
-      if (linked_) store_gradient(buffer, links(row, first, clips), buffer, n);
+      if (linked_) store_gradient(Run<T>(buffer), links(row, first, clips), buffer, n);
       return buffer;
     }
     if (!linked_) return read_run(slice_.row(row), first, n, buffer);
     make_gradient(slice_.row(row), first, n, links(row, first, clips), buffer);
     return buffer;
   }
-  const T* unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
+  Run<T> unclipped(std::int64_t row, std::int64_t first, std::int64_t n, T* buffer) const {
     return run(row, first, n, buffer, false);
   }
 
@@ -86,7 +87,7 @@ class Gradient {
 namespace loop_detail {
 
 template <class T>
-const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+Run<T> copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
   for_slices(leaf, range, [&](std::int64_t slice, std::int64_t row, std::int64_t count, std::int64_t offset) {
     const Slice from(walk, slice);
     for (std::int64_t r = 0; r < count; ++r) {
@@ -97,7 +98,7 @@ const T* copy_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer
 }
 
 template <class T>
-const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips) {
+Run<T> make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips) {
   if (leaf.at.gradient.data && leaf.at.gradient.whole) {
     const std::int64_t first = range.first * leaf.shape.cols;
     const std::int64_t n = range.count * leaf.shape.cols;
@@ -108,7 +109,7 @@ const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool cl
     const Gradient<T> gradient(leaf, slice);
     for (std::int64_t r = 0; r < count; ++r) {
       T* to = buffer + (offset + r) * leaf.shape.cols;
-      const T* g = gradient.run(row + r, 0, leaf.shape.cols, to, clips);
+      const T* g = gradient.run(row + r, 0, leaf.shape.cols, to, clips).at;
       if (g != to) std::memcpy(to, g, static_cast<std::size_t>(leaf.shape.cols) * sizeof(T));
     }
   });
@@ -119,7 +120,7 @@ const T* make_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool cl
 
 // The rows of a range as one run: in place, or copied into the buffer.
 template <class T>
-ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
+ADAFACTOR_INLINE Run<T> read_rows(const Leaf& leaf, const Walk& walk, RowRange range, T* buffer) {
   if (walk.whole)
     return read_run(whole_row(walk), range.first * leaf.shape.cols, range.count * leaf.shape.cols, buffer);
   return loop_detail::copy_rows(leaf, walk, range, buffer);
@@ -127,7 +128,7 @@ ADAFACTOR_INLINE const T* read_rows(const Leaf& leaf, const Walk& walk, RowRange
 
 // The rows of a range of G, or of G before it is clipped by value, as one run.
 template <class T>
-ADAFACTOR_INLINE const T* read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
+ADAFACTOR_INLINE Run<T> read_gradient_rows(const Leaf& leaf, RowRange range, T* buffer, bool clips = true) {
   if (!leaf.links_gradient() && leaf.at.gradient.data) return read_rows(leaf, leaf.at.gradient, range, buffer);
   return loop_detail::make_gradient_rows(leaf, range, buffer, clips);
 }

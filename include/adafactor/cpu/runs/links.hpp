@@ -6,6 +6,7 @@
 
 #include "adafactor/dtype.hpp"
 #include "adafactor/lanes/lanes.hpp"
+#include "adafactor/lanes/run.hpp"
 #include "adafactor/order.hpp"
 #include "adafactor/step/leaf.hpp"
 
@@ -17,16 +18,19 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // [-limit, limit]; a NaN stays one.
 template <class T>
 struct GradientLinks {
-  const T* accumulator;  // of the run's elements; null where there is none
+  Run<T> accumulator;  // of the run's elements; null where there is none
   T multiplier;
   T mean_factor;
   T limit;  // infinity where there is none
 
   template <class Numbers, class Amount>
   ADAFACTOR_INLINE Numbers unclipped(const Numbers& g, std::int64_t i, Amount amount) const {
-    if (!accumulator) return g * multiplier;
-    return (load<T>(accumulator + i, amount) + g * multiplier) * mean_factor;
+    if (!accumulator.at) return g * multiplier;
+    return (load<T>(accumulator, i, amount) + g * multiplier) * mean_factor;
   }
+
+  // Asks for what lies ahead of some elements.
+  ADAFACTOR_INLINE void ask(std::int64_t first, std::int64_t count) const { accumulator.ask(first, count); }
 
   template <class Numbers>
   ADAFACTOR_INLINE Numbers clip(const Numbers& x) const {
@@ -48,9 +52,11 @@ struct LinkedU {
 
 // buffer <- G, of what is stored as G.
 template <class T, class G>
-void store_gradient(const G* g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
+void store_gradient(Run<G> g, const GradientLinks<T>& links, T* buffer, std::int64_t n) {
+  g.ask(0, n);
+  links.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    store(buffer + i, links.clip(links.unclipped(load<T>(g + i, amount), i, amount)), amount);
+    store(buffer + i, links.clip(links.unclipped(load<T>(g, i, amount), i, amount)), amount);
   });
 }
 
@@ -63,11 +69,12 @@ void multiply(T* g, T scale, std::int64_t n) {
 
 // after <- beta_1 before + (1 - beta_1) x, and x becomes it.
 template <class T>
-void apply_momentum(T* x, const T* before, T* after, double beta_1, std::int64_t n) {
+void apply_momentum(T* x, Run<T> before, T* after, double beta_1, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);
   const T gain = static_cast<T>(1 - beta_1);
+  before.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto momentum = decay * load<T>(before + i, amount) + gain * load<T>(x + i, amount);
+    const auto momentum = decay * load<T>(before, i, amount) + gain * load<T>(x + i, amount);
     store(after + i, momentum, amount);
     store(x + i, momentum, amount);
   });
@@ -75,18 +82,19 @@ void apply_momentum(T* x, const T* before, T* after, double beta_1, std::int64_t
 
 // What apply_momentum() does where the momentum is stored in 16 bits; x becomes it before (exact) or after rounding.
 template <class T>
-void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
+void apply_momentum(T* x, Run<Bfloat16> before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
   const T decay = static_cast<T>(beta_1);
   const T gain = static_cast<T>(1 - beta_1);
+  before.ask(0, n);
   if constexpr (sizeof(T) == sizeof(float)) {
     for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const auto momentum = decay * load<T>(before + i, amount) + gain * load<T>(x + i, amount);
+      const auto momentum = decay * load<T>(before, i, amount) + gain * load<T>(x + i, amount);
       store(after + i, momentum, amount);
       store(x + i, exact ? momentum : load<T>(after + i, amount), amount);
     });
   } else {
     for (std::int64_t i = 0; i < n; ++i) {
-      const T momentum = decay * static_cast<T>(to_float(before[i])) + gain * x[i];
+      const T momentum = decay * static_cast<T>(to_float(before.at[i])) + gain * x[i];
       after[i] = round_to<Bfloat16>(static_cast<float>(momentum));
       x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
     }
@@ -95,19 +103,21 @@ void apply_momentum(T* x, const Bfloat16* before, Bfloat16* after, double beta_1
 
 // out <- p - (u + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
 template <class T, class G, class P, class U>
-void subtract_with_decay(const G* g, const P* p, P* out, const U& u_of, T decay, std::int64_t n) {
+void subtract_with_decay(Run<G> g, Run<P> p, P* out, const U& u_of, T decay, std::int64_t n) {
+  g.ask(0, n);
+  p.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto old = load<T>(p + i, amount);
-    store(out + i, old - (u_of(load<T>(g + i, amount), i, amount) + decay * old), amount);
+    const auto old = load<T>(p, i, amount);
+    store(out + i, old - (u_of(load<T>(g, i, amount), i, amount) + decay * old), amount);
   });
 }
 
 // out <- what is to be added to p: -(u + decay p), of which p needs none where decay is 0.
 template <class T>
-void store_difference(const T* u, const T* p, T* out, T decay, std::int64_t n) {
+void store_difference(const T* u, Run<T> p, T* out, T decay, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto update = load<T>(u + i, amount);
-    store(out + i, (decay == 0 ? update : update + decay * load<T>(p + i, amount)) * T{-1}, amount);
+    store(out + i, (decay == 0 ? update : update + decay * load<T>(p, i, amount)) * T{-1}, amount);
   });
 }
 
@@ -121,12 +131,13 @@ struct StoredU {
 
 // after <- momentum before + (1 - momentum) p, or p where the average starts; p becomes it where it overwrites.
 template <class T>
-void apply_average(T* p, const T* before, T* after, const Leaf& leaf, std::int64_t n) {
+void apply_average(T* p, Run<T> before, T* after, const Leaf& leaf, std::int64_t n) {
   const double momentum = leaf.rule.starts_average ? 0 : leaf.rule.ema_momentum;
   const T decay = static_cast<T>(momentum);
   const T gain = static_cast<T>(1 - momentum);
+  before.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto average = decay * load<T>(before + i, amount) + gain * load<T>(p + i, amount);
+    const auto average = decay * load<T>(before, i, amount) + gain * load<T>(p + i, amount);
     store(after + i, average, amount);
     if (leaf.rule.overwrites) store(p + i, average, amount);
   });

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "adafactor/lanes/lanes.hpp"
+#include "adafactor/lanes/run.hpp"
 #include "adafactor/step/leaf.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -22,12 +23,13 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
 
 // Adds, to a sum for each block of a run of G, the squares of what `function` makes of each element.
 template <class T, class G, class Function>
-void add_squares_of(const G* g, const Function& function, std::int64_t n, double* sums) {
+void add_squares_of(Run<G> g, const Function& function, std::int64_t n, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    g.ask(first, count);
     if (count < kLanes) {
       double lanes[kLanes];
       for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = function(load<T>(g + first + i, amount), first + i, amount);
+        const auto x = function(load<T>(g, first + i, amount), first + i, amount);
         store(lanes + i, x * x, amount);
       });
       sums[first / kBlock] += fold_few(lanes, static_cast<int>(count));
@@ -35,7 +37,7 @@ void add_squares_of(const G* g, const Function& function, std::int64_t n, double
     }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = function(load<T>(g + first + i, amount), first + i, amount);
+      const Lanes<T> x = function(load<T>(g, first + i, amount), first + i, amount);
       squares = squares + x * x;
     });
     sums[first / kBlock] += fold(squares);
@@ -44,7 +46,7 @@ void add_squares_of(const G* g, const Function& function, std::int64_t n, double
 
 // Adds the squares of scale * g in this way.
 template <class T, class G>
-void add_squares(const G* g, T scale, std::int64_t n, double* sums) {
+void add_squares(Run<G> g, T scale, std::int64_t n, double* sums) {
   const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
   add_squares_of<T>(g, scaled, n, sums);
 }
@@ -52,14 +54,15 @@ void add_squares(const G* g, T scale, std::int64_t n, double* sums) {
 // row_sum + the squares of a run of scale * g, block by block. Adds each block's to its cell's sum, and each element's
 // to its column's.
 template <class T, class G>
-double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums, double row_sum, double* sums) {
+double add_squares_by_column(Run<G> g, T scale, std::int64_t n, T* column_sums, double row_sum, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares) ADAFACTOR_INLINE_LAMBDA {
       row_sum += squares;
       sums[first / kBlock] += squares;
     };
     // These are the block's own, since what lies outside would be read again after each store.
-    const G* const run = g + first;
+    g.ask(first, count);
+    const G* const run = g.at + first;
     T* const columns = column_sums + first;
     const T factor = scale;
     if (count < kLanes) {
@@ -87,7 +90,7 @@ double add_squares_by_column(const G* g, T scale, std::int64_t n, T* column_sums
 
 // What this does of a run of G through its links; the squares of G before clipping go to the cell's other sum.
 template <class T, class G, class Links>
-double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
+double add_squares_by_column(Run<G> g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
                              double* sums_before_clipping) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares, double before) ADAFACTOR_INLINE_LAMBDA {
@@ -95,11 +98,13 @@ double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_
       sums[first / kBlock] += squares;
       sums_before_clipping[first / kBlock] += before;
     };
+    g.ask(first, count);
+    links.ask(first, count);
     if (count < kLanes) {
       double lanes[kLanes];
       double before[kLanes];
       for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto whole = links.unclipped(load<T>(g + first + i, amount), first + i, amount);
+        const auto whole = links.unclipped(load<T>(g, first + i, amount), first + i, amount);
         const auto x = links.clip(whole);
         const auto square = x * x;
         store(lanes + i, square, amount);
@@ -113,7 +118,7 @@ double add_squares_by_column(const G* g, Links links, std::int64_t n, T* column_
     Lanes<T> squares = fill(T{});
     Lanes<T> before = squares;
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> whole = links.unclipped(load<T>(g + first + i, amount), first + i, amount);
+      const Lanes<T> whole = links.unclipped(load<T>(g, first + i, amount), first + i, amount);
       const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
@@ -172,29 +177,31 @@ struct MomentRule {
   double epsilon;       // added to it
 };
 
-// moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means.
-template <class T>
-void update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto mean = rule.square_scale * load<double>(moments + i, amount) + rule.epsilon;
-    store(moments + i, rule.beta_2 * load<double>(old + i, amount) + rule.one_minus_beta_2 * mean, amount);
-  });
+// The range of what both say.
+inline MomentRange range_of(const MomentRange& a, const MomentRange& b) {
+  return {smaller(a.smallest, b.smallest), larger(a.largest, b.largest)};
 }
 
-// The range of n moments.
+// moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means. Returns their
+// range.
 template <class T>
-MomentRange range_of(const T* moments, std::int64_t n) {
+MomentRange update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
   constexpr double none = __builtin_inf();
   constexpr Exactly<8> eight;
-  double lows[8];
-  double highs[8];
+  const auto update = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto mean = rule.square_scale * load<double>(moments + i, amount) + rule.epsilon;
+    store(moments + i, rule.beta_2 * load<double>(old + i, amount) + rule.one_minus_beta_2 * mean, amount);
+    return load<double>(moments + i, amount);  // as it is stored
+  };
   MomentRange range{none, 0};
   std::int64_t i = 0;
   if (n >= 8) {
+    double lows[8];
+    double highs[8];
     auto low = fill<double, 8>(none);
     auto high = fill<double, 8>(0);
     for (; i + 8 <= n; i += 8) {
-      const auto moment = load<double>(moments + i, eight);
+      const auto moment = update(i, eight);
       low = smaller(low, select_less(0.0, moment, moment, low));
       high = larger(high, moment);
     }
@@ -203,7 +210,7 @@ MomentRange range_of(const T* moments, std::int64_t n) {
     range = {fold_by<loop_detail::Smaller>(lows), fold_by<loop_detail::Larger>(highs)};
   }
   for (; i < n; ++i) {
-    const double moment = load<double>(moments + i, One{});
+    const double moment = update(i, One{});
     if (moment > 0) range.smallest = smaller(range.smallest, moment);
     range.largest = larger(range.largest, moment);
   }
@@ -251,14 +258,16 @@ struct ClampedU {
 
 // Adds, to two sums for each block of a run, the squares of u and of p.
 template <class T, class G, class P, class U>
-void add_u_squares(const G* g, const P* p, const U& u_of, std::int64_t n, double* update_sums, double* parameter_sums) {
+void add_u_squares(Run<G> g, Run<P> p, const U& u_of, std::int64_t n, double* update_sums, double* parameter_sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    g.ask(first, count);
+    p.ask(first, count);
     if (count < kLanes) {
       double of_update[kLanes];
       double of_parameter[kLanes];
       for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto u = u_of(load<T>(g + first + i, amount), first + i, amount);
-        const auto x = load<T>(p + first + i, amount);
+        const auto u = u_of(load<T>(g, first + i, amount), first + i, amount);
+        const auto x = load<T>(p, first + i, amount);
         store(of_update + i, u * u, amount);
         store(of_parameter + i, x * x, amount);
       });
@@ -269,8 +278,8 @@ void add_u_squares(const G* g, const P* p, const U& u_of, std::int64_t n, double
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> u = u_of(load<T>(g + first + i, amount), first + i, amount);
-      const Lanes<T> x = load<T>(p + first + i, amount);
+      const Lanes<T> u = u_of(load<T>(g, first + i, amount), first + i, amount);
+      const Lanes<T> x = load<T>(p, first + i, amount);
       of_update = of_update + u * u;
       of_parameter = of_parameter + x * x;
     });
@@ -281,17 +290,20 @@ void add_u_squares(const G* g, const P* p, const U& u_of, std::int64_t n, double
 
 // out <- p - u, the whole of `apply` where no update link is.
 template <class T, class G, class P, class U>
-void subtract_u(const G* g, const P* p, P* out, const U& u_of, std::int64_t n) {
+void subtract_u(Run<G> g, Run<P> p, P* out, const U& u_of, std::int64_t n) {
+  g.ask(0, n);
+  p.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    store(out + i, load<T>(p + i, amount) - u_of(load<T>(g + i, amount), i, amount), amount);
+    store(out + i, load<T>(p, i, amount) - u_of(load<T>(g, i, amount), i, amount), amount);
   });
 }
 
 // out <- u, for the links to go on with.
 template <class T, class U>
-void store_u(const T* g, T* out, const U& u_of, std::int64_t n) {
+void store_u(Run<T> g, T* out, const U& u_of, std::int64_t n) {
+  g.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount)
-                  ADAFACTOR_INLINE_LAMBDA { store(out + i, u_of(load<T>(g + i, amount), i, amount), amount); });
+                  ADAFACTOR_INLINE_LAMBDA { store(out + i, u_of(load<T>(g, i, amount), i, amount), amount); });
 }
 
 // The rule of an unfactored leaf.
@@ -307,10 +319,12 @@ struct FullRule {
 // v_out <- beta2 v + (1 - beta2) (g^2 + epsilon); u <- scale * g / sqrt(max(v_out, floor)), 0 where that is 0.
 // v_out may be null (`rms` needs u alone) and may be v.
 template <class T>
-void update_full(const T* g, const T* v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
+void update_full(Run<T> g, Run<T> v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
+  g.ask(0, n);
+  v.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto x = load<T>(g + i, amount) * rule.gradient_scale;
-    const auto moment = rule.beta_2 * load<T>(v + i, amount) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
+    const auto x = load<T>(g, i, amount) * rule.gradient_scale;
+    const auto moment = rule.beta_2 * load<T>(v, i, amount) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
     if (v_out) store(v_out + i, moment, amount);
     const auto estimate = larger(moment, rule.floor);
     store(u + i, where_nonzero(x / square_root(estimate), estimate) * scale, amount);

@@ -38,25 +38,32 @@ class SliceU {
     mean_ = leaf.at.mean_moment ? leaf.at.mean_moment[slice] : mean_of_moments();
   }
 
-  // U as a function of lanes, for columns from `first` on, where it is plain.
-  FactoredU<T> plain(std::int64_t row, std::int64_t first) const {
-    return {static_cast<T>(kept_row_factor(row) * scale_), col_factors_ + first};
+  // factors <- those of some rows, as plain() takes them.
+  void store_row_factors(std::int64_t row, std::int64_t count, T* factors) const {
+    for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      if (row_factors_) return adafactor::store(factors + i, load<double>(row_factors_ + row + i, amount) * scale_, amount);
+      const auto moment = load<double>(row_moments_ + row + i, amount);
+      adafactor::store(factors + i, where_nonzero(square_root(mean_ / moment), moment) * scale_, amount);
+    });
   }
+
+  // U as a function of lanes, for columns from `first` on, where it is plain.
+  FactoredU<T> plain(T row_factor, std::int64_t first) const { return {row_factor, col_factors_ + first}; }
 
   // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
   // stay; `rms` needs u alone.
   enum class Moments { drop, keep };
-  void store(const T* g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+  void store(Run<T> g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
     if (!leaf_.shape.factored) {
       store_full(g, first, n, u, moments);
     } else if (leaf_.found.wide) {
       const double factor = row_factor(row);
-      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g + i, One{}), factor, first + i));
+      for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g, i, One{}), factor, first + i));
     } else {
       if (leaf_.found.clamp_binds) {
         store_u(g, u, clamped(row, first), n);
       } else {
-        store_u(g, u, plain(row, first), n);
+        store_u(g, u, plain(static_cast<T>(kept_row_factor(row) * scale_), first), n);
       }
     }
   }
@@ -93,12 +100,12 @@ class SliceU {
     return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
   }
 
-  void store_full(const T* g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
+  void store_full(Run<T> g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
     const T floor = leaf_.rule.clamps ? static_cast<T>(leaf_.rule.epsilon_1 * leaf_.rule.epsilon_1) : T{0};
     const T epsilon = leaf_.rule.clamps ? T{0} : static_cast<T>(leaf_.rule.epsilon_1);
     const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.rule.beta_2),
                            static_cast<T>(leaf_.rule.one_minus_beta_2), epsilon, floor};
-    const T* before = static_cast<const T*>(leaf_.at.before.full) + first;
+    const Run<T> before(static_cast<const T*>(leaf_.at.before.full) + first, bytes_ahead());
     T* after = moments == Moments::keep ? static_cast<T*>(leaf_.at.after.full) + first : nullptr;
     update_full(g, before, after, rule, static_cast<T>(update_scale_), u, n);
   }

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "adafactor/lanes/lanes.hpp"
+#include "adafactor/lanes/run.hpp"
 #include "adafactor/lanes/stored.hpp"
 #include "adafactor/order.hpp"
 #include "adafactor/step/leaf.hpp"
@@ -22,6 +23,15 @@ inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index)
   return rank > 0 ? offset + index * axes[0].stride : 0;
 }
 
+// How far ahead of a tile's elements memory is asked for, in bytes: some elements on where its rows follow each other,
+// some rows on, in the same column, where other elements lie between them.
+inline std::ptrdiff_t ahead_of(const Walk& walk, const LeafShape& shape, const Tile& tile) {
+  const std::ptrdiff_t ahead = bytes_ahead();
+  if (ahead == 0 || tile.rows == 1 || (walk.whole && tile.cols == shape.cols)) return ahead;
+  const std::int64_t row = tile.cols * item_size(walk.dtype);
+  return (ahead + row - 1) / row * walk.row_stride * item_size(walk.dtype);
+}
+
 // One row of an array.
 struct Row {
   std::byte* data = nullptr;
@@ -29,11 +39,17 @@ struct Row {
   int rank = 0;
   DType dtype = DType::float32;
   bool contiguous = false;
+  std::ptrdiff_t ahead = 0;
 
   // The elements from `first` on, where they lie side by side and are stored as T.
   template <class T>
   T* at(std::int64_t first) const {
     return reinterpret_cast<T*>(data) + first;
+  }
+  // The same, to be read.
+  template <class T>
+  Run<T> run(std::int64_t first) const {
+    return {at<const T>(first), ahead};
   }
   template <class T>
   bool is_run_of() const {
@@ -44,8 +60,8 @@ struct Row {
 // One slice of an array, from which its rows are cheap to get.
 class Slice {
  public:
-  Slice(const Walk& walk, std::int64_t slice)
-      : first_{nullptr, walk.col_axes, walk.col_rank, walk.dtype, walk.contiguous},
+  Slice(const Walk& walk, std::int64_t slice, std::ptrdiff_t ahead = 0)
+      : first_{nullptr, walk.col_axes, walk.col_rank, walk.dtype, walk.contiguous, ahead},
         row_bytes_(walk.row_stride * item_size(walk.dtype)) {
     if (walk.data) {
       first_.data = walk.data + offset_along(walk.slice_axes, walk.slice_rank, slice) * item_size(walk.dtype);
@@ -72,7 +88,7 @@ class Slice {
 };
 
 // All elements of an array that lie side by side.
-inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true}; }
+inline Row whole_row(const Walk& walk) { return {walk.data, nullptr, 0, walk.dtype, true, bytes_ahead()}; }
 
 namespace loop_detail {
 
@@ -98,19 +114,20 @@ void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body
 
 // Copies and converts a run that lies side by side.
 template <class S, class T>
-void convert_run(const S* from, T* to, std::int64_t n) {
+void convert_run(Run<S> from, T* to, std::int64_t n) {
+  from.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount)
-                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from + i, amount), amount); });
+                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from, i, amount), amount); });
 }
 
 namespace loop_detail {
 
 template <class T>
-const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
+Run<T> copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
   with_storage<T>(row.dtype, [&](auto storage) {
     using S = typename decltype(storage)::type;
     if (row.contiguous) {
-      convert_run(row.at<const S>(first), buffer, n);
+      convert_run(row.run<S>(first), buffer, n);
     } else {
       for_elements<const S>(row, first, n, [&](const S* from, std::int64_t i) { buffer[i] = load<T>(from, One{}); });
     }
@@ -122,14 +139,14 @@ const T* copy_into(const Row& row, std::int64_t first, std::int64_t n, T* buffer
 
 // n elements of a row from `first` on, as a contiguous run: in place, or copied into the buffer.
 template <class T>
-ADAFACTOR_INLINE const T* read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
-  return row.is_run_of<T>() ? row.at<const T>(first) : loop_detail::copy_into(row, first, n, buffer);
+ADAFACTOR_INLINE Run<T> read_run(const Row& row, std::int64_t first, std::int64_t n, T* buffer) {
+  return row.is_run_of<T>() ? row.run<T>(first) : loop_detail::copy_into(row, first, n, buffer);
 }
 
 // Reads such a run into the buffer in any case.
 template <class T>
 void read_into(T* buffer, const Row& row, std::int64_t first, std::int64_t n) {
-  if (const T* run = read_run(row, first, n, buffer); run != buffer) {
+  if (const T* run = read_run(row, first, n, buffer).at; run != buffer) {
     std::memcpy(buffer, run, static_cast<std::size_t>(n) * sizeof(T));
   }
 }

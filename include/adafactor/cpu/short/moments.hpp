@@ -28,10 +28,11 @@ class RowGroup {
   ADAFACTOR_INLINE void read(RowRange rows) {
     count_ = static_cast<int>(rows.count);
     g_ = read_gradient_rows(leaf_, rows, squares_);
+    g_.ask(0, rows.count * leaf_.shape.cols);
     if constexpr (!exact) {  // a row is read beyond its end, of what is the group's own
       const std::int64_t n = rows.count * leaf_.shape.cols;
       for_each(n, [&](std::int64_t i, auto amount)
-                      ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_ + i, amount)), amount); });
+                      ADAFACTOR_INLINE_LAMBDA { store(squares_ + i, square(load<T>(g_, i, amount)), amount); });
       store(squares_ + n, fill(T{}), Full{});  // what is read past the last row
     }
   }
@@ -48,7 +49,7 @@ class RowGroup {
     auto sums = zeros;
     const auto add_row = [&](int row) ADAFACTOR_INLINE_LAMBDA {
       if constexpr (exact) {
-        const auto squares = square(load<T>(g_ + row * width, amount));
+        const auto squares = square(load<T>(g_, row * width, amount));
         sums = sums + squares;
         return fold(squares);
       } else {
@@ -77,7 +78,7 @@ class RowGroup {
   const Leaf& leaf_;
   int count_ = 0;
   T scale_;
-  const T* g_ = nullptr;
+  Run<T> g_ = nullptr;
   T squares_[kRowGroup * kLanes + kLanes];
 };
 
@@ -164,7 +165,7 @@ class SmallSliceMoments {
     if (count < kLanes) std::memset(buffer_, 0, sizeof buffer_);
     for (int lane = 0; lane < count; ++lane) {
       T* to = buffer_ + lane * size;
-      const T* g = read_gradient_rows(leaf_, {(slice + lane) * shape_.rows, shape_.rows}, to);
+      const T* g = read_gradient_rows(leaf_, {(slice + lane) * shape_.rows, shape_.rows}, to).at;
       if (g != to) std::memcpy(to, g, static_cast<std::size_t>(size) * sizeof(T));
     }
     return buffer_;

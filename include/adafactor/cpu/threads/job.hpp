@@ -1,17 +1,59 @@
 // What a team of threads is handed, whoever they are.
 #pragma once
 
-#include "adafactor/compiler/abi.hpp"
+#include <atomic>
 
-namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
+#include "adafactor/compiler/abi.hpp"
+#include "adafactor/host/floating_point.hpp"
+
+namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+// What a thread that serves jobs is about.
+enum class Attendance {
+  idle,     // it has no job
+  called,   // it has one and has not begun
+  working,  // it is in a turn
+  resting,  // it is between two turns, and holds up nobody
+};
+
+// The turns of one thread at a job. Its caller returns when the work is done, and waits for whoever is in a turn, but
+// not for a thread between two of them, which may have lost its core: what belongs to the job is touched in a turn.
+class Turn {
+ public:
+  // Of a thread that is waited for in any case: the caller, or one whom a barrier awaits.
+  Turn() = default;
+  explicit Turn(std::atomic<Attendance>& attendance) : attendance_(&attendance) {}
+
+  // False: the job is over.
+  bool begin() {
+    Attendance expected = Attendance::resting;
+    return !attendance_ || attendance_->compare_exchange_strong(expected, Attendance::working);
+  }
+  void end() {
+    if (attendance_) attendance_->store(Attendance::resting);
+  }
+
+ private:
+  std::atomic<Attendance>* attendance_ = nullptr;
+};
+
+namespace detail {
 
 // What each thread of a team calls once.
 struct Job {
-  void (*call)(const void*, int) = nullptr;
+  void (*call)(const void*, int, Turn&) = nullptr;
   const void* share = nullptr;
+
+  // In the default floating-point environment.
+  void operator()(int number, Turn turn) const {
+    const DefaultFloatingPoint environment;
+    call(share, number, turn);
+  }
 };
 
 // Where a thread looks again and again for what another one does.
 ADAFACTOR_FUNCTION void give_way();
 
-}}}  // namespace adafactor::ADAFACTOR_ABI::detail
+}  // namespace detail
+
+}}  // namespace adafactor::ADAFACTOR_ABI

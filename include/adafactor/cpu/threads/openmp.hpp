@@ -7,6 +7,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <exception>
@@ -16,6 +17,7 @@
 
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/cpu/threads/job.hpp"
+#include "adafactor/host/cores.hpp"
 #include "adafactor/host/fork.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
@@ -26,7 +28,10 @@ inline constexpr const char* kThreadsKind = "openmp";
 // libgomp waits for ever in a forked process that opens a region of two threads.
 inline bool has_threads() { return forks() == 0; }
 
-inline int default_threads() { return omp_get_max_threads(); }
+// Whoever limits OpenMP in the process, limits these.
+inline int default_threads() {
+  return asked_threads() > 0 ? omp_get_max_threads() : (std::min)(omp_get_max_threads(), usable_cores());
+}
 
 // Starts up to `count` threads that are all there at once, ends them, and returns how many there were.
 inline int count_startable(int count) {
@@ -62,14 +67,13 @@ inline int possible_team(int threads) {
 
 ADAFACTOR_FUNCTION void give_way() { std::this_thread::yield(); }
 
-template <class Share>
-int run_on_team(int threads, const Share& share) {
+inline int run_on_team(int threads, const Job& job) {
   const int team = possible_team(threads);
   int used = 1;
 #pragma omp parallel num_threads(team)
   {
     if (omp_get_thread_num() == 0) used = omp_get_num_threads();
-    share(omp_get_thread_num());  // not an `omp for`, which would wait at its own end and then again at the region's
+    job(omp_get_thread_num(), Turn());  // not an `omp for`, which would wait at its own end and then at the region's
   }
   return used;
 }

@@ -5,7 +5,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstddef>
-#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <mutex>
@@ -15,6 +14,7 @@
 
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/cpu/threads/job.hpp"
+#include "adafactor/host/cores.hpp"
 #include "adafactor/host/fork.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
@@ -24,81 +24,69 @@ inline constexpr const char* kThreadsKind = "pool";
 
 inline bool has_threads() { return true; }
 
-// What OMP_NUM_THREADS says, which launchers set for everybody, or the number of processors.
-inline int default_threads() {
-  static std::atomic<int> known{0};
-  if (known.load() == 0) {
-    const char* asked = std::getenv("OMP_NUM_THREADS");
-    const int number = asked ? std::atoi(asked) : 0;
-    known = number > 0 ? number : (std::max)(1, static_cast<int>(std::thread::hardware_concurrency()));
-  }
-  return known;
-}
+inline int default_threads() { return asked_threads() > 0 ? asked_threads() : usable_cores(); }
 
-// One thread of the pool and its letter box. The stage has two writers that never write the same change: the caller of
-// a job makes it `called` and may take that back, the thread makes it `working` and then `idle`.
+// One thread of the pool and its letter box. The caller of a job makes it `called`, and `idle` when the job is over; the
+// thread makes all other changes.
 class Helper {
  public:
   explicit Helper(int number) : number_(number) {}
 
   void call(const Job& job) {
-    job_ = job;  // nobody reads it while the stage is idle
-    change_to(Stage::called);
+    job_ = job;  // nobody reads it while the thread is idle
+    {
+      const std::lock_guard lock(mutex_);
+      attendance_ = Attendance::called;
+    }
+    called_.notify_one();
   }
 
-  // Returns when the thread is out of the job. One that has not begun is no longer needed: the caller came to the end
-  // of the loop without it.
+  // Returns when the thread is in no turn any more. One that has not begun, or rests, is no longer needed.
   void dismiss() {
-    Stage expected = Stage::called;
-    if (stage_.compare_exchange_strong(expected, Stage::idle)) return;
-    wait_for(Stage::idle);
+    for (int looks = 0;; ++looks) {
+      Attendance found = attendance_.load();
+      if (found != Attendance::working && attendance_.compare_exchange_strong(found, Attendance::idle)) return;
+      looks < kBriefLooks ? pause() : std::this_thread::yield();
+    }
   }
 
   [[noreturn]] void serve() {
     for (;;) {
-      wait_for(Stage::called);
-      Stage expected = Stage::called;
-      if (!stage_.compare_exchange_strong(expected, Stage::working)) continue;
-      job_.call(job_.share, number_);
-      change_to(Stage::idle);
+      wait_for_call();
+      Attendance expected = Attendance::called;
+      if (!attendance_.compare_exchange_strong(expected, Attendance::working)) continue;
+      const Job job = job_;
+      attendance_.store(Attendance::resting);
+      job(number_, Turn(attendance_));
     }
   }
 
  private:
-  enum class Stage { idle, called, working };
-
-  // A thread looks at the stage so often, for about half a millisecond, before it goes to sleep, and gives way to
-  // others at each look: steps may follow each other closely, and one of 30 us is over before a sleeper wakes.
+  // A thread looks so often for a call, for about half a millisecond, before it goes to sleep, and gives way to others
+  // at each look: steps may follow each other closely, and one of 30 us is over before a sleeper wakes.
   static constexpr int kLooks = 1000;
-
-  // At most one thread waits: the helper for `called` while it has nothing to do, or the caller for `idle`.
-  void change_to(Stage stage) {
-    {
-      const std::lock_guard lock(mutex_);
-      stage_ = stage;
-    }
-    changed_.notify_one();
-  }
+  // Mostly the end of one task is waited for.
+  static constexpr int kBriefLooks = 100;
 
   // After every wakeup it looks again for a while: a helper that was called too late for one loop is there for the
   // next.
-  void wait_for(Stage stage) {
+  void wait_for_call() {
     for (;;) {
       for (int i = 0; i < kLooks; ++i) {
-        if (stage_.load(std::memory_order_acquire) == stage) return;
+        if (attendance_.load(std::memory_order_acquire) == Attendance::called) return;
         std::this_thread::yield();
       }
       std::unique_lock lock(mutex_);
-      if (stage_ == stage) return;
-      changed_.wait(lock);
+      if (attendance_ == Attendance::called) return;
+      called_.wait(lock);
     }
   }
 
   const int number_;  // in the team; its caller is 0
-  std::atomic<Stage> stage_{Stage::idle};
+  std::atomic<Attendance> attendance_{Attendance::idle};
   Job job_;
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable called_;
 };
 
 // The threads of the process, started when a job first wants them, and one job at a time. A second caller, or a job
@@ -120,12 +108,12 @@ class Pool {
   // Calls the job on the caller's thread and on threads - 1 others, or as many of them as there can be.
   int run(int threads, const Job& job) {
     if (busy_.exchange(true, std::memory_order_acquire)) {
-      job.call(job.share, 0);
+      job(0, Turn());
       return 1;
     }
     const auto count = (std::min)(static_cast<std::size_t>(threads - 1), grow(static_cast<std::size_t>(threads - 1)));
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->call(job);
-    job.call(job.share, 0);
+    job(0, Turn());
     for (std::size_t i = 0; i < count; ++i) helpers_[i]->dismiss();
     busy_.store(false, std::memory_order_release);
     return static_cast<int>(count) + 1;
@@ -153,11 +141,9 @@ class Pool {
 
 ADAFACTOR_FUNCTION void give_way() { std::this_thread::yield(); }
 
-template <class Share>
-int run_on_team(int threads, const Share& share) {
-  const Job job{[](const void* work, int number) { (*static_cast<const Share*>(work))(number); }, &share};
+inline int run_on_team(int threads, const Job& job) {
   if (Pool* pool = Pool::of_process()) return pool->run(threads, job);
-  share(0);
+  job(0, Turn());
   return 1;
 }
 

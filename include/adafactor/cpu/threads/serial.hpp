@@ -15,9 +15,8 @@ inline int default_threads() { return 1; }
 // Does nothing: there is nobody to wait for.
 ADAFACTOR_FUNCTION void give_way() {}
 
-template <class Share>
-int run_on_team(int, const Share& share) {
-  share(0);
+inline int run_on_team(int, const Job& job) {
+  job(0, Turn());
   return 1;
 }
 

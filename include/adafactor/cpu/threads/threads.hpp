@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <type_traits>
 
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/cpu/threads/job.hpp"
@@ -13,7 +14,8 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // More threads than this help nobody and fail to start on small machines.
 inline constexpr int kMostThreads = 1024;
 
-// Threads that a step may use. 0 goes back to the default: OMP_NUM_THREADS, or the number of processors.
+// Threads that a step may use. 0 goes back to the default: OMP_NUM_THREADS, which launchers set for everybody, or the
+// cores that the process may use.
 ADAFACTOR_FUNCTION void set_num_threads(int n);
 
 // Asked at every step, so that whoever limits OpenMP from outside is obeyed. 1 where there can be no threads: in a
@@ -25,7 +27,7 @@ ADAFACTOR_FUNCTION const char* threads_kind();
 
 namespace detail {
 
-// Has each thread of a team do the job, in the default floating-point environment.
+// Has each thread of a team do the job.
 ADAFACTOR_FUNCTION int on_team(int threads, const Job& job);
 
 // Stands between two looks at what another thread does, and leaves the core to its other thread where it has two.
@@ -37,13 +39,22 @@ inline void pause() {
 
 }  // namespace detail
 
-// Calls share(number) on each thread of a team of at most `threads`, numbered from 0, the caller; a number is mostly
-// the same thread as in the call before. There may be fewer, so what is to be done must not depend on how many they
-// are. `share` must not throw. Returns how many threads there were.
+// Calls share(number, turn), or share(number) in one turn, on each thread of a team of at most `threads`, numbered from
+// 0, the caller; a number is mostly the same thread as in the call before. There may be fewer, so what is to be done
+// must not depend on how many they are. `share` must not throw. Returns when the caller's share is done and nobody is in
+// a turn, with how many threads there were.
 template <class Share>
 int on_team(int threads, const Share& share) {
-  return detail::on_team(threads,
-                         {[](const void* work, int number) { (*static_cast<const Share*>(work))(number); }, &share});
+  const auto call = [](const void* work, int number, Turn& turn) {
+    const Share& one = *static_cast<const Share*>(work);
+    if constexpr (std::is_invocable_v<const Share&, int, Turn&>) {
+      one(number, turn);
+    } else if (turn.begin()) {
+      one(number);
+      turn.end();
+    }
+  };
+  return detail::on_team(threads, {call, &share});
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI
@@ -51,8 +62,6 @@ int on_team(int threads, const Share& share) {
 #if ADAFACTOR_DEFINES_THREADS
 
 #include <algorithm>
-
-#include "adafactor/host/floating_point.hpp"
 
 // The preprocessor compares numbers, not words.
 #define ADAFACTOR_NUMBER_OF_openmp 1
@@ -82,12 +91,8 @@ inline std::atomic<int>& chosen_threads() {
 }
 
 ADAFACTOR_FUNCTION int on_team(int threads, const Job& job) {
-  const auto share = [&](int number) {
-    const DefaultFloatingPoint environment;
-    job.call(job.share, number);
-  };
-  if (threads > 1 && has_threads()) return run_on_team(threads, share);
-  share(0);
+  if (threads > 1 && has_threads()) return run_on_team(threads, job);
+  job(0, Turn());
   return 1;
 }
 
@@ -97,8 +102,8 @@ ADAFACTOR_FUNCTION void set_num_threads(int n) { detail::chosen_threads().store(
 
 ADAFACTOR_FUNCTION int get_num_threads() {
   if (!detail::has_threads()) return 1;
-  const int chosen = detail::chosen_threads().load();
-  return chosen > 0 ? chosen : std::clamp(detail::default_threads(), 1, kMostThreads);
+  if (const int chosen = detail::chosen_threads().load(); chosen > 0) return chosen;
+  return std::clamp(detail::default_threads(), 1, kMostThreads);
 }
 
 ADAFACTOR_FUNCTION const char* threads_kind() { return detail::kThreadsKind; }

@@ -129,10 +129,13 @@ class Plan {
     return {row_blocks == 1 ? layout.rows : piece(layout.rows, row_blocks, kRowGroup), cols};
   }
 
-  // Whether something is done to the leaf: a part without elements has moments that the others change.
+  // Whether something is done to the leaf: a part without elements has moments that the others change, if they have
+  // any.
   static bool has_tiles(const LeafPlan& leaf) {
     const Layout& layout = leaf.layout;
-    return layout.size() > 0 || (leaf.is_cut() && layout.factored && layout.slices * (layout.rows + layout.cols) > 0);
+    if (layout.size() > 0) return true;
+    const bool has_moments = layout.factored && layout.slices * (layout.rows + layout.cols) > 0;
+    return has_moments && leaf.is_cut() && leaf.whole.size() > 0;
   }
 
   // Several slices where they are small, else a part of one.

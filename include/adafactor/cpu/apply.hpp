@@ -221,10 +221,12 @@ class NarrowApply {
   Factors factors_;
 };
 
-// The moments that `factors` left in the workspace become the state; or the old ones, where they stay.
+// The moments that `factors` left in the workspace become the state; or the old ones, where they stay. Those of a part
+// without elements may be none.
 template <class T>
 void commit_moments(const Leaf& leaf, const Tile& tile, const void* row, const void* col) {
   const auto copy = [](const void* from, void* to, std::int64_t first, std::int64_t n) {
+    if (from == to || n == 0) return;
     std::memcpy(static_cast<T*>(to) + first, static_cast<const T*>(from) + first,
                 static_cast<std::size_t>(n) * sizeof(T));
   };
@@ -237,9 +239,11 @@ void commit_moments(const Leaf& leaf, const Tile& tile, const void* row, const v
   }
 }
 
-// The parameter stays; it is copied where the output is another array, and the average moves on. A difference is zero.
+// The parameter stays; it is copied where the output is another array, and the average moves on. A difference is zero,
+// which nobody may want: where the output is the gradient, and that is absent, there is none.
 template <class T>
 void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
+  if (leaf.rule.writes_difference && !leaf.at.parameter_out.data) return;
   const Slice parameter(leaf.at.parameter, slice);
   const SliceOutput<T> output(leaf, slice);
   static constexpr T zeros[kBlock] = {};
@@ -267,7 +271,7 @@ void carry_state(const Leaf& leaf, const Tile& tile) {
   const StateArrays& before = leaf.at.before;
   const StateArrays& after = leaf.at.after;
   const auto carry = [&](const void* from, void* to, std::size_t item) {
-    if (from == to) return;
+    if (from == to || tile.size() == 0) return;
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
         const auto first =
@@ -281,7 +285,7 @@ void carry_state(const Leaf& leaf, const Tile& tile) {
   carry(before.momentum, after.momentum, leaf.rule.momentum_is_bfloat16 ? sizeof(Bfloat16) : sizeof(T));
   if (!leaf.averages()) carry(before.average, after.average, sizeof(T));
   if (!leaf.adds()) carry(before.accumulator, after.accumulator, sizeof(T));
-  if (leaf.shape.factored && before.row != after.row) commit_moments<T>(leaf, tile, before.row, before.col);
+  if (leaf.shape.factored) commit_moments<T>(leaf, tile, before.row, before.col);
 }
 
 // accumulator <- accumulator + multiplier g.

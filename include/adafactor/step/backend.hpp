@@ -25,9 +25,12 @@ class Backend {
   // Makes what lies there, once, when the workspace is new.
   virtual void prepare(Workspace& workspace) const = 0;
   // Some phases of some leaves, each phase with the decision that follows it. Nothing of the caller's, and nothing of
-  // the state, is written before `apply`, and where the plan looks first, nothing before the verdict.
+  // the state, is written before `apply`, and where the plan looks first, nothing before the verdict. It may return
+  // before they are done; they are done in the order of the runs.
   virtual void run(Workspace& workspace, Phases phases, Indices leaves) const = 0;
-  // Returns when what the phases found can be read in the workspace.
+  // Returns when all runs are done, and what they found can be read in the workspace. A step asks for it at its end,
+  // and before the parts of a leaf tell each other their sums or squares: these, and what follows from them, it writes
+  // into the workspace for the next run.
   virtual void finish(Workspace& workspace) const = 0;
 };
 

@@ -24,7 +24,8 @@ class State;
 class Backend;
 
 // What a call writes to its outputs: the new parameters, or what is to be added to the old ones, which stay. An update
-// from which somebody else's rule goes on is a difference; then outputs may be the gradients, and have their type.
+// from which somebody else's rule goes on is a difference; then outputs may be the gradients, and have their type:
+// where one is absent, and its leaf stays, no difference is written.
 enum class Output : std::uint8_t { parameters, differences };
 
 // What one call hands in. The arrays are in the plan's order of leaves and were checked; a gradient without data is
@@ -93,11 +94,13 @@ ADAFACTOR_FUNCTION Scalars call_scalars(const Plan& plan, const Counters& counte
 // outputs, where they are other arrays: they get the parameters as they were), unless on_nonfinite is "propagate". So
 // does a non-finite parameter in the first update, and in one after another that has found it and left its leaf alone.
 //
-// Throws Error, before anything is done, where the call wants differences and a knob needs the new parameters, and
-// where leaves of the plan are parts of larger ones: those are stepped by Step (step/step.hpp).
+// Throws Error, before anything is done, where the call wants differences and a knob needs the new parameters, or a
+// leaf that is updated has no output for its own; and where leaves of the plan are parts of larger ones: those are
+// stepped by Step (step/step.hpp).
 ADAFACTOR_FUNCTION Outcome step(State& state, const Call& call, const Backend& backend);
 
-// The same on arrays that the call brings along, and on counters of somebody's.
+// The same on arrays that the call brings along, and on counters of somebody's. Throws Error, too, where the call
+// brings none, unless all arrays lie where they lay in the last one.
 ADAFACTOR_FUNCTION Outcome step(Stepper& stepper, Counters& counters, const Call& call, const Backend& backend);
 
 // "1 NaN and 0 Inf of 32 values" of an array, or nothing where all are finite.

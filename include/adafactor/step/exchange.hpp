@@ -74,8 +74,10 @@ class Exchange {
       if (round == Round::sums) {
         double* totals = leaf.at.shared + leaf.shared().totals();
         totals[0] = leaf.in_verdict() ? leaf.found.gradient_squares : 0;
-        totals[1] = leaf.at.gradient.data ? 1 : 0;
-        totals[2] = 1;
+        // A part without elements follows the others; where none has any, all of them do what one does.
+        const bool has_a_say = leaf.shape.size() > 0 || leaf.shape.whole_size == 0;
+        totals[1] = has_a_say && leaf.at.gradient.data ? 1 : 0;
+        totals[2] = has_a_say ? 1 : 0;
       } else {
         double* squares = leaf.at.shared + leaf.shared().squares();
         squares[0] = leaf.measures() ? leaf.found.update_squares : 0;

@@ -42,12 +42,6 @@ inline void place_scratch(LeafArrays& at, const LeafPlan& plan, std::byte* momen
   }
 }
 
-// What a call brings of the state.
-inline void place_state(LeafArrays& at, const StateSlots& state) {
-  at.before = state.before;
-  at.after = state.after;
-}
-
 // Where the elements of a part lie among those of its whole, from the part's first on.
 inline Walk walk_of_elements(const LeafSpec& spec, const Layout& layout, Axis* axes) {
   const auto rank = static_cast<int>(spec.shape.size());

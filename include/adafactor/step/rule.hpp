@@ -72,7 +72,7 @@ class CallRule {
   void set(Rule& rule, const LeafPlan& plan, std::size_t index) {
     const Config& config = plan_.knobs_of(plan);
     const LeafCount& count = counters_.leaves[index];
-    choose_action(rule, config, index);
+    choose_action(rule, plan, index, call_.gradients[index].data != nullptr);
     const bool own = config.count_updates == CountUpdates::leaf;
     const Scalars scalars = scalars_of(plan, (own ? count.updates : counters_.updates) + 1);
     rule.beta_2 = scalars.beta_2;
@@ -88,23 +88,26 @@ class CallRule {
     rule.writes_difference = call_.output == Output::differences;
   }
 
- private:
-  void choose_action(Rule& rule, const Config& config, std::size_t index) const {
-    const bool present = call_.gradients[index].data != nullptr;
-    const bool window = plan_.call().gradient_accumulation_steps.has_value();
-    rule.action = Action::keep;
-    if (!updates_) {
-      if (present) rule.action = Action::accumulate;
-    } else if (present || (window && counters_.leaves[index].accumulated)) {
-      rule.action = Action::update;
-    }
+  // What the call does to a leaf that has a gradient or has none.
+  Action action_of(std::size_t index, bool is_given) const {
+    if (!updates_) return is_given ? Action::accumulate : Action::keep;
+    return is_given || (accumulates() && counters_.leaves[index].accumulated) ? Action::update : Action::keep;
+  }
+
+  // The same with what goes with it. Of a part of a leaf it may be known only when the parts have told each other.
+  void choose_action(Rule& rule, const LeafPlan& plan, std::size_t index, bool is_given) const {
+    const Config& config = plan_.knobs_of(plan);
+    rule.action = action_of(index, is_given);
     rule.multiplier = config.maximize ? -multiplier_ : multiplier_;
-    rule.accumulates = window && rule.action != Action::keep;
+    rule.accumulates = accumulates() && rule.action != Action::keep;
     // The verdict is of what has been added up so far; the update is made from its mean.
     rule.mean_factor = updates_ ? mean_ : 1;
     rule.report_scale = updates_ ? 1 : mean_;
     rule.clip_value = updates_ ? config.clipvalue.value_or(0) : 0;
   }
+
+ private:
+  bool accumulates() const { return plan_.call().gradient_accumulation_steps.has_value(); }
 
   // Neighbours mostly share their row of knobs and their count: a power is computed once for them.
   Scalars scalars_of(const LeafPlan& plan, std::int64_t t) {

@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 
 #include "adafactor/error.hpp"
 #include "adafactor/host/floating_point.hpp"
 #include "adafactor/state.hpp"
 #include "adafactor/step/backend.hpp"
 #include "adafactor/step/call.hpp"
+#include "adafactor/step/course.hpp"
 #include "adafactor/step/exchange.hpp"
 #include "adafactor/step/rule.hpp"
 #include "adafactor/step/workspace.hpp"
@@ -38,17 +40,6 @@ inline Workspace& workspace_of(Stepper& stepper, const Backend& backend) {
   return *stepper.workspace;
 }
 
-// The same, with the arrays of the state where they lie.
-inline Workspace& workspace_of(State& state, const Backend& backend) {
-  const bool is_new = !state.workspace;
-  Workspace& workspace = workspace_of(static_cast<Stepper&>(state), backend);
-  for (std::size_t i = 0; is_new && i < workspace.leaves.size(); ++i) {
-    LeafArrays& at = workspace.leaves[i].at;
-    at.before = at.after = detail::state_arrays(state.plan().leaves()[i], state.memory());
-  }
-  return workspace;
-}
-
 // One call, by whoever has acquired the state: prepared before the first phase, counted after the last. Where leaves
 // are parts of larger ones, it stops between the phases for what the parts have to add up, group after group:
 //
@@ -66,29 +57,42 @@ inline Workspace& workspace_of(State& state, const Backend& backend) {
 class Step {
  public:
   // What the call points to outlives the step. Throws Error where the call wants differences and a knob needs the new
-  // parameters.
+  // parameters, or a leaf that is updated has no output; and where a stepper gets no arrays of the state along with the
+  // first call, or with one whose arrays have moved. A state that gets none is stepped in its own memory.
   Step(Stepper& stepper, Counters& counters, const Call& call, const Backend& backend)
-      : Step(counters, call, backend, workspace_of(stepper, backend), {}) {}
+      : Step(counters, call, backend, workspace_of(stepper, backend), nullptr, {}) {}
   Step(State& state, const Call& call, const Backend& backend)
-      : Step(state.counters, call, backend, workspace_of(state, backend), {}) {}
+      : Step(state.counters, call, backend, workspace_of(state, backend), &state, {}) {}
+  Step(const Step&) = delete;
+  Step& operator=(const Step&) = delete;
+  // Nothing that was begun goes on after it.
+  ~Step() {
+    if (is_under_way_) await();
+  }
 
   // Some phases of all leaves, or of some; before a leaf goes through a phase, all have gone through those before the
-  // verdict where it comes after it. Throws Error where parts have not added up what they need, or where a leaf has a
-  // gradient in some of its parts only.
+  // verdict where it comes after it, and where the call looks at all leaves first, all have gone through `rms` before
+  // one goes through `apply`. Each leaf goes through each phase once. Throws Error otherwise, before anything is done,
+  // and where parts have not added up what they need; and where a leaf has a gradient in some of its parts only: then
+  // the step is over.
   void run(Phases phases) { run(phases, {0, static_cast<std::int64_t>(workspace_.leaves.size())}); }
   void run(Phases phases, Indices leaves) {
     const detail::DefaultFloatingPoint environment;
-    refuse_unless(phases.first <= next_, "the phases in their order", "some that were left out");
+    require_open();
+    const std::int64_t count = leaves.last - leaves.first;
+    course_.require(phases, count, looks_first_);
     require_sums(phases);
     take_back();
-    next_ = (std::max)(next_, after(phases.last));
-    if (looks_first_ && phases.contains(Phase::apply)) {
+    // The verdict that the first leaves were told holds for the others.
+    if (phases.first == Phase::verdict && course_.has_verdict()) phases.first = Phase::factors;
+    course_.advance(phases, count);
+    if (phases.contains(Phase::apply) && std::exchange(looks_first_, false)) {
       // What `rms` has found in any leaf stops all of them.
-      if (phases.first < Phase::apply) backend_.run(workspace_, {phases.first, Phase::rms}, leaves);
-      backend_.run(workspace_, {Phase::verdict, Phase::verdict}, leaves);
+      if (phases.first < Phase::apply) start({phases.first, Phase::rms}, leaves);
+      start({Phase::verdict, Phase::verdict}, leaves);
       phases.first = Phase::apply;
     }
-    backend_.run(workspace_, phases, leaves);
+    if (phases.first <= phases.last) start(phases, leaves);
   }
 
   // What the parts of a group have to add up after kSums, and after kSquares: numbers of this part, which the caller
@@ -97,11 +101,15 @@ class Step {
   std::span<double> sums(int group) { return exchange(Round::sums, group); }
   std::span<double> squares(int group) { return exchange(Round::squares, group); }
 
-  // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase.
+  // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase, and
+  // when it is asked again.
   Outcome finish() {
     const detail::DefaultFloatingPoint environment;
-    refuse_unless(next_ > Phase::apply, "all phases before the end of a step", "some that were left out");
-    backend_.finish(workspace_);
+    require_open();
+    detail::refuse_unless(course_.has_ended(Phase::apply), "all phases before the end of a step",
+                          "some that were left out");
+    is_over_ = true;
+    await();
     Outcome outcome;
     outcome.skipped = !propagates() && !workspace_.verdict.finite;
     outcome.updated = rule_.updates() && !outcome.skipped;
@@ -116,37 +124,66 @@ class Step {
   }
 
  private:
-  // The environment lasts as long as this does.
-  Step(Counters& counters, const Call& call, const Backend& backend, Workspace& workspace,
+  // The environment lasts as long as this does. `state`: whose memory has the arrays that the call does not bring; null
+  // where it has to.
+  Step(Counters& counters, const Call& call, const Backend& backend, Workspace& workspace, State* state,
        const detail::DefaultFloatingPoint&)
       : counters_(counters),
         backend_(backend),
         plan_(workspace.plan),
         workspace_(workspace),
         rule_(plan_, counters, call),
-        exchange_(plan_, workspace.leaves, workspace.shared, workspace.exchange) {
-    if (call.output == Output::differences) require_differences();
+        exchange_(plan_, workspace.leaves, workspace.shared, workspace.exchange),
+        course_(static_cast<std::int64_t>(workspace.leaves.size())) {
+    if (call.output == Output::differences) require_differences(call);
+    if (!state) require_state(call);
     workspace_.verdict = {};
     workspace_.threads = 0;
+    const StateSource source = call.state || !state ? StateSource::call : StateSource::memory;
+    const bool is_elsewhere = std::exchange(workspace_.state_source, source) != source;
     Axis* axes = workspace_.axes.data();
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
-      const LeafPlan& leaf_plan = plan_.leaves()[i];
       Leaf& leaf = workspace_.leaves[i];
-      if (call.moved) {
-        axes = detail::place_arrays(leaf.at, leaf_plan, call.parameters[i], call.gradients[i], call.outputs[i],
-                                    leaf.rule.rounds_by_noise, workspace_.moments(), axes);
-        if (call.state) detail::place_state(leaf.at, call.state[i]);
-      }
-      rule_.set(leaf.rule, leaf_plan, i);
+      if (call.moved) axes = place_arrays(i, call, axes);
+      if (call.moved || is_elsewhere) place_state(i, call, state);
+      rule_.set(leaf.rule, plan_.leaves()[i], i);
       leaf.found = {};  // nothing, before the first phase
     }
     looks_first_ = looks_first();
   }
 
-  static Phase after(Phase phase) { return static_cast<Phase>(static_cast<int>(phase) + 1); }
+  // Where the arrays of a leaf lie. Returns the next one's axes.
+  Axis* place_arrays(std::size_t i, const Call& call, Axis* axes) const {
+    Leaf& leaf = workspace_.leaves[i];
+    return detail::place_arrays(leaf.at, plan_.leaves()[i], call.parameters[i], call.gradients[i], call.outputs[i],
+                                leaf.rule.rounds_by_noise, workspace_.moments(), axes);
+  }
 
-  static void refuse_unless(bool holds, const char* expected, const char* found) {
-    if (!holds) throw Error({.expected = expected, .found = found});
+  // Where those of its state lie.
+  void place_state(std::size_t i, const Call& call, State* state) const {
+    LeafArrays& at = workspace_.leaves[i].at;
+    if (call.state) {
+      at.before = call.state[i].before;
+      at.after = call.state[i].after;
+    } else if (state) {
+      at.before = at.after = detail::state_arrays(plan_.leaves()[i], state->memory());
+    }
+  }
+
+  void start(Phases phases, Indices leaves) {
+    is_under_way_ = true;
+    backend_.run(workspace_, phases, leaves);
+  }
+
+  // Afterwards all that was found can be read, and nothing goes on.
+  void await() {
+    const detail::DefaultFloatingPoint environment;
+    backend_.finish(workspace_);
+    is_under_way_ = false;
+  }
+
+  void require_open() const {
+    detail::refuse_unless(!is_over_, "a step that can go on", "one that has finished, or was refused");
   }
 
   bool propagates() const { return plan_.call().on_nonfinite == OnNonfinite::propagate; }
@@ -161,8 +198,23 @@ class Step {
                        [](const Leaf& leaf) { return leaf.measures(); });
   }
 
-  // A difference is made before anything reads the new parameter, and is rounded to nearest.
-  void require_differences() const {
+  // A call on somebody's arrays says where they lie, unless they lie where they lay.
+  void require_state(const Call& call) const {
+    if (call.state || workspace_.leaves.empty()) return;
+    if (!call.moved && workspace_.state_source != StateSource::none) return;
+    throw Error({.role = "state", .expected = "arrays along with each call whose arrays have moved", .found = "none"});
+  }
+
+  // A difference is made before anything reads the new parameter, and is rounded to nearest. A leaf that stays needs no
+  // output; one without a gradient whose window of accumulation is completed does.
+  void require_differences(const Call& call) const {
+    for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
+      if (call.outputs[i].data || workspace_.leaves[i].shape.size() == 0) continue;
+      if (rule_.action_of(i, call.gradients[i].data != nullptr) != Action::update) continue;
+      throw Error({.leaf = static_cast<std::int64_t>(i),
+                   .expected = "an output for the difference of a leaf that is updated",
+                   .found = "none"});
+    }
     for (const Config& config : plan_.knobs()) {
       if (config.use_ema) {
         throw Error({.knob = "use_ema", .expected = "False for a call that writes differences", .found = "True"});
@@ -178,18 +230,20 @@ class Step {
   // Whether all buffers that some phases need were asked for.
   void require_sums(Phases phases) const {
     const int rounds = phases.contains(Phase::apply) ? 2 : phases.last > Phase::means ? 1 : 0;
-    refuse_unless(asked_ >= rounds * plan_.groups(),
-                  "the sums and the squares of each group, added up between the phases",
-                  "a leaf that is a part of a larger one, stepped without them");
+    detail::refuse_unless(asked_ >= rounds * plan_.groups(),
+                          "the sums and the squares of each group, added up between the phases",
+                          "a leaf that is a part of a larger one, stepped without them");
   }
 
   std::span<double> exchange(Round round, int group) {
     const detail::DefaultFloatingPoint environment;
     const int next = static_cast<int>(round) * plan_.groups() + group;
-    const bool is_known = next_ > (round == Round::sums ? Phase::means : Phase::rms);
-    refuse_unless(is_known && group >= 0 && group < plan_.groups() && next == asked_,
-                  "the groups in their order, once each, the sums after `means` and the squares after `rms`",
-                  "another group");
+    require_open();
+    const bool is_known = course_.has_ended(round == Round::sums ? Phase::means : Phase::rms);
+    detail::refuse_unless(is_known && group >= 0 && group < plan_.groups() && next == asked_,
+                          "the groups in their order, once each, the sums after `means` and the squares after `rms`",
+                          "another group");
+    if (group == 0) await();
     take_back();
     ++asked_;
     return exchange_.fill(round, group);
@@ -203,6 +257,9 @@ class Step {
       if (!leaf.is_part()) continue;
       if (asked_ == plan_.groups()) {
         require_all_or_none(leaf, static_cast<std::int64_t>(i));
+        // A part without elements does what the others do, whether or not it has a gradient.
+        const bool is_given = leaf.at.shared[leaf.shared().totals() + 1] > 0;
+        if (leaf.shape.size() == 0) rule_.choose_action(leaf.rule, plan_.leaves()[i], i, is_given);
         leaf.found.gradient_squares = leaf.at.shared[leaf.shared().totals()];
         find_norm(leaf);
       } else {
@@ -213,11 +270,12 @@ class Step {
     }
   }
 
-  static void require_all_or_none(const Leaf& leaf, std::int64_t index) {
+  void require_all_or_none(const Leaf& leaf, std::int64_t index) {
     const double* totals = leaf.at.shared + leaf.shared().totals();
     const auto given = static_cast<std::int64_t>(totals[1]);
     const auto parts = static_cast<std::int64_t>(totals[2]);
-    if (given == 0 || given == parts) return;
+    if (given == 0 || given == parts || leaf.shape.whole_size == 0) return;
+    is_over_ = true;
     throw Error({.role = "grads",
                  .leaf = index,
                  .expected = "a gradient in all parts or in none",
@@ -262,10 +320,10 @@ class Step {
   void carry_what_has_no_tiles() const {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       const Leaf& leaf = workspace_.leaves[i];
-      if (leaf.shape.tile_count > 0 || !leaf.shape.factored || leaf.at.before.row == leaf.at.after.row) continue;
+      if (leaf.shape.tile_count > 0 || !leaf.shape.factored) continue;
       const auto carry = [&](StateKind kind, const void* from, void* to) {
         const auto nbytes = plan_.leaves()[i].state[static_cast<std::size_t>(kind)].nbytes();
-        if (nbytes > 0) std::memcpy(to, from, static_cast<std::size_t>(nbytes));
+        if (nbytes > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(nbytes));
       };
       carry(StateKind::row, leaf.at.before.row, leaf.at.after.row);
       carry(StateKind::col, leaf.at.before.col, leaf.at.after.col);
@@ -278,9 +336,11 @@ class Step {
   Workspace& workspace_;
   detail::CallRule rule_;
   detail::Exchange exchange_;
-  Phase next_ = Phase::moments;
-  int asked_ = 0;  // buffers
-  bool looks_first_ = false;
+  detail::Course course_;
+  int asked_ = 0;              // buffers
+  bool looks_first_ = false;   // whether all leaves are still to be looked at, before one is written
+  bool is_under_way_ = false;  // whether the backend may not have done all that it was given
+  bool is_over_ = false;       // it has finished, or cannot go on
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

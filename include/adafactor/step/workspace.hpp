@@ -13,6 +13,9 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
+// Whose arrays of the state the leaves know: those that a call has brought along, or those of a State's own memory.
+enum class StateSource : std::uint8_t { none, call, memory };
+
 // Scratch of a step, in one block of memory whose size depends on the plan alone.
 class Workspace {
  public:
@@ -32,6 +35,7 @@ class Workspace {
   std::span<double> exchange;  // those of each group, on their way
   Verdict verdict;
   int threads = 0;  // the most that a region of this call has had
+  StateSource state_source = StateSource::none;
 
  private:
   std::span<std::byte> moments_;

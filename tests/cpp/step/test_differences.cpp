@@ -172,6 +172,44 @@ void what_stays_has_no_difference() {
   }
 }
 
+// Over the gradients there is no place for the difference of a leaf whose gradient is absent, and it needs none. Only
+// where its window of accumulation is completed it does, and is refused before anything is done.
+void what_stays_needs_no_output(adafactor::OnNonfinite on_nonfinite) {
+  const std::vector<adafactor::LeafSpec> leaves{{{3, 5}}, {{40, 50}}, {{7}, DType::bfloat16}, {{20, 3, 3}}, {{0, 4}}};
+  adafactor::Config config;
+  config.on_nonfinite = on_nonfinite;
+  config.gradient_accumulation_steps = 2;
+  const auto plan = std::make_shared<const adafactor::Plan>(leaves, std::vector{config});
+  adafactor::State over(plan);
+  adafactor::State apart(plan);
+  digest::Arrays parameters(leaves);
+  digest::Arrays gradients(leaves);
+  digest::Arrays differences(leaves);
+  parameters.fill(1, {-2, 2, 0});
+  const adafactor::LearningRate rate{0.1, false};
+  const auto step = [&](adafactor::State& state, const std::vector<adafactor::TensorView>& given, bool is_over) {
+    Call call{parameters.views(), given.data(), is_over ? given.data() : differences.views(), &rate};
+    call.output = Output::differences;
+    return adafactor::step(state, call, adafactor::cpu_backend());
+  };
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    std::vector<adafactor::TensorView> given(gradients.views(), gradients.views() + leaves.size());
+    given[0] = given[2] = given[4] = {};
+    gradients.fill(5 + i, {-2, 2, 0});
+    CHECK_EQ(step(apart, given, false).updated, i % 2 == 1);
+    step(over, given, true);
+    CHECK_EQ(std::memcmp(over.memory(), apart.memory(), static_cast<std::size_t>(plan->state_nbytes())), 0);
+    for (const std::size_t leaf : {std::size_t{1}, std::size_t{3}}) {
+      const auto nbytes = static_cast<std::size_t>(gradients.count(leaf)) * sizeof(float);
+      CHECK_EQ(std::memcmp(gradients.views()[leaf].data, differences.views()[leaf].data, nbytes), 0);
+    }
+  }
+  step(over, {gradients.views(), gradients.views() + leaves.size()}, true);
+  CHECK_EQ(CHECK_THROWS(step(over, std::vector<adafactor::TensorView>(leaves.size()), true), adafactor::Error),
+           std::string("leaf 0: none, expected an output for the difference of a leaf that is updated"));
+  CHECK_EQ(over.counters.calls, 5);
+}
+
 void what_needs_the_new_parameter_is_refused() {
   const auto refusal = [](const adafactor::Config& config) {
     const std::vector<adafactor::LeafSpec> leaves{{{4}, DType::bfloat16}};
@@ -198,6 +236,8 @@ void what_needs_the_new_parameter_is_refused() {
 int main() {
   differences_lead_where_the_step_leads();
   what_stays_has_no_difference();
+  what_stays_needs_no_output(adafactor::OnNonfinite::skip);
+  what_stays_needs_no_output(adafactor::OnNonfinite::propagate);
   what_needs_the_new_parameter_is_refused();
   return check::report();
 }

@@ -145,6 +145,79 @@ void a_skipped_call_carries_the_state() {
   }
 }
 
+// A state steps its own memory in each call that brings no arrays along, and these in each that does, also where no
+// array of the caller's has moved.
+void each_call_says_whose_arrays_it_steps() {
+  const std::vector<adafactor::LeafSpec> leaves{{{4, 4}}, {{4}}};
+  const auto plan = std::make_shared<const Plan>(leaves, std::vector<adafactor::Config>(1));
+  digest::Arrays parameters(leaves);
+  digest::Arrays gradients(leaves);
+  parameters.fill(1, {-2, 1, 0});
+  gradients.fill(2, {-2, 1, 0});
+  const adafactor::LearningRate rate{0.1, false};
+  const adafactor::Call own{parameters.views(), gradients.views(), parameters.views(), &rate};
+  for (const bool moved : {true, false}) {
+    adafactor::State state(plan);
+    Arrays arrays(*plan);
+    arrays.fill(std::byte{0});
+    const StateSlots slots[]{{arrays.of(0), arrays.of(0)}, {arrays.of(1), arrays.of(1)}};
+    adafactor::Call brought = own;
+    brought.state = slots;
+    const auto digest = [&] {
+      const auto of_array = [&](std::size_t leaf, StateKind kind) {
+        return digest::fold(0, arrays.at(leaf, kind).data(), 4, adafactor::DType::float32);
+      };
+      return of_array(0, StateKind::row) ^ of_array(0, StateKind::col) ^ of_array(1, StateKind::full);
+    };
+    const auto of_own = [&] { return digest::fold(0, state.memory(), 12, adafactor::DType::float32); };
+    for (const bool is_own : {true, false, false, true, true, false, true}) {
+      adafactor::Call call = is_own ? own : brought;
+      call.moved = moved || state.counters.calls == 0;
+      const std::uint64_t before = digest();
+      const std::uint64_t own_before = of_own();
+      adafactor::step(state, call, adafactor::cpu_backend());
+      CHECK_EQ(of_own() != own_before, is_own);
+      CHECK_EQ(digest() != before, !is_own);
+    }
+    CHECK(arrays.are_intact());
+  }
+}
+
+// A stepper has no memory of a state: a call that says nothing of it is refused before anything is done, unless all
+// arrays lie where they lay.
+void a_stepper_is_told_of_the_state() {
+  const std::vector<adafactor::LeafSpec> leaves{{{4, 4}}};
+  const auto plan = std::make_shared<const Plan>(leaves, std::vector<adafactor::Config>(1));
+  adafactor::Stepper stepper(plan);
+  std::vector<LeafCount> counts(1);
+  Counters counters;
+  counters.leaves = counts;
+  Arrays arrays(*plan);
+  arrays.fill(std::byte{0});
+  digest::Arrays parameters(leaves);
+  parameters.fill(1, {-2, 1, 0});
+  const adafactor::LearningRate rate{0.1, false};
+  const StateSlots slots{arrays.of(0), arrays.of(0)};
+  const auto step = [&](bool brings, bool moved) {
+    adafactor::Call call{parameters.views(), parameters.views(), parameters.views(), &rate};
+    call.state = brings ? &slots : nullptr;
+    call.moved = moved;
+    return adafactor::step(stepper, counters, call, adafactor::cpu_backend());
+  };
+  const std::string words = "state: none, expected arrays along with each call whose arrays have moved";
+  CHECK_EQ(CHECK_THROWS(step(false, true), adafactor::Error), words);
+  CHECK_EQ(CHECK_THROWS(step(false, false), adafactor::Error), words);
+  CHECK(step(true, true).updated);
+  CHECK_EQ(CHECK_THROWS(step(false, true), adafactor::Error), words);
+  CHECK(step(false, false).updated);
+  CHECK_EQ(counters.updates, 2);
+  // A plan without leaves has nothing to bring.
+  adafactor::Stepper empty(std::make_shared<const Plan>(std::vector<adafactor::LeafSpec>(), plan->knobs()));
+  Counters none;
+  adafactor::step(empty, none, {nullptr, nullptr, nullptr, &rate}, adafactor::cpu_backend());
+  CHECK_EQ(none.updates, 1);
+}
+
 // A state in memory of somebody's steps as one in its own, and another goes on with what it left there.
 void a_state_lies_in_given_memory() {
   const digest::Case what = digest::read_cases(digest::data_file()).front();
@@ -191,6 +264,8 @@ void too_little_memory_is_refused() {
 int main() {
   what_a_call_brings_gives_every_digest();
   a_skipped_call_carries_the_state();
+  each_call_says_whose_arrays_it_steps();
+  a_stepper_is_told_of_the_state();
   a_state_lies_in_given_memory();
   too_little_memory_is_refused();
   return check::report();

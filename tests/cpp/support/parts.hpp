@@ -151,7 +151,8 @@ class Ranks {
 
   // One call; `absent(rank, leaf)` says which parts have no gradient.
   std::vector<adafactor::Outcome> step(const std::function<bool(std::size_t, std::size_t)>& absent = {},
-                                       double grad_multiplier = 1) {
+                                       double grad_multiplier = 1,
+                                       const adafactor::Backend& backend = adafactor::cpu_backend()) {
     std::vector<std::vector<adafactor::TensorView>> gradients;
     std::vector<std::unique_ptr<adafactor::Step>> steps;
     for (std::size_t r = 0; r < ranks_.size(); ++r) {
@@ -162,7 +163,7 @@ class Ranks {
       }
       const adafactor::TensorView* parameters = rank.parameters().views();
       const adafactor::Call call{parameters, gradients.back().data(), parameters, &rank.rate(), grad_multiplier};
-      steps.push_back(std::make_unique<adafactor::Step>(rank.state(), call, adafactor::cpu_backend()));
+      steps.push_back(std::make_unique<adafactor::Step>(rank.state(), call, backend));
     }
     using Ask = std::span<double> (adafactor::Step::*)(int);
     const auto run = [&](adafactor::Phases phases) {

@@ -56,6 +56,7 @@ void with_narrow_factors(const Leaf& leaf, const Body& body) {
 // The third phase on one tile.
 template <class T>
 void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  if (tile.size() == 0) return;  // of a part without elements, here too
   Total of_update;
   Total of_parameter;
   if (is_narrow(leaf) && leaf.is_plain()) {
@@ -75,9 +76,12 @@ void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
 // moments. What else a leaf does than update happens here too: its gradient is added up, its average moves.
 template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile) {
-  if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
   const bool updates = leaf.updates();
   if (!updates) loop_detail::carry_state<T>(leaf, tile);
+  if (updates && leaf.shape.factored)
+    loop_detail::commit_moments<T>(leaf, tile, leaf.at.row_moment, leaf.at.col_moment);
+  if (tile.size() == 0) return;  // a part without elements has no more
+  if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
   if (!updates && !leaf.averages() && leaf.at.parameter.data == leaf.at.parameter_out.data) return;
   if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.at.parameter.whole && has_whole_output(leaf)) {
     with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
@@ -90,8 +94,6 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile) {
       }
     }
   }
-  if (updates && leaf.shape.factored)
-    loop_detail::commit_moments<T>(leaf, tile, leaf.at.row_moment, leaf.at.col_moment);
 }
 
 // The functions of the phases for T, as the including file's flags compile them.

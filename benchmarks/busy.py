@@ -2,8 +2,8 @@
 
 Each build steps with one thread and with all, beside torch's fused AdamW with all: on a quiet machine, beside
 a busy process, beside one and two a core, and directly behind an operation of torch on all cores, whose own
-threads still look out for work then. All take turns. A build is what `benchmarks.compare` takes; the installed
-package unless some are named.
+threads still look out for work then. All take turns. A build is what `benchmarks.compare` takes; the package
+that is installed unless some are named.
 """
 
 import argparse

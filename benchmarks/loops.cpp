@@ -14,8 +14,8 @@
 namespace {
 
 constexpr std::int64_t kLanes = 16;
-constexpr std::int64_t kBlock = 512;     // columns after which lanes are folded
-constexpr std::int64_t kGroup = 16;      // rows of which column sums are float
+constexpr std::int64_t kBlock = 512;  // columns after which lanes are folded
+constexpr std::int64_t kGroup = 16;   // rows of which column sums are float
 constexpr std::int64_t kMostCols = 4096;
 
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
@@ -60,7 +60,7 @@ void prefetch(const S* from) {
   if constexpr (ahead > 0) __builtin_prefetch(reinterpret_cast<const char*>(from) + ahead);
 }
 
-// Some rows of a matrix, of one thread. Where a leaf has no rows, they are its sixteenths of a block and mean nothing.
+// Some rows of a matrix, of one thread.
 template <class S>
 struct Rows {
   const S* g;
@@ -216,8 +216,8 @@ double quotients_and_roots(std::int64_t slices) {
   for (auto& each : numbers) each = Wide{} + seed;
   for (std::int64_t slice = 0; slice < slices; slice += kLanes) {
     for (auto& each : numbers) {
-      const Wide mean = each / 3.0;          // of a row, or of a column
-      const Wide inverse = 1.5 / mean;       // M / R, or 1 / C
+      const Wide mean = each / 3.0;     // of a row, or of a column
+      const Wide inverse = 1.5 / mean;  // M / R, or 1 / C
       total += square_roots<double>(inverse);
       each += 1e-3;
     }
@@ -257,8 +257,6 @@ class Meeting {
 
 }  // namespace
 
-extern "C" {
-
 enum Kind : std::int32_t { kMatrix, kVector, kQuotients };
 
 // How a tree of equal leaves is walked: all passes of a leaf, leaf by leaf; `moments` of all leaves, then the others
@@ -280,8 +278,6 @@ struct Job {
   std::int64_t leaves, rows, cols;
   std::int32_t kind, order, phases, is_bfloat16, side_by_side, ahead, threads, times;
 };
-
-}  // extern "C"
 
 namespace {
 
@@ -381,35 +377,24 @@ void run(const Job& job, double* seconds) {
   for (std::thread& each : others) each.join();
 }
 
-template <class S, int side_by_side>
-int run_ahead(const Job& job, double* seconds) {
-  switch (job.ahead) {
-    case 0:
-      return run<S, side_by_side, 0>(job, seconds), 0;
-    case 1024:
-      return run<S, side_by_side, 1024>(job, seconds), 0;
-    case 2048:
-      return run<S, side_by_side, 2048>(job, seconds), 0;
-    case 4096:
-      return run<S, side_by_side, 4096>(job, seconds), 0;
-    default:
-      return 1;
-  }
+// Runs the job ahead by one of these numbers of bytes; false: by none of them.
+template <class S, int side_by_side, int... ahead>
+bool run_ahead(const Job& job, double* seconds) {
+  return ((job.ahead == ahead && (run<S, side_by_side, ahead>(job, seconds), true)) || ...);
 }
 
 template <class S>
-int run_as(const Job& job, double* seconds) {
-  if (job.side_by_side == 1) return run_ahead<S, 1>(job, seconds);
-  if (job.side_by_side == 4) return run_ahead<S, 4>(job, seconds);
-  return 1;
+bool run_as(const Job& job, double* seconds) {
+  if (job.side_by_side == 1) return run_ahead<S, 1, 0, 1024, 2048, 4096>(job, seconds);
+  return job.side_by_side == 4 && run_ahead<S, 4, 0, 1024>(job, seconds);
 }
 
 }  // namespace
 
-// Makes the job so many times and writes the seconds of each. Returns 1 for a job that was not compiled: 1 or 4 rows
-// side by side, 0, 1024, 2048 or 4096 bytes ahead, columns in sixteens up to 4096, groups of sixteen rows a thread.
-extern "C" int run_job(const Job* job, double* seconds) {
+// Makes the job so many times and writes the seconds of each. False for a job without loops: those above, with columns
+// in sixteens, up to 4096, and groups of sixteen rows a thread.
+extern "C" bool run_job(const Job* job, double* seconds) {
   const bool fits = job->threads > 0 && job->rows % (job->threads * kGroup) == 0 && job->cols % kLanes == 0;
-  if (!fits || (job->kind == kMatrix && job->cols > kMostCols)) return 1;
+  if (!fits || (job->kind == kMatrix && job->cols > kMostCols)) return false;
   return job->is_bfloat16 ? run_as<Bfloat16>(*job, seconds) : run_as<float>(*job, seconds);
 }

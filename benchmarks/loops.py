@@ -88,7 +88,9 @@ def library() -> Any:
             said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
             raise LoopsError(f"{compiler()} does not build {SOURCE.name}: {said[0]}") from None
         made.replace(built)
-    return ctypes.CDLL(str(built))
+    loops = ctypes.CDLL(str(built))
+    loops.run_job.restype = ctypes.c_bool
+    return loops
 
 
 def small_pages(count: int, dtype: Any, *, huge: bool = False) -> Any:
@@ -147,7 +149,7 @@ class Tree:
             threads=threads,
             times=times,
         )
-        if library().run_job(ctypes.byref(job), ctypes.c_void_p(seconds.ctypes.data)):
+        if not library().run_job(ctypes.byref(job), ctypes.c_void_p(seconds.ctypes.data)):
             raise LoopsError(f"no loops for {self.rows} x {self.cols} in {threads} threads, {variant}")
         return seconds
 

@@ -108,10 +108,10 @@ def test_jobs_without_loops_are_refused():
         small_tree("float32").run(loops.Variant(3), threads=1)
 
 
-def test_a_compiler_that_fails_is_named(monkeypatch):
+def test_a_compiler_that_fails_is_named(monkeypatch, tmp_path):
     loops.library.cache_clear()
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(loops, "CACHE", sources.ROOT / "build" / "no-such-folder")
+    monkeypatch.setattr(loops, "CACHE", tmp_path)
     with pytest.raises(loops.LoopsError, match=r"no-such-compiler does not build loops\.cpp"):
         loops.library()
     loops.library.cache_clear()

@@ -39,7 +39,7 @@ RULES = [
     Rule(
         "threads",
         r"<(thread|mutex|condition_variable)>",
-        r"include/adafactor/cpu/threads/(openmp|pool)\.hpp|tests/.*",
+        r"include/adafactor/(cpu/threads/(openmp|pool)|host/cores)\.hpp|(tests|benchmarks)/.*",
     ),
     Rule("fork", r"<pthread\.h>|\bfork\(\)", r"include/adafactor/host/fork\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
@@ -138,6 +138,7 @@ def test_the_headers_of_the_core_use_the_standard_library_alone():
     exceptions = {
         "openmp": {"omp.h"},
         "fork": {"pthread.h"},
+        "cores": {"sched.h"},
         "group": {"immintrin.h", "emmintrin.h", "arm_neon.h"},
         "floating_point": {"xmmintrin.h"},
     }

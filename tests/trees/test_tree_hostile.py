@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import gc
 import pickle
-import time
 import typing
 
 import pytest
@@ -195,22 +194,3 @@ def test_a_missing_key_is_not_made_by_asking_for_it() -> None:
     grads = collections.defaultdict(Leaf, w=a, v=b)
     assert message(ValueError, lambda: tree.leaves(grads, "grads")) == "grads b: missing, found v"
     assert sorted(grads) == ["v", "w"]
-
-
-# Cost
-
-
-@pytest.mark.apart
-@pytest.mark.parametrize(
-    "flat", [list, tuple, lambda leaves: {f"layer{i}/w": x for i, x in enumerate(leaves)}]
-)
-def test_matching_a_flat_tree_costs_less_than_a_third_of_a_microsecond_a_leaf(flat: typing.Callable) -> None:
-    # Measured: 0.03 to 0.06 on a desktop machine. The best of many, since the machine may be busy.
-    params = flat([Leaf() for _ in range(300)])
-    tree, _ = Tree.of(params)
-    best = float("inf")
-    for _ in range(100):
-        start = time.perf_counter()
-        tree.leaves(params, "grads")
-        best = min(best, time.perf_counter() - start)
-    assert best / 300 < 0.3e-6

@@ -42,7 +42,8 @@ class LinkedRun {
     if (leaf_.averages()) {
       // It is the average of the parameters as they are stored.
       if (!direct) read_into(buffer, output.row(), begin, n_);
-      apply_average(out, Run<T>(state<const T>(leaf_.at.before.average), bytes_ahead()), state<T>(leaf_.at.after.average), leaf_, n_);
+      apply_average(out, Run<T>(state<const T>(leaf_.at.before.average), bytes_ahead()),
+                    state<T>(leaf_.at.after.average), leaf_, n_);
       if (!direct && leaf_.rule.overwrites) output.write(begin, n_, buffer);
     }
     if (leaf_.rule.accumulates) clear_accumulator();
@@ -62,8 +63,8 @@ class LinkedRun {
     void* before = leaf_.at.before.momentum;
     void* after = leaf_.at.after.momentum;
     if (leaf_.rule.momentum_is_bfloat16) {
-      apply_momentum(x, Run<Bfloat16>(state<const Bfloat16>(before), bytes_ahead()), state<Bfloat16>(after), leaf_.rule.beta_1,
-                     leaf_.rule.uses_exact_momentum, n_);
+      apply_momentum(x, Run<Bfloat16>(state<const Bfloat16>(before), bytes_ahead()), state<Bfloat16>(after),
+                     leaf_.rule.beta_1, leaf_.rule.uses_exact_momentum, n_);
     } else {
       apply_momentum(x, Run<T>(state<const T>(before), bytes_ahead()), state<T>(after), leaf_.rule.beta_1, n_);
     }

@@ -63,10 +63,10 @@ class TaskRunner {
 
   // Where a thread is on its way.
   struct Place {
-    std::int64_t turn = 0;        // of all stages before it every task is taken
-    std::int64_t stage = -1;      // from which it took the last one
-    std::int64_t next = 0;        // task of its own in that stage
-    std::int64_t waited_for = -1; // a stage
+    std::int64_t turn = 0;         // of all stages before it every task is taken
+    std::int64_t stage = -1;       // from which it took the last one
+    std::int64_t next = 0;         // task of its own in that stage
+    std::int64_t waited_for = -1;  // a stage
   };
 
   const Stage& stage_at(std::int64_t index) const { return order_.stages()[static_cast<std::size_t>(index)]; }

@@ -10,6 +10,7 @@
 
 #include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/group.hpp"
+#include "adafactor/lanes/run.hpp"
 #include "adafactor/order.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -201,6 +202,12 @@ ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
   S whole[kLanes];
   store(whole, lanes, Full{});
   for (int i = 0; i < part.count; ++i) std::memcpy(to + i, whole + i, sizeof(S));
+}
+
+// The elements of a run from the i-th on, as numbers of T.
+template <class T, class S, class Amount>
+ADAFACTOR_INLINE auto load(const Run<S>& run, std::int64_t i, Amount amount) {
+  return load<T>(run.at + i, amount);
 }
 
 // The sum of all lanes, in double, as a tree of 8, 4, 2, 1: lane i with lane i + 8, then i + 4, and so on. That of

@@ -4,9 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "adafactor/lanes/lanes.hpp"
-
-#include "adafactor/compiler/exact_begin.hpp"
+#include "adafactor/compiler/abi.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
@@ -41,12 +39,4 @@ struct Run {
   }
 };
 
-// The elements from the i-th on, as numbers of T.
-template <class T, class S, class Amount>
-ADAFACTOR_INLINE auto load(const Run<S>& run, std::int64_t i, Amount amount) {
-  return load<T>(run.at + i, amount);
-}
-
 }}  // namespace adafactor::ADAFACTOR_LOOPS
-
-#include "adafactor/compiler/exact_end.hpp"

@@ -33,7 +33,8 @@ class Order {
  public:
   explicit Order(const Plan& plan)
       : memory_(adafactor::detail::nbytes_of<TaskOrder>(plan.leaves(), plan.tiles(), plan.looks_first())),
-        order_(adafactor::detail::make_in<TaskOrder>(memory_.data(), plan.leaves(), plan.tiles(), plan.looks_first())) {}
+        order_(adafactor::detail::make_in<TaskOrder>(memory_.data(), plan.leaves(), plan.tiles(), plan.looks_first())) {
+  }
   const TaskOrder& operator*() const { return *order_; }
   bool is_intact() const { return memory_.is_intact(); }
 

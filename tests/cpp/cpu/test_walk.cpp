@@ -130,7 +130,7 @@ void runs_are_those_of_the_array(const Setting& setting) {
       for (std::int64_t begin = 0; begin < layout.cols; begin += 5) {
         const std::int64_t n = std::min<std::int64_t>(5, layout.cols - begin);
         T buffer[5];
-        const T* run = adafactor::read_run(from.row(row), begin, n, buffer);
+        const T* run = adafactor::read_run(from.row(row), begin, n, buffer).at;
         for (std::int64_t i = 0; i < n; ++i) {
           const auto place = static_cast<std::size_t>((slice * layout.rows + row) * layout.cols + begin + i);
           const S wanted = first[offsets[place]];
@@ -219,7 +219,7 @@ void a_stride_of_zero_reads_one_element_again() {
   const adafactor::Walk walk = adafactor::make_walk(view, adafactor::make_layout(shape, config), axes.data());
   float buffer[3];
   for (std::int64_t row = 0; row < 4; ++row) {
-    const float* run = adafactor::read_run(adafactor::Slice(walk, 0).row(row), 0, 3, buffer);
+    const float* run = adafactor::read_run(adafactor::Slice(walk, 0).row(row), 0, 3, buffer).at;
     CHECK(run[0] == 1 && run[1] == 2 && run[2] == 3);
   }
 }

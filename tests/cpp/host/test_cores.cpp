@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "adafactor/cpu/threads/threads.hpp"
+#include "adafactor/host/cores.hpp"
 #include "support/check.hpp"
 
 namespace {

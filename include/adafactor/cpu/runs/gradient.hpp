@@ -17,7 +17,9 @@ GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips
   const double limit = clips && leaf.rule.clip_value > 0 ? leaf.rule.clip_value : __builtin_inf();
   const T* accumulator = static_cast<const T*>(leaf.at.before.accumulator);
   return {{leaf.rule.accumulates ? accumulator + first : nullptr, bytes_ahead()},
-          static_cast<T>(leaf.rule.multiplier), static_cast<T>(leaf.rule.mean_factor), static_cast<T>(limit)};
+          static_cast<T>(leaf.rule.multiplier),
+          static_cast<T>(leaf.rule.mean_factor),
+          static_cast<T>(limit)};
 }
 
 // buffer <- G of n elements of a row from `first` on. Where loops read the row in place, the

@@ -41,7 +41,8 @@ class SliceU {
   // factors <- those of some rows, as plain() takes them.
   void store_row_factors(std::int64_t row, std::int64_t count, T* factors) const {
     for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      if (row_factors_) return adafactor::store(factors + i, load<double>(row_factors_ + row + i, amount) * scale_, amount);
+      if (row_factors_)
+        return adafactor::store(factors + i, load<double>(row_factors_ + row + i, amount) * scale_, amount);
       const auto moment = load<double>(row_moments_ + row + i, amount);
       adafactor::store(factors + i, where_nonzero(square_root(mean_ / moment), moment) * scale_, amount);
     });

@@ -116,8 +116,8 @@ void for_elements(const Row& row, std::int64_t first, std::int64_t n, const Body
 template <class S, class T>
 void convert_run(Run<S> from, T* to, std::int64_t n) {
   from.ask(0, n);
-  for_each(n, [&](std::int64_t i, auto amount)
-                  ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from, i, amount), amount); });
+  for_each(
+      n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { store(to + i, load<T>(from, i, amount), amount); });
 }
 
 namespace loop_detail {

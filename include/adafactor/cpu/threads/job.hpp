@@ -51,7 +51,14 @@ struct Job {
   }
 };
 
-// Where a thread looks again and again for what another one does.
+// Stands between two looks at what another thread does, and leaves the core to its other thread where it has two.
+inline void pause() {
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+  __builtin_ia32_pause();
+#endif
+}
+
+// What stands there after many looks: somebody else may need the core.
 ADAFACTOR_FUNCTION void give_way();
 
 }  // namespace detail

@@ -28,9 +28,11 @@ inline constexpr const char* kThreadsKind = "openmp";
 // libgomp waits for ever in a forked process that opens a region of two threads.
 inline bool has_threads() { return forks() == 0; }
 
-// Whoever limits OpenMP in the process, limits these.
+// Whoever chooses a number for OpenMP in the process, chooses it for these; where nobody has, OpenMP knows the cores,
+// and not what a control group is allowed of them.
 inline int default_threads() {
-  return asked_threads() > 0 ? omp_get_max_threads() : (std::min)(omp_get_max_threads(), usable_cores());
+  const int most = omp_get_max_threads();
+  return most == omp_get_num_procs() && asked_threads() == 0 ? (std::min)(most, usable_cores()) : most;
 }
 
 // Starts up to `count` threads that are all there at once, ends them, and returns how many there were.

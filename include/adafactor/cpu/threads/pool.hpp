@@ -26,8 +26,8 @@ inline bool has_threads() { return true; }
 
 inline int default_threads() { return asked_threads() > 0 ? asked_threads() : usable_cores(); }
 
-// One thread of the pool and its letter box. The caller of a job makes it `called`, and `idle` when the job is over; the
-// thread makes all other changes.
+// One thread of the pool and its letter box. The caller of a job makes it `called`, and `idle` when the job is over;
+// the thread makes all other changes.
 class Helper {
  public:
   explicit Helper(int number) : number_(number) {}
@@ -62,9 +62,10 @@ class Helper {
   }
 
  private:
-  // A thread looks so often for a call, for about half a millisecond, before it goes to sleep, and gives way to others
-  // at each look: steps may follow each other closely, and one of 30 us is over before a sleeper wakes.
-  static constexpr int kLooks = 1000;
+  // A thread looks so often for a call, for some fifty microseconds, before it goes to sleep: steps may follow each
+  // other closely. It does not give way in between, since whoever gives way to another library's thread that looks out
+  // for work gets its core back milliseconds later, and a sleeper is woken at once.
+  static constexpr int kLooks = 5000;
   // Mostly the end of one task is waited for.
   static constexpr int kBriefLooks = 100;
 
@@ -74,7 +75,7 @@ class Helper {
     for (;;) {
       for (int i = 0; i < kLooks; ++i) {
         if (attendance_.load(std::memory_order_acquire) == Attendance::called) return;
-        std::this_thread::yield();
+        pause();
       }
       std::unique_lock lock(mutex_);
       if (attendance_ == Attendance::called) return;

@@ -30,19 +30,12 @@ namespace detail {
 // Has each thread of a team do the job.
 ADAFACTOR_FUNCTION int on_team(int threads, const Job& job);
 
-// Stands between two looks at what another thread does, and leaves the core to its other thread where it has two.
-inline void pause() {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-  __builtin_ia32_pause();
-#endif
-}
-
 }  // namespace detail
 
 // Calls share(number, turn), or share(number) in one turn, on each thread of a team of at most `threads`, numbered from
 // 0, the caller; a number is mostly the same thread as in the call before. There may be fewer, so what is to be done
-// must not depend on how many they are. `share` must not throw. Returns when the caller's share is done and nobody is in
-// a turn, with how many threads there were.
+// must not depend on how many they are. `share` must not throw. Returns when the caller's share is done and nobody is
+// in a turn, with how many threads there were.
 template <class Share>
 int on_team(int threads, const Share& share) {
   const auto call = [](const void* work, int number, Turn& turn) {
@@ -62,6 +55,8 @@ int on_team(int threads, const Share& share) {
 #if ADAFACTOR_DEFINES_THREADS
 
 #include <algorithm>
+
+#include "adafactor/host/cores.hpp"
 
 // The preprocessor compares numbers, not words.
 #define ADAFACTOR_NUMBER_OF_openmp 1

@@ -1,7 +1,7 @@
 # ADAFACTOR_THREADS, the kind of threads that the headers use: in the projects of this repository, and in those that
 # find its package.
-set(ADAFACTOR_THREADS "" CACHE STRING "openmp, pool or serial; empty: openmp where the compiler has it, else pool")
-set_property(CACHE ADAFACTOR_THREADS PROPERTY STRINGS "" openmp pool serial)
+set(ADAFACTOR_THREADS "" CACHE STRING "pool, openmp or serial; empty: pool")
+set_property(CACHE ADAFACTOR_THREADS PROPERTY STRINGS "" pool openmp serial)
 
 # Gives a target what code with these threads is compiled and linked with, that of its users where `scope` is INTERFACE;
 # a kind may be named after it. Sets ADAFACTOR_THREADS_KIND for the caller.
@@ -11,15 +11,11 @@ function(adafactor_use_threads target scope)
     set(kind "${ARGV2}")
   endif()
   if(kind STREQUAL "")
-    find_package(OpenMP QUIET COMPONENTS CXX)
     set(kind pool)
-    if(OpenMP_CXX_FOUND)
-      set(kind openmp)
-    endif()
   elseif(kind STREQUAL "openmp")
     find_package(OpenMP REQUIRED COMPONENTS CXX)
   elseif(NOT kind MATCHES "^(pool|serial)$")
-    message(FATAL_ERROR "ADAFACTOR_THREADS is \"${kind}\", expected openmp, pool or serial")
+    message(FATAL_ERROR "ADAFACTOR_THREADS is \"${kind}\", expected pool, openmp or serial")
   endif()
   target_compile_definitions(${target} ${scope} ADAFACTOR_THREADS=${kind})
   if(kind STREQUAL "openmp")

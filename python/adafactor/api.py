@@ -184,8 +184,8 @@ def set_num_threads(n: int) -> None:
     """Let every step use n threads at most; 0 goes back to the default. Results do not depend on it.
 
     An explicit number wins over OMP_NUM_THREADS, which launchers set to 1. It cannot make threads where there
-    are none: a build with serial loops, or a process forked from one that had loaded the package, when the
-    threads are OpenMP's (they do not survive a fork).
+    are none: a build with serial loops, or, where the threads are OpenMP's, a process forked from one that
+    had loaded the package.
 
     Args:
         n: a whole number, at least 0. Small leaves take fewer threads, since more would not help.
@@ -208,8 +208,9 @@ def set_num_threads(n: int) -> None:
 def get_num_threads() -> int:
     """Return how many threads a step may use: what `set_num_threads` chose, else the default.
 
-    The default is what OpenMP says now, so a limit of `threadpoolctl` counts; without OpenMP it is
-    OMP_NUM_THREADS as the first step found it, or the number of processors. 1 where there are no threads.
+    The default is OMP_NUM_THREADS as the first step found it, or the cores that the process may use: those
+    of its affinity and of its control group. It is never more than the OpenMP runtimes in the process have,
+    such as torch's, so that a limit of `threadpoolctl` counts. 1 where there are no threads.
 
     >>> import adafactor
     >>> adafactor.get_num_threads() >= 1

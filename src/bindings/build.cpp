@@ -2,6 +2,7 @@
 #include "../cpu/dispatch.hpp"
 #include "bindings.hpp"
 #include "devices.hpp"
+#include "other_runtimes.hpp"
 
 namespace adafactor::bindings {
 
@@ -15,13 +16,18 @@ void bind_build(py::module_& m) {
     for (const KernelTable* kernels : cpu::usable_kernels()) isas.append(kernels->isa);
     info["isas"] = py::tuple(isas);
     info["threads"] = threads_kind();
+    look_for_runtimes();
     info["num_threads"] = get_num_threads();
     info["cuda"] = !cuda::backend().missing;
     info["compiler"] = __VERSION__;
     return info;
   });
+  set_thread_limit(&threads_of_other_runtimes);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
-  m.def("get_num_threads", &get_num_threads);
+  m.def("get_num_threads", [] {
+    look_for_runtimes();
+    return get_num_threads();
+  });
 }
 
 }  // namespace adafactor::bindings

@@ -5,6 +5,7 @@
 #include "adafactor/door/nonfinite.hpp"
 #include "bindings.hpp"
 #include "gil.hpp"
+#include "other_runtimes.hpp"
 
 namespace adafactor::bindings {
 
@@ -83,6 +84,7 @@ py::tuple run_step(StateObject& object, const py::list& params, const py::list& 
   if (rates.size() != object.state.plan().knobs().size()) throw py::value_error("rates: one for each row of knobs");
   session.rates().clear();
   for (const auto& [value, scheduled] : rates) session.rates().push_back({value, scheduled});
+  look_for_runtimes();
   const Backend& backend = cpu_backend();
   const Outcome outcome = session.make_call(grad_multiplier, completes, [&](const Call& call) {
     return without_gil([&] { return step(object.state, call, backend); });

@@ -79,7 +79,7 @@ def test_cpp_with_other_threads(build, kind, program):
 def test_an_unknown_kind_of_threads_is_refused(tmp_path):
     configured = configure(SOURCE, tmp_path, "-DADAFACTOR_THREADS=many")
     assert configured.returncode != 0
-    assert 'ADAFACTOR_THREADS is "many", expected openmp, pool or serial' in " ".join(
+    assert 'ADAFACTOR_THREADS is "many", expected pool, openmp or serial' in " ".join(
         configured.stdout.split()
     )
 

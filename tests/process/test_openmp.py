@@ -1,8 +1,7 @@
-"""One OpenMP runtime: the published wheel brings its own, and shares torch's where that came first.
+"""The published wheel beside libraries that bring OpenMP: it brings no runtime and obeys the limits of theirs.
 
-Every script runs in a process of its own, with the wheel as it is published for Linux. torch's runtime has
-the same name as ours, libgomp.so.1, so that whichever is loaded first serves both. scikit-learn's has a name
-that nobody else can ask for: it is in the process besides, with us or without us.
+Every script runs in a process of its own, with the wheel as it is published for Linux. torch's runtime is
+named libgomp.so.1, scikit-learn's has a name that nobody else can ask for.
 """
 
 import base64
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import adafactor
 import wheels
 from cpp_build import run
 from peers import require
@@ -22,8 +20,7 @@ from sources import ROOT
 
 pytestmark = [
     pytest.mark.apart,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of other systems have no OpenMP"),
-    pytest.mark.skipif(adafactor.build_info()["threads"] != "openmp", reason="built without OpenMP"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the published wheel is one for Linux"),
 ]
 
 # `runtimes()` are the files of OpenMP runtimes in the process, `use()` is work of the other libraries. A
@@ -138,11 +135,11 @@ def alone(site):
     found = execute(
         site, "training = Training()\nfound = training.steps(1000), runtimes(), list(training.threads)"
     )
-    assert found[1:] == [[str(site / "adafactor/_libs/libgomp.so.1")], [2]]
+    assert found[1:] == [[], [2]]
     return found[0]
 
 
-def test_the_wheel_has_one_runtime_and_a_name_for_every_file(wheel):
+def test_the_wheel_has_no_runtime_and_a_name_for_every_file(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
         (record,) = (name for name in names if name.endswith(".dist-info/RECORD"))
@@ -153,30 +150,28 @@ def test_the_wheel_has_one_runtime_and_a_name_for_every_file(wheel):
             assert digests[name] == f"sha256={digest.decode()}"
     assert digests.keys() == set(names)
     compiled = [name.partition(".cpython")[0] for name in sorted(names) if ".so" in name]
-    assert compiled == ["adafactor/_core", "adafactor/_libs/libgomp.so.1"]
+    assert compiled == ["adafactor/_core"]
     assert "manylinux" in wheel.name
 
 
-def test_the_wheel_is_made_of_none_that_has_a_runtime(wheel, tmp_path):
-    require("wheel")
-    made = run(ROOT / ".ci/wheel", tmp_path, wheel)
-    assert (made.returncode, list(tmp_path.iterdir())) == (1, [])
-    assert made.stdout.endswith(f"{wheel}: has its runtime already\n")
-
-
-def test_threadpoolctl_sees_the_wheels_runtime(site, alone):
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_threadpoolctl_limits_a_step_by_the_runtimes_of_others(library, site, alone):
+    """The least of what they have counts, at once, and no longer than the limit lasts."""
+    require({"scikit-learn": "sklearn"}.get(library, library))
     found = execute(
         site,
-        """
+        LIBRARIES[library]
+        + """
 import threadpoolctl
 training = Training()
 training.adafactor.set_num_threads(0)
-with threadpoolctl.threadpool_limits(2, user_api="openmp"):
-    found = [training.steps(1000), sorted(training.threads)]
-found += [each["filepath"] for each in threadpoolctl.threadpool_info() if each["user_api"] == "openmp"]
+found = [training.adafactor.get_num_threads()]
+with threadpoolctl.threadpool_limits(1, user_api="openmp"):
+    found += [training.adafactor.get_num_threads(), training.steps(1000), list(training.threads)]
+found.append(training.adafactor.get_num_threads())
 """,
     )
-    assert found == [alone, [2], str(site / "adafactor/_libs/libgomp.so.1")]
+    assert found == [2, 1, alone, [1], 2]
 
 
 # The others are there before or after the package has made its first steps; then all work by turns.
@@ -203,7 +198,6 @@ found = {
     "threads": list(training.threads),
     "mine": mine,
     "all": runtimes(),
-    "torch": os.path.dirname(sys.modules["torch"].__file__) if "torch" in sys.modules else None,
 }
 """
 
@@ -219,23 +213,16 @@ found = {
     ids="+".join,
 )
 def test_steps_beside_another_library_have_the_bits_of_steps_alone(libraries, order, site, alone):
-    """The package adds no runtime to torch's, and one to scikit-learn's; torch adds none to ours."""
+    """And the process has the runtimes of the others alone."""
     for library in libraries:
         require({"scikit-learn": "sklearn"}.get(library, library))
     loaded = "".join(map(LIBRARIES.get, libraries))
     found = execute(site, ORDERS[order].format(libraries=loaded) + BY_TURNS)
     assert found["digests"] == [alone, alone]
     assert found["threads"] == [2]
-    ours = str(site / "adafactor/_libs/libgomp.so.1")
-    torchs = str(Path(found["torch"], "lib/libgomp.so.1")) if found["torch"] else None
-    comes_second = order == "before" and torchs is not None
-    assert found["mine"] == ([] if comes_second else [ours])
-    others = [file for file in found["all"] if Path(file).name == "libgomp.so.1"]
-    assert others == [torchs if comes_second else ours]
-    scikit_learns = [Path(file) for file in found["all"] if file not in others]
-    assert [path.parent.name for path in scikit_learns] == ["scikit_learn.libs"] * (
-        "scikit-learn" in libraries
-    )
+    assert found["mine"] == []
+    folders = {Path(file).parent.name for file in found["all"]}
+    assert folders == {{"scikit-learn": "scikit_learn.libs", "torch": "lib"}[each] for each in libraries}
 
 
 WORKERS = """
@@ -250,7 +237,7 @@ class Steps(torch.utils.data.Dataset):
         training = Training()
         return training.steps(5), list(training.threads), training.adafactor.get_num_threads()
 
-# Regions of two threads were open before, ours and torch's, which is what a forked process must not run into.
+# Ours and torch's threads have worked before, and a forked process has none of them.
 five = Training().steps(5)
 use()
 training, batches = TorchTraining(), []
@@ -268,10 +255,10 @@ found["expected"] = Training().steps(30)
 
 
 def test_steps_go_on_beside_forked_workers_that_step_too(site):
-    """The parent keeps its two threads; a worker has one, and the same bits."""
+    """Each has two threads, and the same bits."""
     require("torch")
     found = execute(site, LIBRARIES["torch"] + WORKERS)
     assert found["digest"] == found["expected"]
     assert found["first"] == found["five"]
     assert found["threads"] == [2]
-    assert found["workers"] == [[found["five"], [1], 1]] * 12
+    assert found["workers"] == [[found["five"], [2], 2]] * 12

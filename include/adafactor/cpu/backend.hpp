@@ -156,7 +156,7 @@ class CpuBackend final : public Backend {
   // starts others.
   static int team_for(const TaskOrder& order) {
     const std::int64_t useful = (std::min)(order.elements() / kWorkOfThread, order.tile_tasks());
-    return static_cast<int>(std::clamp<std::int64_t>(useful, 1, get_num_threads()));
+    return useful > 1 ? static_cast<int>(std::min<std::int64_t>(useful, get_num_threads())) : 1;
   }
 
   const KernelTable& kernels_;

@@ -85,12 +85,13 @@ ADAFACTOR_FUNCTION int cores_of_group(const std::string& root) {
 }
 
 ADAFACTOR_FUNCTION int usable_cores() {
-  int cores = static_cast<int>(std::thread::hardware_concurrency());
+  static const int of_machine = static_cast<int>(std::thread::hardware_concurrency());
+  static const int of_group = cores_of_group("");
+  int cores = of_machine;
 #if defined(__linux__)
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) cores = CPU_COUNT(&set);
 #endif
-  static const int of_group = cores_of_group("");
   return (std::max)(1, of_group > 0 ? (std::min)(cores, of_group) : cores);
 }
 

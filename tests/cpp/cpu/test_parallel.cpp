@@ -1,5 +1,6 @@
 // The loop over threads: each index once, as many threads as asked for, and the default floating-point environment
 // inside whatever the process has set outside. For each of the three kinds of threads.
+#include <algorithm>
 #include <atomic>
 #include <cfenv>
 #include <chrono>
@@ -100,6 +101,17 @@ void the_number_of_threads_is_kept_and_bounded() {
   CHECK_EQ(adafactor::get_num_threads(), kSerial ? 1 : 3);
   adafactor::set_num_threads(2);
   adafactor::set_num_threads(0);
+  CHECK_EQ(adafactor::get_num_threads(), kSerial ? 1 : 3);
+  for (const int limit : {2, 1, 0, 5}) {
+    static int least = 0;
+    least = limit;
+    adafactor::set_thread_limit([] { return least; });
+    CHECK_EQ(adafactor::get_num_threads(), kSerial ? 1 : limit > 0 ? std::min(limit, 3) : 3);
+    adafactor::set_num_threads(4);
+    CHECK_EQ(adafactor::get_num_threads(), kSerial ? 1 : 4);
+    adafactor::set_num_threads(0);
+  }
+  adafactor::set_thread_limit(nullptr);
   CHECK_EQ(adafactor::get_num_threads(), kSerial ? 1 : 3);
 #if defined(_OPENMP)
   omp_set_num_threads(2);

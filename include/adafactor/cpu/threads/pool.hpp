@@ -1,4 +1,4 @@
-// A pool of the library's own threads, for systems where OpenMP is absent or would be one runtime too many.
+// A pool of the library's own threads.
 #pragma once
 
 #include <algorithm>

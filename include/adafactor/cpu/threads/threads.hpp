@@ -18,9 +18,13 @@ inline constexpr int kMostThreads = 1024;
 // cores that the process may use.
 ADAFACTOR_FUNCTION void set_num_threads(int n);
 
-// Asked at every step, so that whoever limits OpenMP from outside is obeyed. 1 where there can be no threads: in a
-// serial build, and with OpenMP in a forked process.
+// Asked at every step, so that whoever limits threads from outside is obeyed. 1 where there can be none: in a serial
+// build, and with OpenMP in a forked process.
 ADAFACTOR_FUNCTION int get_num_threads();
+
+// What else limits the threads of a step by default, asked at every step; 0: nothing does. For a process that has
+// limits of its own, as Python has in the runtimes of other libraries.
+ADAFACTOR_FUNCTION void set_thread_limit(int (*limit)());
 
 // What the threads are: openmp, pool or serial.
 ADAFACTOR_FUNCTION const char* threads_kind();
@@ -85,6 +89,11 @@ inline std::atomic<int>& chosen_threads() {
   return chosen;
 }
 
+inline std::atomic<int (*)()>& thread_limit() {
+  static std::atomic<int (*)()> limit{nullptr};
+  return limit;
+}
+
 ADAFACTOR_FUNCTION int on_team(int threads, const Job& job) {
   if (threads > 1 && has_threads()) return run_on_team(threads, job);
   job(0, Turn());
@@ -98,8 +107,12 @@ ADAFACTOR_FUNCTION void set_num_threads(int n) { detail::chosen_threads().store(
 ADAFACTOR_FUNCTION int get_num_threads() {
   if (!detail::has_threads()) return 1;
   if (const int chosen = detail::chosen_threads().load(); chosen > 0) return chosen;
-  return std::clamp(detail::default_threads(), 1, kMostThreads);
+  int (*const limit)() = detail::thread_limit().load();
+  const int most = limit ? limit() : 0;
+  return std::clamp(detail::default_threads(), 1, most > 0 ? (std::min)(most, kMostThreads) : kMostThreads);
 }
+
+ADAFACTOR_FUNCTION void set_thread_limit(int (*limit)()) { detail::thread_limit() = limit; }
 
 ADAFACTOR_FUNCTION const char* threads_kind() { return detail::kThreadsKind; }
 

@@ -115,11 +115,11 @@ class TaskOrder {
     std::int64_t next = 0;
     for (std::int64_t k = 0; k < waves_.size(); ++k) {
       const Wave& wave = waves_[k];
-      const std::int64_t slots = slot_ > 0 ? (wave.partials + slot_ - 1) / slot_ : 0;
-      if (next + slots > kSlots) next = 0;
+      const std::int64_t taken = slot_ > 0 ? (wave.partials + slot_ - 1) / slot_ : 0;
+      if (next + taken > kSlots) next = 0;
       std::int64_t earliest = k;
       std::int64_t latest = -1;
-      for (std::int64_t* user = users + next; user < users + next + slots; ++user) {
+      for (std::int64_t* user = users + next; user < users + next + taken; ++user) {
         if (*user >= 0) earliest = (std::min)(earliest, *user);
         latest = (std::max)(latest, std::exchange(*user, k));
       }
@@ -130,7 +130,7 @@ class TaskOrder {
         const auto index = static_cast<std::size_t>(i);
         first_partials_[index] = std::exchange(place, place + leaves[index].partials());
       }
-      next += slots;
+      next += taken;
     }
   }
 

@@ -21,8 +21,8 @@ ADAFACTOR_FUNCTION int cores_of_group(const std::string& root);
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <thread>
 
 #if defined(__linux__)
@@ -45,14 +45,24 @@ inline int cores_of_quota(const std::string& quota, const std::string& period) {
   return used > 0 && whole > 0 ? (std::max)(1, static_cast<int>((std::min)(used / whole, 1e6))) : 0;
 }
 
+// The lines of a small file; none where there is no such file.
+inline std::string text_of(const std::string& path) {
+  std::string text;
+  if (std::FILE* file = std::fopen(path.c_str(), "r")) {
+    char piece[4096];
+    for (std::size_t n = 0; (n = std::fread(piece, 1, sizeof piece, file)) > 0;) text.append(piece, n);
+    std::fclose(file);
+  }
+  return text;
+}
+
 // What the group of a folder may use: the second version of control groups has one file, the first has two.
 inline int cores_of_folder(const std::string& folder) {
-  std::string quota;
-  std::string period;
-  if (std::ifstream both(folder + "/cpu.max"); both >> quota >> period) return cores_of_quota(quota, period);
-  std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
-  std::ifstream(folder + "/cpu.cfs_period_us") >> period;
-  return cores_of_quota(quota, period);
+  const std::string both = text_of(folder + "/cpu.max");
+  if (const std::size_t space = both.find(' '); space != both.npos) {
+    return cores_of_quota(both.substr(0, space), both.substr(space));
+  }
+  return cores_of_quota(text_of(folder + "/cpu.cfs_quota_us"), text_of(folder + "/cpu.cfs_period_us"));
 }
 
 // A group may use no more than those that it is in. Where its own folder is hidden, as in a container, theirs remain.
@@ -69,8 +79,9 @@ inline int cores_of_path(const std::string& tree, std::string group) {
 
 ADAFACTOR_FUNCTION int cores_of_group(const std::string& root) {
   int least = 0;
-  std::ifstream groups(root + "/proc/self/cgroup");
-  for (std::string line; std::getline(groups, line);) {  // number:controllers:group
+  const std::string groups = text_of(root + "/proc/self/cgroup");
+  for (std::size_t begin = 0, end = 0; (end = groups.find('\n', begin)) != groups.npos; begin = end + 1) {
+    const std::string line = groups.substr(begin, end - begin);  // number:controllers:group
     const std::size_t first = line.find(':');
     const std::size_t second = line.find(':', first + 1);
     if (first == line.npos || second == line.npos) continue;

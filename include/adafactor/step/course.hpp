@@ -23,7 +23,7 @@ class Course {
 
   // Throws Error unless so many leaves may go through these phases next. `looks_first`: nobody writes before all leaves
   // are measured.
-  void require(Phases phases, std::int64_t count, bool looks_first) const {
+  void admit(Phases phases, std::int64_t count, bool looks_first) const {
     refuse_unless(phases.first != Phase::means && phases.last != Phase::moments, "`means` along with `moments`",
                   "one without the other");
     refuse_unless(may_begin(phases.first, count), "the phases in their order", "some that were left out");

@@ -80,7 +80,7 @@ class Step {
     const detail::DefaultFloatingPoint environment;
     require_open();
     const std::int64_t count = leaves.last - leaves.first;
-    course_.require(phases, count, looks_first_);
+    course_.admit(phases, count, looks_first_);
     require_sums(phases);
     take_back();
     // The verdict that the first leaves were told holds for the others.

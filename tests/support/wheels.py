@@ -48,7 +48,6 @@ def published(folder):
     named = named_by_continuous_integration()
     if named is None:
         peers.require("auditwheel")
-        peers.require("wheel")
         required("patchelf")
         built = wheel_of("adafactor", folder)
         named = folder / "published"

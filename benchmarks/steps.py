@@ -21,7 +21,7 @@ CATCHES = {
     "wheel": "no wheel for other Linux systems can be made",
     "what the wheel requires": "pip does not find what the wheel asks for",
     "consumer of the wheel": "another project cannot build with the wheel alone",
-    "the wheel beside other libraries": "other bits, or limits that are not obeyed, beside torch and scikit-learn",
+    "the wheel beside other libraries": "other bits, or limits not obeyed, beside torch and scikit-learn",
     "docs and lint tools": "nothing: it brings them",
     "docs": "a warning of Sphinx, a reference that leads nowhere",
     "lint": "format, lint, types, a stub that is not the module's",

@@ -1,4 +1,4 @@
-"""The published wheel beside libraries that bring OpenMP: it brings no runtime and obeys the limits of theirs.
+"""The published wheel beside libraries that bring OpenMP: it brings none and obeys the limits of theirs.
 
 Every script runs in a process of its own, with the wheel as it is published for Linux. torch's runtime is
 named libgomp.so.1, scikit-learn's has a name that nobody else can ask for.
@@ -16,7 +16,6 @@ import wheels
 from cpp_build import run
 from peers import require
 from scripts import found_by
-from sources import ROOT
 
 pytestmark = [
     pytest.mark.apart,

@@ -53,6 +53,18 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_thread_counts(parser: argparse.ArgumentParser, limit: str = "") -> None:
+    default = sorted({1, min(2, machine.cores())})
+    parser.add_argument(
+        "--threads",
+        type=positive,
+        nargs="+",
+        default=default,
+        metavar="N",
+        help=f"numbers of threads{limit} (default: {' '.join(map(str, default))})",
+    )
+
+
 def add_out(parser: argparse.ArgumentParser, question: str) -> None:
     parser.add_argument(
         "--out",

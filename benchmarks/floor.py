@@ -12,13 +12,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import adafactor
-from benchmarks import command_line, loops, machine, pictures, results, trees
+from benchmarks import command_line, loops, pictures, results, trees
 from benchmarks.contestants import TIMED_LEARNING_RATE
 from benchmarks.progress import Progress
 from benchmarks.rows import Entry
+from benchmarks.timer import lower_quartile
 from benchmarks.turns import come_to_rest
 
 LEAST_ROUNDS = 5
@@ -97,10 +96,6 @@ def timed(call: Callable[[], object], times: int) -> list[float]:
     return taken[1:]
 
 
-def lower_quartile(seconds: Sequence[float]) -> float:
-    return float(np.quantile(seconds, 0.25))
-
-
 def contestants(case: Case, tree: loops.Tree, threads: int) -> dict[Any, Callable[[int], Sequence[float]]]:
     """What takes turns, as functions of the number of calls: the step, and the loops in each variant."""
     step = make_step(case, tree)
@@ -163,15 +158,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"repeatable; of {', '.join(CASES)}",
     )
-    default = sorted({1, min(2, machine.cores())})
-    parser.add_argument(
-        "--threads",
-        type=command_line.positive,
-        nargs="+",
-        default=default,
-        metavar="N",
-        help=f"numbers of threads (default: {' '.join(map(str, default))})",
-    )
+    command_line.add_thread_counts(parser)
     parser.add_argument(
         "--rounds", type=command_line.positive, default=LEAST_ROUNDS, help=f"(default: {LEAST_ROUNDS})"
     )

@@ -93,7 +93,7 @@ def library() -> Any:
     return loops
 
 
-def small_pages(count: int, dtype: Any, *, huge: bool = False) -> Any:
+def in_pages(count: int, dtype: Any, *, huge: bool = False) -> Any:
     """An array in pages of 4 KB, as other libraries have them; NumPy's own large ones ask for 2 MB."""
     dtype = np.dtype(dtype)
     memory = mmap.mmap(-1, max(1, count * dtype.itemsize))
@@ -179,7 +179,7 @@ def tree(shape: tuple[int, ...], leaves: int, dtype: str, *, kind: int, order: i
 
     def drawn(scale: float) -> Any:
         stored = np.float32 if dtype == "float32" else np.uint16
-        numbers = small_pages(leaves * rows * cols, stored, huge=huge)
+        numbers = in_pages(leaves * rows * cols, stored, huge=huge)
         for first in range(0, len(numbers), 1 << 22):  # in pieces: a copy of all would be as large again
             count = min(1 << 22, len(numbers) - first)
             piece = np.float32(scale) * random.standard_normal(count, dtype=np.float32)
@@ -188,6 +188,6 @@ def tree(shape: tuple[int, ...], leaves: int, dtype: str, *, kind: int, order: i
 
     made = Tree(leaves, rows, cols, drawn(0.01), drawn(0.05), kind, order)
     if kind == VECTOR:
-        made.v = small_pages(leaves * rows * cols, np.float32, huge=huge)
+        made.v = in_pages(leaves * rows * cols, np.float32, huge=huge)
         made.v[...] = 1e-4
     return made

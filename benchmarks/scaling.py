@@ -92,15 +92,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--max-elements", type=count, default=count("512M"), metavar="N", help="largest leaf (default: 512M)"
     )
-    default = sorted({1, min(2, machine.cores())})
-    parser.add_argument(
-        "--threads",
-        type=command_line.positive,
-        nargs="+",
-        default=default,
-        metavar="N",
-        help=f"numbers of threads, at most two of them (default: {' '.join(map(str, default))})",
-    )
+    command_line.add_thread_counts(parser, ", at most two of them")
     parser.add_argument(
         "--seconds", type=command_line.duration, default=3, help="spent on each size (default: 3)"
     )

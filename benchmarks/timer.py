@@ -5,7 +5,14 @@ Absolute times mean little on a shared machine; the ratio of two medians taken i
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+
+def lower_quartile(seconds: Sequence[float]) -> float:
+    """What counts where one is alone: what disturbs a call only ever makes it longer."""
+    return float(np.quantile(seconds, 0.25))
 
 
 def alternate(

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from benchmarks.timer import lower_quartile
 
 ROOT = Path(__file__).resolve().parents[1]
 LEAST_CALLS = 5
@@ -76,8 +76,8 @@ class Stepper:
         return self._answer()
 
     def turn(self, seconds: float) -> float:
-        """Their lower quartile, because what disturbs a call only ever makes it longer."""
-        return float(np.quantile(self.times(seconds), 0.25))
+        """Their lower quartile."""
+        return lower_quartile(self.times(seconds))
 
 
 def import_build(folder: Path) -> Any:

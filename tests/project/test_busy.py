@@ -6,6 +6,7 @@ import pytest
 
 import sources
 from benchmark_results import run
+from peers import require
 
 sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it lies beside it
 
@@ -33,7 +34,7 @@ def test_busy_processes_end_with_their_turn():
 
 
 def test_a_result_has_every_contestant_in_every_situation(tmp_path, monkeypatch):
-    pytest.importorskip("torch")
+    require("torch")
     monkeypatch.setattr(busy, "WORKLOADS", [Workload("small", [(64, 64)])])
     monkeypatch.setattr(busy, "situations", lambda cores: [busy.Situation("beside one", 1)])
     result, words = run(busy.main, tmp_path, "--rounds", "1", "--seconds", "0", "--threads", "2")

@@ -11,6 +11,7 @@ import pytest
 
 import adafactor
 import sources
+from peers import require
 
 sys.path.append(str(sources.ROOT))  # `benchmarks` is no part of the package: it lies beside it
 
@@ -244,7 +245,7 @@ def test_a_process_that_ends_says_why():
 
 
 def test_a_process_steps_behind_an_operation_of_torch():
-    pytest.importorskip("torch")
+    require("torch")
     with Stepper("x", job(behind_torch=True)) as stepper:
         stepper.ready()
         times = stepper.times(0)

@@ -114,7 +114,7 @@ class SliceApply {
 
   void apply_rows(std::int64_t first, std::int64_t count) const {
     T factors[kRowGroup];
-    u_.store_row_factors(first, count, factors);
+    u_.make_row_factors(first, count, factors);
     with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using G = typename decltype(of_gradient)::type;
       using P = typename decltype(of_parameter)::type;

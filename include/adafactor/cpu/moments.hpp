@@ -35,7 +35,12 @@ void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSqu
       add_squares(gradient.unclipped(row, first + from, count, buffer), scale, count, cells.blocks() + from / kBlock);
     });
   };
-  for_rows_of_groups(tile, add_row, [&](std::int64_t n) { cells.finish_group(n, squares.before_clipping); });
+  for_groups(
+      tile,
+      [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+        for (std::int64_t r = row; r < row + count; ++r) add_row(r, first, n);
+      },
+      [&](std::int64_t n) { cells.finish_group(n, squares.before_clipping); });
 }
 
 // A slice's part of a factored tile.

@@ -36,18 +36,17 @@ class SliceSquares {
           }
           for (std::int64_t r = row; r < row + count; ++r) add_blocks(r, first, n);
         },
-        [&](std::int64_t n, bool) {
+        [&](std::int64_t n) {
           updates_.finish_group(n, of_update);
           parameters_.finish_group(n, of_parameter);
-        },
-        [](std::int64_t, std::int64_t) {});
+        });
   }
 
  private:
   // Adds a group of rows.
   void add_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
     T factors[kRowGroup];
-    u_.store_row_factors(row, count, factors);
+    u_.make_row_factors(row, count, factors);
     with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
       using P = typename decltype(of_parameter)::type;
       using G = typename decltype(of_gradient)::type;

@@ -59,16 +59,10 @@ ADAFACTOR_INLINE void for_groups(const Tile& tile, const Rows& add_rows, const G
   }
 }
 
-// What for_groups() does, row by row, where rows and groups are all there is: it calls add_row(row, first, n) and
-// finish_group(n).
-template <class Row, class Group>
-ADAFACTOR_INLINE void for_rows_of_groups(const Tile& tile, const Row& add_row, const Group& finish_group) {
-  for_groups(
-      tile,
-      [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
-        for (std::int64_t r = row; r < row + count; ++r) add_row(r, first, n);
-      },
-      [&](std::int64_t n, bool) { finish_group(n); }, [](std::int64_t, std::int64_t) {});
+// What for_groups() does, where panels have no end of their own: it calls add_rows and finish_group(n).
+template <class Rows, class Group>
+ADAFACTOR_INLINE void for_groups(const Tile& tile, const Rows& add_rows, const Group& finish_group) {
+  for_groups(tile, add_rows, [&](std::int64_t n, bool) { finish_group(n); }, [](std::int64_t, std::int64_t) {});
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cpu/row_factors.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/lanes/stored.hpp"
 #include "adafactor/step/leaf.hpp"
@@ -39,13 +40,9 @@ class SliceU {
   }
 
   // factors <- those of some rows, as plain() takes them.
-  void store_row_factors(std::int64_t row, std::int64_t count, T* factors) const {
-    for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      if (row_factors_)
-        return adafactor::store(factors + i, load<double>(row_factors_ + row + i, amount) * scale_, amount);
-      const auto moment = load<double>(row_moments_ + row + i, amount);
-      adafactor::store(factors + i, where_nonzero(square_root(mean_ / moment), moment) * scale_, amount);
-    });
+  void make_row_factors(std::int64_t row, std::int64_t count, T* factors) const {
+    if (row_factors_) return scale_row_factors(row_factors_ + row, scale_, factors, count);
+    store_row_factors(row_moments_ + row, mean_, scale_, factors, count);
   }
 
   // U as a function of lanes, for columns from `first` on, where it is plain.

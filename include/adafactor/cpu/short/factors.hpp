@@ -99,10 +99,7 @@ class NarrowFactors {
   // Takes the factors of rows from those that `factors` has kept.
   void read_row_factors(RowRange range) {
     const T* kept = static_cast<const T*>(leaf_.at.row_factor) + range.first;
-    for_each(range.count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const auto bare = load<double>(kept + i, amount);
-      store(factors_ + i, bare * scale_, amount);
-    });
+    scale_row_factors(kept, scale_, factors_, range.count);
   }
 
   const Leaf& leaf_;

@@ -1,7 +1,7 @@
 // The least that the passes of a step cost on this machine: plain loops that read, add up and write what a step has to,
 // with sums in the project's order, and nothing else. benchmarks/loops.py builds and calls this.
 //
-// Two things are varied: how many rows are walked side by side, and how far ahead each stream is prefetched.
+// Two things are varied: how many rows are walked side by side, and what of each stream is asked for how far ahead.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -17,6 +17,8 @@ constexpr std::int64_t kLanes = 16;
 constexpr std::int64_t kBlock = 512;  // columns after which lanes are folded
 constexpr std::int64_t kGroup = 16;   // rows of which column sums are float
 constexpr std::int64_t kMostCols = 4096;
+constexpr int kPage = 4096;
+constexpr int kEachPage = -1;  // asks for the first line of each page, and for no other
 
 using Lanes = float __attribute__((vector_size(4 * kLanes)));
 using Wide = double __attribute__((vector_size(8 * kLanes)));
@@ -55,9 +57,12 @@ double fold(Lanes lanes) {
   return sums[0];
 }
 
+// Asks for what lies so many bytes ahead of sixteen elements, or, where they begin a page, for the next one.
 template <int ahead, class S>
 void prefetch(const S* from) {
-  if constexpr (ahead > 0) __builtin_prefetch(reinterpret_cast<const char*>(from) + ahead);
+  const auto place = reinterpret_cast<std::uintptr_t>(from);
+  const bool asks = ahead == kEachPage ? place % kPage < kLanes * sizeof(S) : ahead > 0;
+  if (asks) __builtin_prefetch(reinterpret_cast<const void*>(place + (ahead == kEachPage ? kPage : ahead)));
 }
 
 // Some rows of a matrix, of one thread.
@@ -249,7 +254,6 @@ class Meeting {
 
  private:
   static constexpr int kLooks = 10000;
-
   const int threads_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<int> round_{0};
@@ -292,14 +296,14 @@ class Share {
     } else if (job_.order == kAtOnce) {
       for (std::int64_t leaf = 0; leaf < job_.leaves; ++leaf) {
         first(leaf);
-        meet();
+        meeting_.wait();
         second(leaf);
-        meet();
+        meeting_.wait();
         third(leaf);
       }
     } else {
       for (std::int64_t leaf = 0; leaf < job_.leaves; ++leaf) first(leaf);
-      meet();
+      meeting_.wait();
       walk_back();
     }
     job_.found[thread_] = found_;
@@ -311,16 +315,12 @@ class Share {
     for (std::int64_t leaf = job_.leaves; leaf-- > 0;) {
       second(leaf);
       if (!by_leaf) continue;
-      meet();
+      meeting_.wait();
       third(leaf);
     }
     if (by_leaf) return;
-    meet();
+    meeting_.wait();
     for (std::int64_t leaf = 0; leaf < job_.leaves; ++leaf) third(leaf);
-  }
-
-  void meet() {
-    if (job_.threads > 1) meeting_.wait();
   }
 
   Rows<S> rows_of(std::int64_t leaf) const {
@@ -385,7 +385,7 @@ bool run_ahead(const Job& job, double* seconds) {
 
 template <class S>
 bool run_as(const Job& job, double* seconds) {
-  if (job.side_by_side == 1) return run_ahead<S, 1, 0, 1024, 2048, 4096>(job, seconds);
+  if (job.side_by_side == 1) return run_ahead<S, 1, 0, 1024, 2048, 4096, kEachPage>(job, seconds);
   return job.side_by_side == 4 && run_ahead<S, 4, 0, 1024>(job, seconds);
 }
 

@@ -39,18 +39,20 @@ class LoopsError(RuntimeError):
 
 
 class Variant(NamedTuple):
-    """How the loops walk: rows side by side, and how many bytes ahead each stream is prefetched."""
+    """How the loops walk: rows side by side, and how many bytes ahead each stream is asked for."""
 
     side_by_side: int = 1
     ahead: int = 0
 
     def __str__(self) -> str:
         rows = f"{self.side_by_side} row{'s' if self.side_by_side > 1 else ''} side by side"
-        return f"{rows}, {f'prefetched {self.ahead} bytes ahead' if self.ahead else 'no prefetching'}"
+        how = {0: "no prefetching", EACH_PAGE: "each page asked for"}
+        return f"{rows}, {how.get(self.ahead, f'prefetched {self.ahead} bytes ahead')}"
 
 
-MATRIX_VARIANTS = [*(Variant(1, ahead) for ahead in (0, 1024, 2048, 4096)), Variant(4, 0), Variant(4, 1024)]
-TREE_VARIANTS = [Variant(1, ahead) for ahead in (0, 1024, 2048)]
+EACH_PAGE = -1
+TREE_VARIANTS = [Variant(1, ahead) for ahead in (0, 1024, 2048, EACH_PAGE)]
+MATRIX_VARIANTS = [*TREE_VARIANTS, Variant(1, 4096), Variant(4, 0), Variant(4, 1024)]
 
 
 class _Job(ctypes.Structure):

@@ -82,8 +82,8 @@ class SliceApply {
   SliceApply(const Leaf& leaf, const Tile& tile, std::int64_t slice)
       : leaf_(leaf),
         tile_(tile),
-        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
-        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf.shape, tile)),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile)),
+        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf, tile)),
         output_(leaf, slice),
         u_(leaf, slice, leaf.update_scale()),
         first_element_(slice * leaf.shape.rows * leaf.shape.cols) {}
@@ -294,7 +294,7 @@ template <class T>
 void accumulate_tile(const Leaf& leaf, const Tile& tile) {
   T buffer[kBlock];
   for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile));
+    const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile));
     for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
       T* accumulator = static_cast<T*>(leaf.at.after.accumulator) + (slice * leaf.shape.rows + row) * leaf.shape.cols;
       for_blocks(tile.cols, [&](std::int64_t offset, std::int64_t n) {

@@ -11,6 +11,7 @@
 #include "adafactor/cpu/scratch.hpp"
 #include "adafactor/cpu/tasks.hpp"
 #include "adafactor/cpu/threads/threads.hpp"
+#include "adafactor/host/streams.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/step/backend.hpp"
 #include "adafactor/step/decide.hpp"
@@ -136,6 +137,8 @@ class CpuBackend final : public Backend {
   void prepare(Workspace& workspace) const override {
     auto* scratch = detail::make_in<CpuScratch>(workspace.of_backend(), workspace.plan);
     scratch->place_partials(workspace.plan, workspace.leaves);
+    // Unfactored leaves have roots and quotients to make, which take as long as memory.
+    for (Leaf& leaf : workspace.leaves) leaf.at.asks_for_pages = leaf.shape.factored && detail::asks_for_pages();
   }
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {

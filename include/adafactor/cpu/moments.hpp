@@ -20,7 +20,7 @@ namespace loop_detail {
 template <class T>
 void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares) {
   const T scale = static_cast<T>(leaf.gradient_scale());
-  const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile));
+  const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile));
   T buffer[kBlock];
   CellSums cells;
   const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
@@ -52,7 +52,7 @@ class FactoredMoments {
         tile_(tile),
         slice_(slice),
         squares_(squares),
-        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile)),
         scale_(static_cast<T>(leaf.gradient_scale())) {}
 
   // Adds the squares of the slice's part; writes its row and column sums.

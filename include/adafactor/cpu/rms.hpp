@@ -21,8 +21,8 @@ class SliceSquares {
   SliceSquares(const Leaf& leaf, const Tile& tile, std::int64_t slice)
       : leaf_(leaf),
         tile_(tile),
-        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf.shape, tile)),
-        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf.shape, tile)),
+        gradient_(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile)),
+        parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf, tile)),
         u_(leaf, slice, 1) {}
 
   // Adds the squares of the slice's part.

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "adafactor/compiler/abi.hpp"
+#include "adafactor/host/files.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_ABI { namespace detail {
 
@@ -21,7 +22,6 @@ ADAFACTOR_FUNCTION int cores_of_group(const std::string& root);
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdio>
 #include <cstdlib>
 #include <thread>
 
@@ -43,17 +43,6 @@ inline int cores_of_quota(const std::string& quota, const std::string& period) {
   const double used = std::strtod(quota.c_str(), nullptr);
   const double whole = std::strtod(period.c_str(), nullptr);
   return used > 0 && whole > 0 ? (std::max)(1, static_cast<int>((std::min)(used / whole, 1e6))) : 0;
-}
-
-// The lines of a small file; none where there is no such file.
-inline std::string text_of(const std::string& path) {
-  std::string text;
-  if (std::FILE* file = std::fopen(path.c_str(), "r")) {
-    char piece[4096];
-    for (std::size_t n = 0; (n = std::fread(piece, 1, sizeof piece, file)) > 0;) text.append(piece, n);
-    std::fclose(file);
-  }
-  return text;
 }
 
 // What the group of a folder may use: the second version of control groups has one file, the first has two.

@@ -8,19 +8,22 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// How far ahead, in bytes, a stream is asked for; 0 where the machine does better by itself. Intel's CPUs follow a
-// stream to the end of its page and begin anew in the next one, which costs them up to a quarter of the time; AMD's do
-// not, and would lose a tenth by being asked.
-ADAFACTOR_INLINE std::ptrdiff_t bytes_ahead() {
+// Whether each cache line of a stream is worth asking for before a loop comes to it: Intel's CPUs follow a stream to
+// the end of its page and begin anew in the next one, which costs them up to a quarter of the time. AMD's lose a tenth
+// by it.
+ADAFACTOR_INLINE bool asks_for_lines() {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-  return __builtin_cpu_is("intel") ? 2048 : 0;
+  return __builtin_cpu_is("intel");
 #else
-  return 0;
+  return false;
 #endif
 }
 
-// Elements stored as S. From an element to the one that is asked for before it is read there are `ahead` bytes; 0: none
-// is. Nothing has to lie there.
+// How far ahead that is, in bytes; 0: nowhere.
+ADAFACTOR_INLINE std::ptrdiff_t bytes_ahead() { return asks_for_lines() ? 2048 : 0; }
+
+// Elements stored as S. From an element to the place that is asked for before it is read there are `ahead` bytes; 0:
+// none is. Nothing has to lie there.
 template <class S>
 struct Run {
   const S* at;
@@ -29,13 +32,33 @@ struct Run {
   Run(const S* from, std::ptrdiff_t distance = 0) : at(from), ahead(distance) {}
 
   // Asks for what lies ahead of some elements, at most a block of them.
-  ADAFACTOR_INLINE void ask([[maybe_unused]] std::int64_t first, [[maybe_unused]] std::int64_t count) const {
-#if defined(__GNUC__)
+  ADAFACTOR_INLINE void ask(std::int64_t first, std::int64_t count) const {
     if (ahead == 0) return;
-    constexpr std::int64_t line = 64 / static_cast<std::int64_t>(sizeof(S));
-    const char* from = reinterpret_cast<const char*>(at + first) + ahead;
-    for (std::int64_t i = 0; i < count; i += line) __builtin_prefetch(from + i * static_cast<std::int64_t>(sizeof(S)));
+    asks_for_lines() ? ask_for_lines(first, count) : ask_for_page(first, count);
+  }
+
+  // Asks for each of their cache lines.
+  ADAFACTOR_INLINE void ask_for_lines([[maybe_unused]] std::int64_t first, [[maybe_unused]] std::int64_t count) const {
+#if defined(__GNUC__)
+    const std::uintptr_t end = place_of(first + count);
+    for (std::uintptr_t line = place_of(first); line < end; line += 64) {
+      __builtin_prefetch(reinterpret_cast<const void*>(line));
+    }
 #endif
+  }
+
+  // Asks for the page that begins among them, the only one, since no block is longer than a page.
+  ADAFACTOR_INLINE void ask_for_page([[maybe_unused]] std::int64_t first, [[maybe_unused]] std::int64_t count) const {
+#if defined(__GNUC__)
+    const std::uintptr_t page = (place_of(first + count) - 1) & ~std::uintptr_t{4095};
+    if (page >= place_of(first)) __builtin_prefetch(reinterpret_cast<const void*>(page));
+#endif
+  }
+
+ private:
+  std::uintptr_t place_of(std::int64_t element) const {
+    return reinterpret_cast<std::uintptr_t>(at) + static_cast<std::uintptr_t>(ahead) +
+           static_cast<std::uintptr_t>(element) * sizeof(S);
   }
 };
 

@@ -103,6 +103,8 @@ struct LeafArrays {
   double* row_partial = nullptr;  // [slice][col block][row], where rows are cut
   double* col_partial = nullptr;  // [slice][row block][col], where columns are cut
 
+  bool asks_for_pages = false;  // whether the loops over long rows do, before they come to them (host/streams.hpp)
+
   double* shared = nullptr;  // what the parts of a leaf add up, as SharedNumbers says; null: it is whole
 };
 

@@ -1,32 +1,20 @@
 // The cores that a process may use are those of its control groups, in both versions that Linux has, and in a
 // container, where the folder of a group is not where its name says.
 #include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "adafactor/host/cores.hpp"
 #include "support/check.hpp"
+#include "support/files.hpp"
 
 namespace {
 
-using Files = std::vector<std::pair<std::string, std::string>>;
+using check::Files;
 
 // The cores of a process whose files these are.
-int cores_of(const Files& files) {
-  const std::filesystem::path root = std::filesystem::temp_directory_path() / "adafactor_test_cores";
-  std::filesystem::remove_all(root);
-  for (const auto& [name, text] : files) {
-    const std::filesystem::path path = root / name;
-    std::filesystem::create_directories(path.parent_path());
-    std::ofstream(path) << text;
-  }
-  const int found = adafactor::detail::cores_of_group(root.string());
-  std::filesystem::remove_all(root);
-  return found;
-}
+int cores_of(const Files& files) { return check::with_files(files, adafactor::detail::cores_of_group); }
 
 void nothing_limits_where_no_file_says_so() {
   CHECK_EQ(cores_of({}), 0);

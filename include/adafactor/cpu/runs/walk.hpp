@@ -25,10 +25,12 @@ inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index)
 
 // How far ahead of a tile's elements memory is asked for, in bytes: some elements on where its rows follow each other,
 // some rows on, in the same column, where other elements lie between them.
-inline std::ptrdiff_t ahead_of(const Walk& walk, const LeafShape& shape, const Tile& tile) {
-  const std::ptrdiff_t ahead = bytes_ahead();
-  if (ahead == 0 || tile.rows == 1 || (walk.whole && tile.cols == shape.cols)) return ahead;
+inline std::ptrdiff_t ahead_of(const Walk& walk, const Leaf& leaf, const Tile& tile) {
+  constexpr std::ptrdiff_t page = 4096;
+  constexpr std::int64_t worth_it = 1024;  // of a shorter row asking for pages costs more than it saves
   const std::int64_t row = tile.cols * item_size(walk.dtype);
+  const std::ptrdiff_t ahead = leaf.at.asks_for_pages && row >= worth_it ? page : bytes_ahead();
+  if (ahead == 0 || tile.rows == 1 || (walk.whole && tile.cols == leaf.shape.cols)) return ahead;
   return (ahead + row - 1) / row * walk.row_stride * item_size(walk.dtype);
 }
 

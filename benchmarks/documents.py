@@ -44,14 +44,8 @@ def peers_of(result: Result, dtype: str) -> str:
     plain = [row for row in measured if row["contestant"] == OURS]
     variants = {row["title"]: row for row in measured if row["contestant"] == PROPAGATE}
     largest = plain[0]
-    lines = [
-        ["**adafactor**, ms", *(f"**{significant(row['milliseconds'])}**" for row in plain)],
-        ["its share of the memory bandwidth", *(f"{row['fraction_of_bandwidth']:.0%}" for row in plain)],
-        ["its share of what its passes allow", *(f"{row['fraction_of_floor']:.0%}" for row in plain)],
-    ]
-    lines[0].append(megabytes(largest["peak_extra_bytes"]))
-    for line in lines[1:]:
-        line.append("")
+    own = [f"**{significant(row['milliseconds'])}**" for row in plain]
+    lines = [["**adafactor**, ms", *own, megabytes(largest["peak_extra_bytes"])]]
     if variants:
         found = [variants.get(row["title"]) for row in plain]
         times = [
@@ -69,6 +63,30 @@ def peers_of(result: Result, dtype: str) -> str:
             [f"`{peer.title}`", *map(ratio_of, entries), megabytes(entries[0].get("peak_extra_bytes"))]
         )
     return markdown(["", *(row["title"] for row in plain), f"peak MB, {largest['title']}"], lines)
+
+
+def floor_of(result: Result) -> str:
+    """Trees down, numbers of threads across: what an element takes, and its share of the floor."""
+    counts = sorted({row["threads"] for row in result["rows"]})
+    found = {(row["title"], row["threads"]): row for row in result["rows"]}
+    lines = []
+    for title in dict.fromkeys(row["title"] for row in result["rows"]):
+        rows = [found[title, count] for count in counts]
+        cells = [(f"{row['step_nanoseconds']:.2f}", f"**{row['share']:.0%}**") for row in rows]
+        lines.append([title, *(cell for pair in cells for cell in pair)])
+    titles = [(f"{counted(count, 'thread')}, ns an element", "share of the floor") for count in counts]
+    return markdown(["", *(title for pair in titles for title in pair)], lines)
+
+
+def busy_of(result: Result) -> str:
+    """Contestants across, situations down: the median and what nine of ten steps stay below."""
+    names = list(dict.fromkeys(name for row in result["rows"] for name in row["found"]))
+    lines = []
+    for row in result["rows"]:
+        cells = [row["found"][name] for name in names]
+        times = [f"{significant(cell['median'])} ({significant(cell['p90'])})" for cell in cells]
+        lines.append([row["title"], row["situation"], *times])
+    return markdown(["milliseconds, the median (p90)", "", *names], lines, words=2)
 
 
 def options_of(result: Result) -> str:
@@ -177,6 +195,8 @@ BLOCKS: dict[str, tuple[str, Callable[[Result], str], str | None]] = {
     ),
     "bfloat16": ("peers", lambda result: peers_of(result, "bfloat16"), None),
     "options": ("peers", options_of, None),
+    "floor": ("floor", floor_of, "the step beside its passes in plain loops"),
+    "busy": ("busy", busy_of, "the step on a busy machine"),
     "scaling": ("scaling", scaling_of, "the cost of an element as the leaf grows"),
     "accuracy": ("accuracy", accuracy_of, "the worst error of each library"),
     "overhead": ("overhead", overhead_of, "the step of each library on small tensors"),

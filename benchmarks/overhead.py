@@ -36,7 +36,7 @@ def answer_of(task: str, count: int, names: Sequence[str], seconds: float) -> En
 
 def row(count: int, names: Sequence[str], seconds: float) -> Entry:
     """Microseconds a step of each contestant, or why it was not measured."""
-    answer = answer_of("turns", count, names, seconds)
+    answer = answer_of("times", count, names, seconds)
     found = {}
     for name in names:
         measured = {"microseconds": 1e6 * answer["seconds"][name]} if name in answer["seconds"] else {}

@@ -1,9 +1,9 @@
 """What a step costs, beside other libraries' optimizers, on equal arrays, in one run.
 
 Contestants take turns in one process (Keras in one more for each of its backends, against this project
-there), so a ratio of two medians holds even where the machine is shared. A step's bytes are divided by its
-time and held against a read-read-write loop of the same run. The peak of memory is taken in a process for
-each contestant. Libraries that are missing are named and left out; benchmarks/requirements.txt has them all.
+there), so a ratio of two medians holds even where the machine is shared. The peak of memory is taken in a
+process for each contestant. Libraries that are missing are named and left out;
+benchmarks/requirements.txt has them all.
 """
 
 import argparse

@@ -110,8 +110,7 @@ def of_peers(result: Result) -> str:
             ratio = row["peers"].get(name, {}).get("ratio")
             kind = "second" if PEERS[name].bytes_per_float32 else "first"
             marks[PEERS[name].title] = Mark(1 / ratio, significant(1 / ratio), kind) if ratio else None
-        reached = f"{row['fraction_of_bandwidth']:.0%} of bandwidth"
-        panels.append(Panel(row["title"], f"{significant(row['milliseconds'])} ms, {reached}", marks))
+        panels.append(Panel(row["title"], f"{significant(row['milliseconds'])} ms", marks))
     labels = [CONTESTANTS[PROPAGATE].title] if variants else []
     titles = (
         "Times as long as adafactor's step",

@@ -1,46 +1,39 @@
-"""What follows from the times and peaks that workers measured: ratios, bandwidth, the cost of an option."""
+"""What follows from the times and peaks that workers measured: ratios, and the cost of an option."""
 
 from typing import Any
 
 from benchmarks.contestants import CONTESTANTS, OURS
-from benchmarks.traffic import Moved, Streams, bytes_moved
+from benchmarks.traffic import Streams, bytes_moved
 from benchmarks.trees import DTYPES, Workload
 
 Entry = dict[str, Any]
 
 
-def moved_per_element(name: str, workload: Workload, dtype: str, cache_bytes: int) -> Moved | None:
+def bytes_per_element(name: str, workload: Workload, dtype: str, cache_bytes: int) -> float | None:
     """Bytes that a step has to move, on the average of its calls; None where it cannot be told."""
     contestant = CONTESTANTS[name]
     if contestant.streams is None:
         plain = contestant.bytes_per_float32
-        return None if plain is None else Moved(0, plain * DTYPES[dtype] / 4)
+        return None if plain is None else plain * DTYPES[dtype] / 4
     streams = contestant.streams
     if dtype != "float32":
         streams = Streams(parameter=DTYPES[dtype], gradient=DTYPES[dtype], looks_first=streams.looks_first)
-    updating = bytes_moved(workload.shapes, cache_bytes, streams).times(1 / workload.elements)
-    return (updating + streams.of_accumulation().times(contestant.calls - 1)).times(1 / contestant.calls)
+    updating = bytes_moved(workload.shapes, cache_bytes, streams) / workload.elements
+    return (updating + streams.of_accumulation() * (contestant.calls - 1)) / contestant.calls
 
 
 def entry(name: str, workload: Workload, dtype: str, answer: Entry, cache_bytes: int) -> Entry:
-    """A contestant on a workload: its time and bandwidth, or why it was not measured."""
+    """A contestant on a workload: its time and bytes, or why it was not measured."""
     made: Entry = {"title": CONTESTANTS[name].title}
     if name in answer["refused"]:
         return made | {"refused": answer["refused"][name]}
     seconds = answer["seconds"][name]
     made |= {"milliseconds": 1e3 * seconds, "nanoseconds_per_element": 1e9 * seconds / workload.elements}
-    moved = moved_per_element(name, workload, dtype, cache_bytes)
+    moved = bytes_per_element(name, workload, dtype, cache_bytes)
     if moved is not None:
-        reached = moved.total * workload.elements / seconds
-        loops = answer["loop_bytes_per_second"]
-        floor = moved.times(workload.elements).seconds(loops["read"], loops["read-read-write"])
         made |= {
-            "bytes_per_element": moved.total,
-            "gigabytes_per_second": reached / 1e9,
-            "read_gigabytes_per_second": loops["read"] / 1e9,
-            "read_read_write_gigabytes_per_second": loops["read-read-write"] / 1e9,
-            "fraction_of_bandwidth": reached / loops["read-read-write"],
-            "fraction_of_floor": floor / seconds,
+            "bytes_per_element": moved,
+            "gigabytes_per_second": 1e-9 * moved * workload.elements / seconds,
         }
     return made
 

@@ -8,12 +8,10 @@ def megabytes(count: int | None) -> str:
     return "-" if count is None else f"{count / 1e6:.1f}"
 
 
-def of_bandwidth(entry: Entry) -> str:
+def of_time(entry: Entry) -> str:
     return (
         f"{entry['milliseconds']:10.3f} ms{entry['nanoseconds_per_element']:9.3f} ns"
-        f"{entry['bytes_per_element']:7.1f} B an element{entry['gigabytes_per_second']:7.1f} of"
-        f"{entry['read_read_write_gigabytes_per_second']:6.1f} GB/s{entry['fraction_of_bandwidth']:6.2f},"
-        f"{entry['fraction_of_floor']:5.2f} of what its passes allow"
+        f"{entry['bytes_per_element']:7.1f} B an element{entry['gigabytes_per_second']:7.1f} GB/s"
     )
 
 
@@ -23,7 +21,7 @@ def of_row(row: Entry) -> list[str]:
         lines = ["", heading, f"  refused: {row['refused']}"]
     else:
         peak = megabytes(row["peak_extra_bytes"])
-        lines = ["", heading, f"  {of_bandwidth(row)}, peak {peak} MB"]
+        lines = ["", heading, f"  {of_time(row)}, peak {peak} MB"]
     lines.append(f"  {'':42}{'ms':>10}{'ours/it':>10}{'peak MB':>10}")
     for peer in row["peers"].values():
         if "refused" in peer:

@@ -1,4 +1,4 @@
-"""How many bytes a step has to move between memory and the caches: what its bandwidth is judged by.
+"""How many bytes a step has to move between memory and the caches: what its options are judged by.
 
 `moments` reads g of all leaves, `rms` reads g and p, `apply` reads both again and writes p. What the links
 add is read and written along with these. An unfactored leaf goes through `moments` and `rms` at once, with
@@ -9,7 +9,6 @@ its second moment. A leaf that fits in the cache is read once for `rms` and `app
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from benchmarks.trees import Shape
 
@@ -25,7 +24,7 @@ class Streams:
     accumulator: int = 0
     looks_first: bool = True  # for non-finite gradients, in all leaves before any is written
 
-    def of_leaf(self, moment: int, in_cache: bool) -> "Moved":
+    def of_leaf(self, moment: int, in_cache: bool) -> int:
         """An element of a call that updates; `moment` are the bytes of an unfactored second moment."""
         gradient = self.gradient + self.accumulator
         sources = gradient + self.parameter + moment
@@ -33,47 +32,26 @@ class Streams:
         linked = 2 * (self.momentum + self.average)
         if moment:  # `rms` needs no factors and goes along with `moments`
             once = in_cache and not self.looks_first
-            return Moved(0 if once else sources, sources + written + linked)
+            return (1 if once else 2) * sources + written + linked
         looks = 0 if in_cache and not self.looks_first else gradient
-        return Moved(looks + sources, (0 if in_cache else sources) + written + linked)
+        return looks + (1 if in_cache else 2) * sources + written + linked
 
-    def of_accumulation(self) -> "Moved":
+    def of_accumulation(self) -> int:
         """An element of a call that only adds to the accumulator: one pass to look, one to write."""
         read = self.gradient + self.accumulator
-        return Moved(read, read + self.accumulator)
+        return 2 * read + self.accumulator
 
 
-class Moved(NamedTuple):
-    """Bytes of the passes that only read, and of the one that writes."""
-
-    reading: float
-    writing: float
-
-    @property
-    def total(self) -> float:
-        return self.reading + self.writing
-
-    def __add__(self, other: "Moved") -> "Moved":  # type: ignore[override]
-        return Moved(self.reading + other.reading, self.writing + other.writing)
-
-    def times(self, factor: float) -> "Moved":
-        return Moved(self.reading * factor, self.writing * factor)
-
-    def seconds(self, read: float, read_read_write: float) -> float:
-        """What it takes at these bandwidths, in bytes a second: no loop over the same bytes is faster."""
-        return self.reading / read + self.writing / read_read_write
-
-
-def bytes_moved(shapes: Sequence[Shape], cache_bytes: int, streams: Streams | None = None) -> Moved:
+def bytes_moved(shapes: Sequence[Shape], cache_bytes: int, streams: Streams | None = None) -> float:
     """What one updating call moves; a tree that fits in the cache as a whole keeps g from `moments`."""
     streams = streams or Streams()
     together = streams.parameter + streams.gradient
     sizes = [math.prod(shape) for shape in shapes]
     all_fits = together * sum(sizes) <= cache_bytes
-    total = Moved(0, 0)
+    total = 0
     for shape, size in zip(shapes, sizes, strict=True):
         moment = 4 if len(shape) < 2 else 0
-        total += streams.of_leaf(moment, in_cache=together * size <= cache_bytes).times(size)
+        total += size * streams.of_leaf(moment, in_cache=together * size <= cache_bytes)
         if all_fits and streams.looks_first:
-            total += (Moved(0, -(together + moment)) if moment else Moved(-streams.gradient, 0)).times(size)
+            total -= size * (together + moment if moment else streams.gradient)
     return total

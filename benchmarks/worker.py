@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import adafactor
-from benchmarks import bandwidth, memory, parts, timer, trees
+from benchmarks import memory, parts, timer, trees
 from benchmarks.contestants import CONTESTANTS, TIMED_LEARNING_RATE
 from benchmarks.trees import Workload
 
@@ -94,21 +94,11 @@ def make_steps(job: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
 
 
 def times(job: dict[str, Any]) -> dict[str, Any]:
-    """Median seconds of a step of each contestant, and bytes a second of plain loops."""
+    """Median seconds of a step of each contestant."""
     steps, refused = make_steps(job)
-    loops = bandwidth.Loops(job["threads"]).each()
-    medians = timer.alternate(
-        {name: loop for name, (loop, _) in loops.items()} | steps, seconds=job["seconds"]
-    )
-    speeds = {name: count / medians.pop(name) for name, (_, count) in loops.items()}
+    medians = timer.alternate(steps, seconds=job["seconds"])
     seconds = {name: taken / CONTESTANTS[name].calls for name, taken in medians.items()}
-    return {"seconds": seconds, "refused": refused, "loop_bytes_per_second": speeds}
-
-
-def turns(job: dict[str, Any]) -> dict[str, Any]:
-    """Median seconds of a step of each contestant, without the plain loops: for trees that are small."""
-    steps, refused = make_steps(job)
-    return {"seconds": timer.alternate(steps, seconds=job["seconds"]), "refused": refused}
+    return {"seconds": seconds, "refused": refused}
 
 
 def parts_of_step(job: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +117,7 @@ def peak(job: dict[str, Any]) -> dict[str, Any]:
     return {"peak_extra_bytes": memory.peak_extra_bytes(steps[name])}
 
 
-TASKS = {"times": times, "options": times, "turns": turns, "parts": parts_of_step, "peak": peak}
+TASKS = {"times": times, "options": times, "parts": parts_of_step, "peak": peak}
 
 
 def main() -> None:

@@ -38,8 +38,7 @@ def test_a_document_shows_what_the_results_hold(document):
 def test_a_block_is_written_from_the_youngest_result(tmp_path):
     def row(milliseconds):
         adamw = {"title": "AdamW", "milliseconds": 6.0, "ratio": milliseconds / 6, "peak_extra_bytes": 2e6}
-        shares = {"fraction_of_bandwidth": 0.9, "fraction_of_floor": 0.95}
-        numbers = {"milliseconds": milliseconds, "peak_extra_bytes": 1e5} | shares
+        numbers = {"milliseconds": milliseconds, "peak_extra_bytes": 1e5}
         names = {"title": "4096x4096", "dtype": "float32", "contestant": OURS}
         return names | numbers | {"peers": {"adamw": adamw}}
 
@@ -58,8 +57,6 @@ def test_a_block_is_written_from_the_youngest_result(tmp_path):
         "|  | 4096x4096 | peak MB, 4096x4096 |",
         "| --- | ---: | ---: |",
         "| **adafactor**, ms | **3** | 0.1 |",
-        "| its share of the memory bandwidth | 90% |  |",
-        "| its share of what its passes allow | 95% |  |",
         "| `torch.optim.AdamW, fused` | 2 | 2.0 |",
         "",
         "A CPU, 2 threads, 2026-01-02; numpy 2.0.",

@@ -130,7 +130,7 @@ class CpuWork {
 // This machine's cores, with the kernels of one instruction set.
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(const KernelTable& kernels) : kernels_(kernels) {}
+  explicit CpuBackend(const KernelTable& kernels) : kernels_(kernels), asks_for_pages_(detail::asks_for_pages()) {}
 
   std::int64_t scratch_nbytes(const Plan& plan) const override { return detail::nbytes_of<CpuScratch>(plan); }
 
@@ -138,7 +138,7 @@ class CpuBackend final : public Backend {
     auto* scratch = detail::make_in<CpuScratch>(workspace.of_backend(), workspace.plan);
     scratch->place_partials(workspace.plan, workspace.leaves);
     // Unfactored leaves have roots and quotients to make, which take as long as memory.
-    for (Leaf& leaf : workspace.leaves) leaf.at.asks_for_pages = leaf.shape.factored && detail::asks_for_pages();
+    for (Leaf& leaf : workspace.leaves) leaf.at.asks_for_pages = leaf.shape.factored && asks_for_pages_;
   }
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
@@ -163,6 +163,7 @@ class CpuBackend final : public Backend {
   }
 
   const KernelTable& kernels_;
+  const bool asks_for_pages_;
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

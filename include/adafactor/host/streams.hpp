@@ -30,8 +30,7 @@ ADAFACTOR_FUNCTION bool gives_large_pages(const std::string& root) {
 
 ADAFACTOR_FUNCTION bool asks_for_pages() {
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-  static const bool asks = __builtin_cpu_is("amd") && !gives_large_pages("");
-  return asks;
+  return __builtin_cpu_is("amd") && !gives_large_pages("");
 #else
   return false;
 #endif

@@ -103,6 +103,13 @@ documentation_and_lint() {
   attempt lint in_environment tests-environment .ci/lint
 }
 
+# timm asks for torchvision, and with it for another torch; its optimizers need neither.
+presets_beside_timm() {
+  attempt timm in_environment tests-environment pip install --quiet --no-deps timm
+  attempt "presets beside timm" in_environment tests-environment \
+    env ADAFACTOR_REQUIRE_TIMM=1 pytest tests/presets -k timm
+}
+
 # The C++ tests under each of the sanitizers.
 sanitized_programs() {
   local preset eigen where='import sys; sys.path.insert(0, "tests/support"); from cpp_build import eigen_prefixes; print(*eigen_prefixes())'

@@ -22,6 +22,8 @@ CATCHES = {
     "what the wheel requires": "pip does not find what the wheel asks for",
     "consumer of the wheel": "another project cannot build with the wheel alone",
     "the wheel beside other libraries": "other bits, or limits not obeyed, beside torch and scikit-learn",
+    "timm": "nothing: it brings it",
+    "presets beside timm": "numbers that are not those of timm's two optimizers",
     "docs and lint tools": "nothing: it brings them",
     "docs": "a warning of Sphinx, a reference that leads nowhere",
     "lint": "format, lint, types, a stub that is not the module's",

@@ -6,7 +6,9 @@ vanish unseen. Keras' NumPy backend imports jax, so where keras runs jax has to 
 """
 
 import importlib
+import importlib.util
 import os
+import sys
 from contextlib import AbstractContextManager
 from types import ModuleType
 
@@ -27,6 +29,23 @@ def require(name: str) -> ModuleType:
     if name == "keras" and module.backend.backend() != "numpy":
         pytest.fail(f"keras runs on {module.backend.backend()}: something imported it before peers.require")
     return module
+
+
+def require_timm(name: str) -> ModuleType:
+    """Import `timm.optim.NAME`, or skip the calling test; with ADAFACTOR_REQUIRE_TIMM=1 fail it.
+
+    timm asks for torchvision, which its optimizers do not need: `pip install --no-deps timm` brings them, and
+    empty packages with the paths of the real ones stand in for what would import it.
+    """
+    found = None if "timm" in sys.modules else importlib.util.find_spec("timm")
+    if "timm" not in sys.modules and found is None and os.environ.get("ADAFACTOR_REQUIRE_TIMM") != "1":
+        pytest.skip("timm is not installed")
+    if found is not None:
+        folder = os.path.dirname(found.origin or "")
+        for package, path in (("timm", folder), ("timm.optim", os.path.join(folder, "optim"))):
+            sys.modules[package] = ModuleType(package)
+            sys.modules[package].__path__ = [path]
+    return importlib.import_module(f"timm.optim.{name}")
 
 
 def jax_with_float64() -> AbstractContextManager[None]:

@@ -1,0 +1,316 @@
+"""Each preset beside the library that it is named after: the same parameters, step by step.
+
+Twenty steps on leaves of nine shapes, with gradients whose scales differ by three orders. big_vision and t5x
+do not install here: golden numbers and the oracle stand for them.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+
+import adafactor
+from adafactor import presets
+from golden import DATA, EXPECTED, gradients, start, tolerance
+from oracle import Oracle
+from peers import require, require_timm
+
+SHAPES = [(), (5,), (7, 3), (3, 4, 5), (20, 33), (40, 20), (18, 17, 3, 3), (24, 24), (4, 20, 30)]
+STEPS = 20
+CLOSE = {"rtol": 1e-5, "atol": 2e-6}
+
+# Momentum in bfloat16: the others round the update, or the products, before they average. That is half a unit
+# of eight bits, of updates up to 4, in each of twenty steps of 0.01.
+CLOSE_IN_BFLOAT16 = {"rtol": 0, "atol": STEPS * 0.01 * 4 * 2**-9}
+
+
+def drawn(seed=0):
+    """Parameters, and their gradients for each step; a leaf's gradients are 1e-2 to 10 large."""
+    random = np.random.default_rng(seed)
+    params = {f"{i}": np.asarray(0.3 * random.standard_normal(s), np.float32) for i, s in enumerate(SHAPES)}
+    scales = np.geomspace(1e-2, 10, len(SHAPES))
+    grads = [
+        {
+            name: np.asarray(scale * random.standard_normal(p.shape), np.float32)
+            for (name, p), scale in zip(params.items(), scales, strict=True)
+        }
+        for _ in range(STEPS)
+    ]
+    return params, grads
+
+
+def ours(config):
+    params, grads = drawn()
+    state = adafactor.init(params, config)
+    for g in grads:
+        adafactor.step(params, g, state)
+    return params
+
+
+def with_torch(make):
+    """What an optimizer of torch's shape makes of the parameters."""
+    torch = require("torch")
+    params, grads = drawn()
+    leaves = {name: torch.nn.Parameter(torch.from_numpy(p.copy())) for name, p in params.items()}
+    optimizer = make(list(leaves.values()))
+    for g in grads:
+        for name, leaf in leaves.items():
+            leaf.grad = torch.from_numpy(g[name].copy())
+        optimizer.step()
+    return {name: leaf.detach().numpy() for name, leaf in leaves.items()}
+
+
+def with_optax(make):
+    jax = require("jax")
+    params, grads = drawn()
+    optimizer = make()
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for g in grads:
+        updates, state = update(g, state, params)
+        params = require("optax").apply_updates(params, updates)
+    return {name: np.asarray(p) for name, p in params.items()}
+
+
+def assert_close(found, expected, close=CLOSE):
+    for name, p in expected.items():
+        np.testing.assert_allclose(found[name], p, **close, err_msg=f"shape {SHAPES[int(name)]}")
+
+
+TORCH = [
+    {},
+    {"lr": 0.1},
+    {"lr": 0.001, "beta2_decay": -0.5},
+    {"lr": 0.05, "weight_decay": 0.1},
+    {"eps": (1e-8, 1e-2)},
+    {"d": 2.0, "maximize": True},
+    {"lr": 0.3, "eps": (None, 0.1), "d": 1.5, "weight_decay": 0.01},
+]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("arguments", TORCH, ids=str)
+def test_torch(arguments, foreach):
+    torch = require("torch")
+    expected = with_torch(lambda leaves: torch.optim.Adafactor(leaves, **arguments, foreach=foreach))
+    assert_close(ours(presets.torch(**arguments, foreach=foreach)), expected)
+
+
+@pytest.mark.parametrize("size", [1e-4, 1e-5, 1e-8])
+def test_torch_keeps_the_second_moment_above_its_epsilon(size):
+    torch = require("torch")
+    random = np.random.default_rng(1)
+    for shape in [(6, 4), (7,)]:
+        p = np.asarray(random.standard_normal(shape), np.float32)
+        leaf = torch.nn.Parameter(torch.from_numpy(p.copy()))
+        optimizer = torch.optim.Adafactor([leaf], foreach=False)
+        state = adafactor.init(p, presets.torch())
+        for _ in range(5):
+            g = np.asarray(size * random.standard_normal(shape), np.float32)
+            leaf.grad = torch.from_numpy(g.copy())
+            optimizer.step()
+            adafactor.step(p, g, state)
+        np.testing.assert_allclose(p, leaf.detach().numpy(), **CLOSE)
+
+
+TRANSFORMERS = [
+    {},
+    {"warmup_init": True},
+    {"beta1": 0.9},
+    {"scale_parameter": False},
+    {"weight_decay": 0.1, "clip_threshold": 0.5},
+    {"lr": 0.01, "relative_step": False},
+    {"lr": 0.01, "relative_step": False, "scale_parameter": False, "beta1": 0.5, "weight_decay": 0.1},
+    {"decay_rate": -0.5, "eps": (1e-20, 1e-2)},
+]
+
+
+@pytest.mark.parametrize("arguments", TRANSFORMERS, ids=str)
+def test_transformers(arguments):
+    transformers = require("transformers.optimization")
+    expected = with_torch(lambda leaves: transformers.Adafactor(leaves, **arguments))
+    assert_close(ours(presets.transformers(**arguments)), expected)
+
+
+OPTAX = [
+    {"learning_rate": 0.01},
+    {"learning_rate": 0.01, "min_dim_size_to_factor": 1},
+    {"learning_rate": 0.01, "min_dim_size_to_factor": 20, "momentum": 0.9},
+    {"learning_rate": 0.01, "momentum": 0.9, "dtype_momentum": "bfloat16", "weight_decay_rate": 0.01},
+    {"learning_rate": 0.01, "min_dim_size_to_factor": 3, "clipping_threshold": None},
+    {"learning_rate": 0.01, "factored": False, "multiply_by_parameter_scale": False},
+    {"learning_rate": 0.01, "min_dim_size_to_factor": 1, "decay_rate": 0.5, "eps": 1e-12},
+    {"min_dim_size_to_factor": 1, "clipping_threshold": 0.02},
+]
+
+
+@pytest.mark.parametrize("arguments", OPTAX, ids=str)
+def test_optax(arguments):
+    optax = require("optax")
+    expected = with_optax(lambda: optax.adafactor(**arguments))
+    close = CLOSE_IN_BFLOAT16 if "dtype_momentum" in arguments else CLOSE
+    assert_close(ours(presets.optax(**arguments)), expected, close)
+
+
+def test_optax_with_a_schedule():
+    optax = require("optax")
+    schedule = optax.warmup_cosine_decay_schedule(1e-3, 2e-2, 5, STEPS)
+    arguments = {"learning_rate": schedule, "min_dim_size_to_factor": 1}
+    assert_close(ours(presets.optax(**arguments)), with_optax(lambda: optax.adafactor(**arguments)))
+
+
+PYTORCH_OPTIMIZER = [
+    {"betas": (None, 0.999)},
+    {"betas": (0.9, 0.9), "momentum_dtype": "float32"},
+    {"betas": (None, 0.999), "warmup_init": True},
+    {"betas": (None, 0.999), "weight_decay": 0.1},
+    {"betas": (None, 0.999), "weight_decay": 0.01, "fixed_decay": True},
+    {"betas": (None, 0.999), "lr": 0.01, "relative_step": False, "scale_parameter": False},
+    {"betas": (0.5, 0.95), "momentum_dtype": "float32", "clip_threshold": 0.5, "maximize": True},
+    {"betas": (None, 0.999), "decay_rate": -0.5, "eps1": 1e-20, "eps2": 1e-2},
+    {},
+]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+@pytest.mark.parametrize("arguments", PYTORCH_OPTIMIZER, ids=str)
+def test_pytorch_optimizer(arguments, foreach):
+    torch, peer = require("torch"), require("pytorch_optimizer.optimizer.adafactor")
+    theirs = {**arguments, "momentum_dtype": getattr(torch, arguments.get("momentum_dtype", "bfloat16"))}
+    expected = with_torch(lambda leaves: peer.AdaFactor(leaves, **theirs, foreach=foreach))
+    rounds = arguments.get("betas", (0.9, 0.999))[0] is not None and "momentum_dtype" not in arguments
+    close = CLOSE_IN_BFLOAT16 if rounds else CLOSE
+    assert_close(ours(presets.pytorch_optimizer(**theirs, foreach=foreach)), expected, close)
+
+
+TIMM = [
+    {},
+    {"warmup_init": True},
+    {"min_dim_size_to_factor": 1},
+    {"min_dim_size_to_factor": 17, "betas": (0.9, 0.999)},
+    {"lr": 0.01, "weight_decay": 0.1},
+    {"lr": 0.01, "min_dim_size_to_factor": 2, "decay_rate": -0.5, "clip_threshold": 0.5},
+    {"scale_parameter": False, "eps": 1e-20},
+]
+
+
+@pytest.mark.parametrize("arguments", TIMM, ids=str)
+def test_timm(arguments):
+    timm = require_timm("adafactor")
+    expected = with_torch(lambda leaves: timm.Adafactor(leaves, **arguments))
+    assert_close(ours(presets.timm(**arguments)), expected)
+
+
+TIMM_BIG_VISION = [
+    {"lr": 0.01, "momentum": None},
+    {"lr": 0.01, "momentum_dtype": "float32"},
+    {"lr": 0.01, "momentum_dtype": "float32", "min_dim_size_to_factor": 1, "clipping_threshold": 1.0},
+    {"lr": 0.01, "momentum": None, "weight_decay": 0.1, "beta2_cap": 0.9},
+    {"lr": 0.01, "momentum": None, "weight_decay": 0.01, "unscaled_wd": True},
+    {"lr": 0.01, "momentum": None, "decay_offset": 3, "decay_rate": 0.5, "eps": 1e-12},
+    {"lr": 0.01},
+]
+
+
+@pytest.mark.parametrize("arguments", TIMM_BIG_VISION, ids=str)
+def test_timm_big_vision(arguments):
+    timm = require_timm("adafactor_bv")
+    expected = with_torch(lambda leaves: timm.AdafactorBigVision(leaves, **arguments))
+    rounds = arguments.get("momentum", 0.9) is not None and "momentum_dtype" not in arguments
+    assert_close(ours(presets.timm_big_vision(**arguments)), expected, CLOSE_IN_BFLOAT16 if rounds else CLOSE)
+
+
+def made_by(preset, **fixed):
+    return functools.partial(getattr(presets, preset), **fixed)
+
+
+# The rows of the golden file by the preset of each call, whose arguments are the row's own.
+GOLDEN = {
+    "torch": made_by("torch"),
+    "transformers": made_by("transformers"),
+    "optax": made_by("optax"),
+    "timm": made_by("timm"),
+    "timm_big_vision": made_by("timm_big_vision"),
+    "big_vision": made_by("big_vision"),
+    "pytorch_optimizer": made_by("pytorch_optimizer"),
+}
+CALLS = {
+    "big_vision(min_dim_size_to_factor=1, lr=0.01, momentum float32)": {
+        "min_dim_size_to_factor": 1, "lr": 0.01, "dtype_momentum": "float32"},
+    "big_vision(min_dim_size_to_factor=1, lr=0.01, momentum bfloat16)": {
+        "min_dim_size_to_factor": 1, "lr": 0.01},
+    "pytorch_optimizer() (bfloat16 momentum)": {},
+    "optax(learning_rate=0.01, min_dim_size_to_factor=128) (both leaves unfactored)": {
+        "learning_rate": 0.01, "min_dim_size_to_factor": 128},
+    "timm_big_vision(min_dim_size_to_factor=1, lr=0.01, momentum_dtype=float32, clipping_threshold=1.0)": {
+        "min_dim_size_to_factor": 1, "lr": 0.01, "momentum_dtype": "float32",
+        "clipping_threshold": 1.0},
+}  # fmt: skip
+
+
+def arguments_of(call):
+    """The arguments that a row's call has in its parentheses."""
+    if call in CALLS:
+        return CALLS[call]
+    return eval(f"dict{call[call.index('(') :]}", {})
+
+
+@pytest.mark.parametrize("call", [call for call in EXPECTED if not call.startswith("keras(")])
+def test_a_preset_reproduces_the_golden_row(call):
+    config = GOLDEN[call.partition("(")[0]](**arguments_of(call))
+    params = start()
+    state = adafactor.init(params, config)
+    for k in range(3):
+        adafactor.step(params, gradients(k, call), state)
+    for path, expected in EXPECTED[call].items():
+        np.testing.assert_allclose(params[path], expected, rtol=0, atol=tolerance(call))
+
+
+ORACLE = [
+    (
+        presets.t5x(0.01, min_dim_size_to_factor=1, max_parameter_scale=0.2),
+        {"learning_rate": 0.01, "relative_step": False, "factored": "largest_two",
+         "max_parameter_scale": 0.2},
+    ),
+    (
+        presets.t5x(0.01, beta1=0.9, weight_decay_rate=0.01, factored=False),
+        {"learning_rate": 0.01, "relative_step": False, "factored": False, "beta_1": 0.9,
+         "weight_decay": 0.01, "weight_decay_on": "none", "weight_decay_first": False},
+    ),
+    (
+        presets.t5x(0.01, min_dim_size_to_factor=1, weight_decay_rate=0.5, weight_decay_rate_lr_exponent=1.0,
+                    global_norm_clip_threshold=1.0),
+        {"learning_rate": 0.01, "relative_step": False, "factored": "largest_two", "weight_decay": 0.5,
+         "weight_decay_first": False, "global_clipnorm": 1.0},
+    ),
+    (
+        presets.big_vision(0.01, wd=0.001, dtype_momentum="float32", min_dim_size_to_factor=3,
+                           grad_clip_norm=1.0),
+        {"learning_rate": 0.01, "relative_step": False, "factored": "largest_two",
+         "min_dim_size_to_factor": 3, "beta_2_cap": 0.999, "scale_parameter": False,
+         "clip_threshold": None, "beta_1": 0.9, "momentum_on": "update",
+         "weight_decay": 0.1, "global_clipnorm": 1.0},
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "knobs"), ORACLE, ids=["t5x", "t5x decays", "t5x exponent", "big_vision"])
+def test_a_preset_does_what_the_oracle_does_in_float64(config, knobs):
+    params, grads = drawn()
+    oracle = Oracle(params, **knobs)
+    for g in grads:
+        oracle.step(g)
+    assert_close(ours(config), {name: leaf.p for name, leaf in oracle.leaves.items()})
+
+
+def test_t5x_continues_from_its_moments():
+    data = DATA["t5x_injected_state"]
+    fixed = {"min_dim_size_to_factor": data["min_dim_size_to_factor"], "decay_rate": data["decay_rate"]}
+    p, g = np.ones((3, 2), np.float32), np.ones((3, 2), np.float32)
+    state = adafactor.init(p, presets.t5x(data["learning_rate"], **fixed))
+    adafactor.step(p, g, state)
+    p[...] = 1
+    tensors = state.tensors()
+    tensors["", "row"][...], tensors["", "col"][...] = data["v_row"], data["v_col"]
+    adafactor.step(p, g, state)
+    np.testing.assert_allclose(p, data["after"]["p"], rtol=0, atol=1e-6)

@@ -39,7 +39,6 @@ class CpuWork {
       case Phase::moments:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
           if (leaf.in_verdict()) kernels_of(leaf).moments(leaf, tile, sums);
-          if (leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
         });
       case Phase::means:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums&) {

@@ -1,5 +1,5 @@
 // Phase `rms`: the sums of U^2 and P^2 of a tile. U is not stored: `apply` makes it again. Of an unfactored leaf that
-// no norm clips it goes along with `moments`, since it needs no factors.
+// no norm clips it goes along with `moments`, since it needs no factors, and adds the squares of G on its way.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,9 @@ class SliceSquares {
         parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf, tile)),
         u_(leaf, slice, 1) {}
 
-  // Adds the squares of the slice's part.
-  void operator()(Total& of_update, Total& of_parameter) {
+  // Adds the squares of the slice's part, and those of G where there is a total for them.
+  void operator()(Total& of_update, Total& of_parameter, Total* of_gradient = nullptr) {
+    adds_gradient_ = of_gradient != nullptr;
     const bool direct = leaf_.is_plain() && gradient_.is_direct() && parameter_.template is_direct<T>();
     for_groups(
         tile_,
@@ -39,6 +40,7 @@ class SliceSquares {
         [&](std::int64_t n) {
           updates_.finish_group(n, of_update);
           parameters_.finish_group(n, of_parameter);
+          if (of_gradient) gradients_.finish_group(n, *of_gradient);
         });
   }
 
@@ -67,7 +69,9 @@ class SliceSquares {
 
   void add_blocks(std::int64_t row, std::int64_t first, std::int64_t n) {
     for_blocks(n, [&](std::int64_t from, std::int64_t count) {
-      add_block(row, first + from, count, updates_.blocks()[from / kBlock], parameters_.blocks()[from / kBlock]);
+      const std::int64_t block = from / kBlock;
+      if (adds_gradient_) add_gradient_block(row, first + from, count, gradients_.blocks()[block]);
+      add_block(row, first + from, count, updates_.blocks()[block], parameters_.blocks()[block]);
     });
   }
 
@@ -79,6 +83,19 @@ class SliceSquares {
     } else {
       add_squares_of<T>(g, u_of, n, updates_.blocks());
       add_squares(p, T{1}, n, parameters_.blocks());
+    }
+  }
+
+  // Adds the squares of G before it is clipped by value, of at most a block.
+  void add_gradient_block(std::int64_t row, std::int64_t first, std::int64_t n, double& sum) const {
+    const T scale = static_cast<T>(leaf_.gradient_scale());
+    T buffer[kBlock];
+    if (gradient_.is_bare()) {
+      with_loops<T>(leaf_.at.gradient.dtype, [&](auto storage) {
+        add_squares(gradient_.template at<typename decltype(storage)::type>(row, first), scale, n, &sum);
+      });
+    } else {
+      add_squares(gradient_.unclipped(row, first, n, buffer), scale, n, &sum);
     }
   }
 
@@ -118,8 +135,10 @@ class SliceSquares {
   Gradient<T> gradient_;
   Slice parameter_;
   SliceU<T> u_;
+  bool adds_gradient_ = false;
   CellSums updates_;
   CellSums parameters_;
+  CellSums gradients_;
 };
 
 // A tile of short rows; each run is a cell.

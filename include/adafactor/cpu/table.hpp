@@ -13,11 +13,44 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
+// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
+template <class T, class Body>
+void with_narrow_factors(const Leaf& leaf, const Body& body) {
+  if constexpr (kSpecialLoops<T>) {
+    if (leaf.shape.slices == 1 && leaf.shape.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
+    if (leaf.shape.slices == 1 && leaf.shape.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
+  }
+  body.template operator()<NarrowFactors<T>>();
+}
+
+// The third phase on one tile.
+template <class T>
+void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
+  if (tile.size() == 0) return;  // of a part without elements, here too
+  Total of_update;
+  Total of_parameter;
+  if (is_narrow(leaf) && leaf.is_plain()) {
+    with_narrow_factors<T>(leaf, [&]<class Factors>() {
+      loop_detail::add_narrow_squares<T, Factors>(leaf, tile, of_update, of_parameter);
+    });
+  } else {
+    Total of_gradient;
+    Total* const early = leaf.measures_early() ? &of_gradient : nullptr;
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter, early);
+    }
+    if (early) sums.gradient_squares = of_gradient.sum();
+  }
+  sums.update_squares = of_update.sum();
+  sums.parameter_squares = of_parameter.sum();
+}
+
 // The first phase on one tile: its sum of squares, the row and column sums of its part, and the sum of its old R, of
 // which M is made.
 template <class T>
 void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   if (tile.size() == 0) return;  // of a part without elements: its sums are zero
+  if (leaf.measures_early()) return rms_of_tile<T>(leaf, tile, sums);
   TileSquares squares;
   if (!leaf.shape.factored || leaf.rule.action != Action::update) {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
@@ -41,35 +74,6 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     sums.row_moments =
         sum_of(static_cast<const T*>(leaf.at.before.row) + tile.slice * leaf.shape.rows + tile.row, tile.rows);
   }
-}
-
-// Calls body.operator()<Factors>() with the kind of factors that the rows are fastest with.
-template <class T, class Body>
-void with_narrow_factors(const Leaf& leaf, const Body& body) {
-  if constexpr (kSpecialLoops<T>) {
-    if (leaf.shape.slices == 1 && leaf.shape.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
-    if (leaf.shape.slices == 1 && leaf.shape.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
-  }
-  body.template operator()<NarrowFactors<T>>();
-}
-
-// The third phase on one tile.
-template <class T>
-void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
-  if (tile.size() == 0) return;  // of a part without elements, here too
-  Total of_update;
-  Total of_parameter;
-  if (is_narrow(leaf) && leaf.is_plain()) {
-    with_narrow_factors<T>(leaf, [&]<class Factors>() {
-      loop_detail::add_narrow_squares<T, Factors>(leaf, tile, of_update, of_parameter);
-    });
-  } else {
-    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter);
-    }
-  }
-  sums.update_squares = of_update.sum();
-  sums.parameter_squares = of_parameter.sum();
 }
 
 // The last phase on one tile: writes the outputs, the state's full-size arrays and, with the first tile of a block, its

@@ -199,8 +199,7 @@ struct Leaf {
   ADAFACTOR_ALWAYS_INLINE bool measures() const {
     return updates() && (rule.scales_parameter || rule.clip_threshold < __builtin_inf());
   }
-  // Whether `rms` needs nothing that `moments` of other tiles find: then it goes along with `moments`, on a tile that
-  // is in the cache already.
+  // Whether `rms` needs nothing that `moments` of other tiles find: then both are one pass over the tile.
   ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !shape.factored && !rule.clips_by_norm; }
   // What the elements of a gradient, as it is read, still have to be multiplied by to be G.
   ADAFACTOR_ALWAYS_INLINE double gradient_scale() const { return links_gradient() ? 1 : rule.multiplier; }

@@ -106,23 +106,37 @@ REFUSED = [
     (presets.transformers, {"relative_step": False}, "lr: None, expected a number"),
     (presets.transformers, {"lr": 0.1, "relative_step": False, "warmup_init": True}, "warmup_init"),
     (presets.optax, {"decay_rate": -0.8}, "decay_rate: -0.8, expected >= 0"),
-    (presets.optax, {"weight_decay_mask": {"w": True}}, "weight_decay_mask: .*exclude_from_weight_decay"),
-    (presets.optax, {"weight_decay_rate": lambda count: 0.1}, "weight_decay_rate: .*follows"),
+    (presets.optax, {"weight_decay_mask": {"w": True}, "weight_decay_rate": 0.1},
+     "weight_decay_mask: .*exclude_from_weight_decay"),
+    (presets.optax, {"weight_decay_rate": lambda count: 0.1}, "weight_decay_rate: .*follow the rate"),
+    (presets.optax, {"decay_rate": float("inf")}, "decay_rate: inf, expected a finite number"),
+    (presets.optax, {"eps": None}, "eps: None, expected a number"),
     (presets.optax, {"momentum": 0.9, "dtype_momentum": "float16"}, "dtype_momentum: 'float16', expected"),
     (presets.optax, {"momentum": 1.5}, "momentum: 1.5"),
-    (presets.timm, {"caution": True}, "caution: True has no counterpart here"),
+    (presets.timm, {"caution": True, "betas": (0.9, 0.99)}, "caution: True has no counterpart here: .*mean"),
+    (presets.timm, {"beta1": 0.9}, r"unknown argument 'beta1'; did you mean 'betas\[0\]'"),
+    (presets.timm, {"clip_threshold": None}, "clip_threshold: None, expected a number"),
     (presets.timm, {"lr": 0.1, "warmup_init": True}, "warmup_init: True, expected False beside lr"),
     (presets.timm, {"min_dim_size_to_factor": -1}, "min_dim_size_to_factor: -1"),
     (presets.timm_big_vision, {"caution": True}, "caution: True has no counterpart here"),
-    (presets.timm_big_vision, {"corrected_weight_decay": True}, "corrected_weight_decay: True has no"),
+    (presets.timm_big_vision, {"corrected_weight_decay": True, "weight_decay": 0.1},
+     "corrected_weight_decay: True has no .*unscaled_wd"),
+    (presets.timm_big_vision, {"beta2_cap": None}, "beta2_cap: None, expected a number"),
     (presets.timm_big_vision, {"momentum_dtype": "float16"}, "momentum_dtype: 'float16', expected"),
     (presets.big_vision, {"lr": 0}, "lr: 0, expected a number > 0"),
-    (presets.big_vision, {"lr": 1, "wd": -0.1}, "wd: -0.1"),
+    (presets.big_vision, {"lr": 0.01, "wd": -0.1}, "wd: -0.1, expected >= 0"),
+    (presets.big_vision, {"lr": 0.01, "schedule": {"decay_type": "cosine"}}, "schedule: .*a function"),
+    (presets.big_vision, {"lr": 0.01, "schedule": 0.5}, "schedule: 0.5, expected None or a function"),
     (presets.pytorch_optimizer, {"ams_bound": True}, "ams_bound: True has no counterpart here"),
     (presets.pytorch_optimizer, {"cautious": True}, "cautious: True has no counterpart here"),
     (presets.pytorch_optimizer, {"weight_decouple": False, "weight_decay": 0.1}, "weight_decouple: False"),
     (presets.pytorch_optimizer, {"lr": None, "relative_step": False}, "lr: None, expected a number"),
     (presets.pytorch_optimizer, {"betas": (0.9, 1.5)}, r"betas\[1\]: 1.5"),
+    (presets.pytorch_optimizer, {"betas": (None, None)}, r"betas\[1\]: None, expected a number"),
+    (presets.pytorch_optimizer, {"lr": -1.0}, "lr: -1.0, expected >= 0"),
+    (presets.pytorch_optimizer, {"lr": "x"}, "lr: 'x', expected a number"),
+    (presets.transformers, {"eps": (None, 1e-3)}, r"eps\[0\]: None, expected a number"),
+    (presets.torch, {"lr": np.ones(2)}, "lr: .*expected one element"),
     (presets.t5x, {}, "learning_rate: None, expected a number"),
     (presets.t5x, {"learning_rate": 1, "factor_map": {}}, "factor_map: .*factored"),
     (presets.t5x, {"learning_rate": 1, "logical_factor_rules": {}}, "logical_factor_rules: .*factored"),
@@ -130,10 +144,10 @@ REFUSED = [
     (
         presets.t5x,
         {"learning_rate": 1, "weight_decay_rate_lr_exponent": 2},
-        "weight_decay_rate_lr_exponent: 2",
+        "weight_decay_rate_lr_exponent: 2 has no",
     ),
     (presets.t5x, {"learning_rate": 1, "multiply_by_parameter_scale": {}}, "multiply_by_parameter_scale: "),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("preset", "arguments", "words"), REFUSED, ids=lambda x: str(x)[:40])
@@ -147,6 +161,51 @@ def test_a_decay_without_effect_is_no_reason_to_refuse():
     assert presets.pytorch_optimizer(cautious=False).beta_1 == 0.9
     assert presets.t5x(1.0, weight_decay_rate_lr_exponent=0).weight_decay is None
     assert presets.t5x(1.0, weight_decay_rate_lr_exponent=1).weight_decay == 1
+    assert presets.t5x(1.0, weight_decay_rate=0.0, weight_decay_rate_lr_exponent=1).weight_decay == 1
+    assert presets.t5x(1.0, skip_nan_updates=None, dtype_momentum="float16").beta_1 is None
+    assert presets.optax(weight_decay_mask={"w": True}, dtype_momentum=None).weight_decay is None
+    assert presets.timm(caution=True).beta_1 is None
+    assert presets.timm_big_vision(corrected_weight_decay=True).weight_decay == 0
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        presets.torch(d=float("inf")),
+        presets.transformers(clip_threshold=float("inf")),
+        presets.optax(clipping_threshold=float("inf")),
+        presets.timm_big_vision(clipping_threshold=float("inf")),
+    ],
+)
+def test_a_threshold_of_infinity_is_none(config):
+    assert config.clip_threshold is None
+
+
+@pytest.mark.parametrize(
+    ("config", "used"),
+    [
+        (presets.optax(momentum=0.9), "exact"),
+        (presets.big_vision(0.1), "exact"),
+        (presets.t5x(0.1, beta1=0.9), "exact"),
+        (presets.timm_big_vision(), "stored"),
+        (presets.pytorch_optimizer(), "stored"),
+    ],
+)
+def test_a_step_uses_momentum_as_the_library_does(config, used):
+    assert config.momentum_use == used
+
+
+def test_a_rate_of_a_function_has_its_name_and_equals_another_of_it():
+    def falling(count):
+        return -0.1 * count
+
+    config = presets.optax(falling)
+    assert config == presets.optax(falling) != presets.optax(lambda count: 0.1)
+    p, g = np.ones(3, np.float32), np.full(3, 0.5, np.float32)
+    state = adafactor.init(p, config)
+    adafactor.step(p, g, state)
+    with pytest.raises(ValueError, match=r"^learning_rate: falling returned -0\.1"):
+        adafactor.step(p, g, state)
 
 
 @pytest.mark.parametrize("given", ["bfloat16", ml_dtypes.bfloat16, np.dtype(ml_dtypes.bfloat16)])

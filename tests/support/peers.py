@@ -6,6 +6,7 @@ vanish unseen. Keras' NumPy backend imports jax, so where keras runs jax has to 
 """
 
 import importlib
+import importlib.machinery
 import importlib.util
 import os
 import sys
@@ -43,8 +44,9 @@ def require_timm(name: str) -> ModuleType:
     if found is not None:
         folder = os.path.dirname(found.origin or "")
         for package, path in (("timm", folder), ("timm.optim", os.path.join(folder, "optim"))):
-            sys.modules[package] = ModuleType(package)
-            sys.modules[package].__path__ = [path]
+            spec = importlib.machinery.ModuleSpec(package, None, is_package=True)
+            spec.submodule_search_locations = [path]
+            sys.modules[package] = importlib.util.module_from_spec(spec)
     return importlib.import_module(f"timm.optim.{name}")
 
 

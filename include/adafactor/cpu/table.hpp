@@ -130,7 +130,8 @@ ADAFACTOR_FUNCTION const KernelTable& compiled_kernels() {
 }
 
 ADAFACTOR_FUNCTION const Backend& cpu_backend() {
-  static const CpuBackend backend(compiled_kernels());
+  // It is never destroyed, since a program may end while a thread of its own is in a step.
+  static const Backend& backend = *new CpuBackend(compiled_kernels());
   return backend;
 }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.knobs.hints import refuse_unknown
-from adafactor.knobs.numbers import is_bool, real_number, shown, whole_number
+from adafactor.knobs.hints import ELSEWHERE, refuse_unknown
+from adafactor.knobs.numbers import finite_number, is_bool, real_number, shown, whole_number
 from adafactor.schedules import LearningRateSchedule
 
 __all__ = [
@@ -16,10 +17,10 @@ __all__ = [
     "config_of",
     "flag",
     "minimum_above",
-    "momentum_dtype_of",
     "momentum_knobs",
     "rate_by_count",
     "refuse",
+    "refuse_caution",
     "two_of",
 ]
 
@@ -30,7 +31,7 @@ def config_of(knobs: Mapping[str, Any], extra: Mapping[str, Any], names: Mapping
     """The config of a preset.
 
     Args:
-        knobs: what the preset sets.
+        knobs: what the preset sets; a clip threshold of infinity is none.
         extra: what the caller gave besides the library's arguments: knobs that the library lacks.
         names: the library's name of a knob, where it is another one.
 
@@ -38,12 +39,14 @@ def config_of(knobs: Mapping[str, Any], extra: Mapping[str, Any], names: Mapping
         TypeError, ValueError: as `Config`, in the library's names; a knob of `extra` that the preset sets.
     """
     for name in extra:
-        if name in knobs:
-            hint = f"did you mean {names[name]!r}?" if name in names else "it is what makes the preset"
+        knob = ELSEWHERE.get(name, name)
+        if name not in _KNOBS - knobs.keys() and (knob in names or name in knobs):
+            hint = f"did you mean {names[knob]!r}?" if knob in names else "it is what makes the preset"
             raise TypeError(f"unknown argument {name!r}; {hint}")
     refuse_unknown(extra, sorted(_KNOBS - knobs.keys()), "argument")
+    unlimited = {"clip_threshold": None} if knobs["clip_threshold"] == math.inf else {}
     try:
-        return Config(**knobs, **extra)
+        return Config(**{**knobs, **unlimited}, **extra)
     except (TypeError, ValueError) as error:
         raise type(error)(_in_their_names(str(error), names)) from None
 
@@ -58,6 +61,12 @@ def _in_their_names(message: str, names: Mapping[str, str]) -> str:
 def refuse(name: str, value: Any, why: str) -> None:
     """Raise a ValueError for an argument that nothing here does, with the reason and what to use."""
     raise ValueError(f"{name}: {shown(value)} has no counterpart here: {why}")
+
+
+def refuse_caution(name: str, value: Any, beta_1: float | None) -> None:
+    """Refuse the mask of the cautious optimizers, which is one of momentum."""
+    if flag(name, value) and beta_1 is not None:
+        refuse(name, value, "the mask is divided by its mean, another pass over memory; leave it out")
 
 
 def flag(name: str, value: Any) -> bool:
@@ -76,13 +85,13 @@ def two_of(name: str, value: Any) -> tuple[Any, Any]:
 
 def beta_2_decay_of(name: str, decay_rate: Any) -> float:
     """The exponent, where the library takes it without its sign."""
-    rate = real_number(name, decay_rate)
-    if not rate >= 0:
+    rate = finite_number(name, decay_rate)
+    if rate < 0:
         raise ValueError(f"{name}: {rate}, expected >= 0, since beta2 = 1 - t**-{name}")
     return -rate
 
 
-def momentum_dtype_of(name: str, value: Any) -> str:
+def _momentum_dtype(name: str, value: Any) -> str:
     """What momentum is stored in, of a dtype of torch, JAX or NumPy, or its name."""
     said = str(getattr(value, "name", getattr(value, "__name__", value))).rpartition(".")[2]
     if said not in ("float32", "bfloat16"):
@@ -93,19 +102,28 @@ def momentum_dtype_of(name: str, value: Any) -> str:
 
 
 class _ByCount(LearningRateSchedule):
-    """A rate times what a function of the number of calls before says, a number or an array of JAX."""
+    """A rate times what a function of the number of calls before says, a number or an array of JAX.
+
+    It has the function's name in messages, and equals that of the same function and rate.
+    """
 
     def __init__(self, name: str, schedule: Callable[[Any], Any], rate: float) -> None:
         self._name, self._schedule, self._rate = name, schedule, rate
+        self.__name__ = getattr(schedule, "__name__", type(schedule).__name__)
 
     def __call__(self, step: int) -> float:
         """Return the rate after so many calls."""
-        return self._rate * real_number(self._name, float(self._schedule(step)))
+        return self._rate * real_number(self._name, self._schedule(step))
+
+    def _identity(self) -> object:
+        return type(self), self._schedule, self._rate
 
 
-def momentum_knobs(beta_1: float | None, **how: str) -> dict[str, Any]:
-    """The knobs of momentum; where there is none, the others say nothing and are left out."""
-    return {"beta_1": beta_1} | (how if beta_1 is not None else {})
+def momentum_knobs(beta_1: float | None, name: str, dtype: Any, **how: str) -> dict[str, Any]:
+    """The knobs of momentum, stored as `dtype`, an argument of that name; of none, the one that says so."""
+    if beta_1 is None:
+        return {"beta_1": None}
+    return {"beta_1": beta_1, "momentum_dtype": _momentum_dtype(name, dtype), **how}
 
 
 def rate_by_count(name: str, value: Any, rate: float = 1.0) -> Any:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.knobs.numbers import real_number
+from adafactor.knobs.numbers import real_number, shown
 from adafactor.presets.arguments import (
     beta_2_decay_of,
     config_of,
-    momentum_dtype_of,
     momentum_knobs,
     rate_by_count,
 )
@@ -47,11 +46,11 @@ def big_vision(
 ) -> Config:
     """Return the config that does what Big Vision does with `optax_name="big_vision.scale_by_adafactor"`.
 
-    The first four arguments are those of its configuration file, the others what is under `optax` there, all
-    under their names and with their defaults. The decay is multiplied by the schedule but not by `lr`. Big
-    Vision decays leaves whose path ends in `/kernel` alone, if nothing else is said: give
-    `exclude_from_weight_decay=[r"^(?!(.*/)?kernel$)"]` for the same. Of momentum in bfloat16 it rounds the
-    products too, here the average alone is rounded, as it is stored.
+    The first four arguments are of its configuration file, where `schedule` is what the trainer makes its
+    function of; the others are what is under `optax` there, with their names and defaults. The decay is
+    multiplied by the schedule but not by `lr`. Big Vision decays leaves whose path ends in `/kernel` alone,
+    if nothing else is said: give `exclude_from_weight_decay=[r"^(?!.*/kernel$)"]` for the same. Of momentum
+    in bfloat16 it rounds a product too, here the average alone is rounded, as it is stored.
 
     Args:
         lr: as in `config.lr`: a number above 0.
@@ -85,23 +84,28 @@ def big_vision(
     rate = real_number("lr", lr)
     if not rate > 0:
         raise ValueError(f"lr: {lr}, expected a number > 0")
-    stored_as = momentum_dtype_of("dtype_momentum", dtype_momentum)
+    if schedule is not None and not callable(schedule):
+        expected = "None or a function of the number of calls before, which the trainer makes of it"
+        raise ValueError(f"schedule: {shown(schedule)}, expected {expected}")
+    decay = real_number("wd", wd) if wd else 0.0
+    if decay < 0:
+        raise ValueError(f"wd: {wd}, expected >= 0")
     set_by_it = {
         "learning_rate": rate if schedule is None else rate_by_count("schedule", schedule, rate),
         "relative_step": False,
         "beta_2_decay": beta_2_decay_of("decay_rate", decay_rate),
-        "beta_2_cap": beta2_cap,
+        "beta_2_cap": real_number("beta2_cap", beta2_cap),
         "step_offset": decay_offset,
-        "epsilon_1": eps,
+        "epsilon_1": real_number("eps", eps),
         "scale_parameter": False,
         "clip_threshold": clipping_threshold or None,
         **momentum_knobs(
-            momentum or None, momentum_dtype=stored_as, momentum_on="update", momentum_use="exact"
+            momentum or None, "dtype_momentum", dtype_momentum, momentum_on="update", momentum_use="exact"
         ),
         "factored": "largest_two",
         "min_dim_size_to_factor": min_dim_size_to_factor,
         # Of the schedule alone: what a call's rate is divided by is here.
-        "weight_decay": real_number("wd", wd) / rate if wd else None,
+        "weight_decay": decay / rate,
         "weight_decay_on": "learning_rate",
         "global_clipnorm": grad_clip_norm or None,
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.presets.arguments import config_of, flag, momentum_dtype_of, momentum_knobs, refuse, two_of
+from adafactor.knobs.numbers import real_number
+from adafactor.presets.arguments import config_of, flag, momentum_knobs, refuse, refuse_caution, two_of
 
 __all__ = ["pytorch_optimizer"]
 
@@ -78,27 +79,28 @@ def pytorch_optimizer(
     if foreach is not None:
         flag("foreach", foreach)
     if flag("ams_bound", ams_bound):
-        refuse("ams_bound", True, "it keeps the largest second moment, which is as large as the parameter")
-    if knobs.pop("cautious", False):
-        refuse("cautious", True, "the mask is divided by its mean, which takes another pass over memory")
+        why = "it keeps the largest second moment, which is as large as the parameter; leave it out"
+        refuse("ams_bound", True, why)
     if not flag("weight_decouple", weight_decouple) and weight_decay:
         refuse("weight_decouple", False, "weight decay is always decoupled; add it to the gradient yourself")
     relative = flag("relative_step", relative_step)
     if lr is None and not relative:
         raise ValueError("lr: None, expected a number with relative_step=False")
+    if lr is not None and not callable(lr) and real_number("lr", lr) < 0:
+        raise ValueError(f"lr: {lr}, expected >= 0")
     beta_1, cap = two_of("betas", betas)
-    stored_as = momentum_dtype_of("momentum_dtype", momentum_dtype)
+    refuse_caution("cautious", knobs.pop("cautious", False), beta_1)
     set_by_it = {
         "learning_rate": 1e-2 if relative else lr,
         "relative_step": relative,
         "warmup_init": flag("warmup_init", warmup_init) and relative,
         "beta_2_decay": decay_rate,
-        "beta_2_cap": cap,
-        "epsilon_1": eps1,
+        "beta_2_cap": real_number("betas[1]", cap),
+        "epsilon_1": real_number("eps1", eps1),
         "epsilon_2": eps2,
         "scale_parameter": scale_parameter,
-        "clip_threshold": clip_threshold,
-        **momentum_knobs(beta_1, momentum_dtype=stored_as),
+        "clip_threshold": real_number("clip_threshold", clip_threshold),
+        **momentum_knobs(beta_1, "momentum_dtype", momentum_dtype),
         "weight_decay": weight_decay,
         "weight_decay_on": "none" if flag("fixed_decay", fixed_decay) else "step",
         "weight_decay_first": False,

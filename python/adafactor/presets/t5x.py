@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
+from adafactor.knobs.numbers import real_number
 from adafactor.presets.arguments import (
     beta_2_decay_of,
     config_of,
     flag,
-    momentum_dtype_of,
     momentum_knobs,
     rate_by_count,
     refuse,
@@ -54,7 +54,8 @@ def t5x(
 
     The arguments are T5X' own, under its names and with its defaults. Matrices are factored along their two
     axes, where both have `min_dim_size_to_factor`. Of more axes T5X wants a rule for each leaf; here the two
-    longest are factored and the others are slices, whose scale and clipping are the whole leaf's.
+    longest are factored and the others are slices, whose scale and clipping are the whole leaf's. Of momentum
+    in bfloat16 T5X rounds a product too, here the average alone is rounded, as it is stored.
 
     Args:
         learning_rate: a number, or a function of the number of calls before; T5X' trainer brings it with each
@@ -74,7 +75,7 @@ def t5x(
         factor_map: None; which axes are factored is the knob `factored`, for all leaves or for some.
         logical_factor_rules: None, as `factor_map`.
         weight_decay_rate_lr_exponent: as in T5X: None and 0 for a decay of itself alone, or 1, which
-            multiplies it by the rate; then a decay of None is 1.
+            multiplies it by the rate; then a decay of None or 0 is 1.
         global_norm_clip_threshold: as in T5X; None and 0 are off.
         max_parameter_scale: as in T5X.
         skip_nan_updates: False; it keeps single elements. `on_nonfinite="skip"` leaves a whole call undone.
@@ -97,27 +98,25 @@ def t5x(
     for name, rules in (("factor_map", factor_map), ("logical_factor_rules", logical_factor_rules)):
         if rules is not None:
             refuse(name, rules, "which axes are factored is the knob `factored`, also in overrides")
-    if flag("skip_nan_updates", skip_nan_updates):
+    if skip_nan_updates is not None and flag("skip_nan_updates", skip_nan_updates):
         refuse("skip_nan_updates", True, 'on_nonfinite="skip" leaves a call with NaN undone as a whole')
     exponent = weight_decay_rate_lr_exponent or None
     if exponent not in (None, 1):
-        refuse(
-            "weight_decay_rate_lr_exponent", exponent, "the decay is multiplied by the rate, or by nothing"
-        )
-    if exponent and weight_decay_rate is None:
-        weight_decay_rate = 1.0
-    stored_as = momentum_dtype_of("dtype_momentum", dtype_momentum)
+        why = "the decay is multiplied by the rate, which is 1, or by nothing, which is None"
+        refuse("weight_decay_rate_lr_exponent", exponent, why)
+    if exponent:
+        weight_decay_rate = weight_decay_rate or 1.0
     set_by_it = {
         "learning_rate": rate_by_count("learning_rate", learning_rate),
         "relative_step": False,
         "beta_2_decay": beta_2_decay_of("decay_rate", decay_rate),
         "step_offset": step_offset,
-        "epsilon_1": epsilon1,
+        "epsilon_1": real_number("epsilon1", epsilon1),
         "epsilon_2": epsilon2,
         "scale_parameter": flag("multiply_by_parameter_scale", multiply_by_parameter_scale),
         "max_parameter_scale": max_parameter_scale,
         "clip_threshold": clipping_threshold,
-        **momentum_knobs(beta1, momentum_dtype=stored_as, momentum_use="exact"),
+        **momentum_knobs(beta1, "dtype_momentum", dtype_momentum, momentum_use="exact"),
         "factored": "largest_two" if flag("factored", factored) else False,
         "min_dim_size_to_factor": min_dim_size_to_factor,
         "weight_decay": weight_decay_rate,

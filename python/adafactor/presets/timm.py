@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.presets.arguments import config_of, flag, minimum_above, refuse, two_of
+from adafactor.knobs.numbers import real_number
+from adafactor.presets.arguments import config_of, flag, minimum_above, refuse_caution, two_of
 
 __all__ = ["timm"]
 
@@ -35,9 +36,9 @@ def timm(
     """Return the config that does what `timm.optim.Adafactor` 1.0.31 does.
 
     The arguments are timm's own, under its names and with its defaults, less the parameters. Without `lr` the
-    rate is min(0.01, 1/sqrt(t)); with it neither the cap nor the parameter's scale applies, as there. The
-    weights of convolutions are factored along their first two axes where both are longer than
-    `min_dim_size_to_factor`, everything else along its last two where these are.
+    rate is min(0.01, 1/sqrt(t)); with it neither the cap nor the parameter's scale applies, as there. A leaf
+    of three or more axes, as the weight of a convolution, is factored along its first two where both are
+    longer than `min_dim_size_to_factor`, everything else along its last two where these are.
 
     Args:
         lr: as in timm: None, or a number; a schedule or a callable without arguments too.
@@ -50,7 +51,7 @@ def timm(
         scale_parameter: as in timm; without effect beside `lr`.
         warmup_init: as in timm; only without `lr`.
         min_dim_size_to_factor: as in timm: an axis has to be longer than this.
-        caution: False; the mask is divided by its mean, which would take another pass over memory.
+        caution: False, unless there is no momentum; the mask is divided by its mean, another pass.
         **knobs: knobs of `Config` that timm lacks, such as `on_nonfinite`.
 
     Returns:
@@ -65,8 +66,8 @@ def timm(
     >>> presets.timm().scale_parameter, presets.timm(lr=0.1).scale_parameter
     (True, False)
     """
-    if flag("caution", caution):
-        refuse("caution", caution, "the mask is divided by its mean, which takes another pass over memory")
+    beta_1 = None if betas is None else two_of("betas", betas)[0]
+    refuse_caution("caution", caution, beta_1)
     relative = lr is None
     if flag("warmup_init", warmup_init) and not relative:
         raise ValueError("warmup_init: True, expected False beside lr: it is how the relative rate begins")
@@ -75,11 +76,11 @@ def timm(
         "relative_step": relative,
         "warmup_init": warmup_init,
         "beta_2_decay": decay_rate,
-        "epsilon_1": eps,
+        "epsilon_1": real_number("eps", eps),
         "epsilon_2": eps_scale,
         "scale_parameter": flag("scale_parameter", scale_parameter) and relative,
-        "clip_threshold": clip_threshold,
-        "beta_1": None if betas is None else two_of("betas", betas)[0],
+        "clip_threshold": real_number("clip_threshold", clip_threshold),
+        "beta_1": beta_1,
         "factored": "leading_two_or_last_two",
         "min_dim_size_to_factor": minimum_above("min_dim_size_to_factor", min_dim_size_to_factor),
         "weight_decay": weight_decay,

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
+from adafactor.knobs.numbers import real_number
 from adafactor.presets.arguments import (
     beta_2_decay_of,
     config_of,
     flag,
-    momentum_dtype_of,
     momentum_knobs,
     refuse,
+    refuse_caution,
 )
 
 __all__ = ["timm_big_vision"]
@@ -61,8 +62,8 @@ def timm_big_vision(
         weight_decay: as in timm: of the rate, or of itself alone with `unscaled_wd`.
         clipping_threshold: as in timm; None is off.
         unscaled_wd: as in timm.
-        caution: False; the mask is divided by its mean, which would take another pass over memory.
-        corrected_weight_decay: False; the decay would depend on the largest rate of the schedule.
+        caution: False, unless there is no momentum; the mask is divided by its mean, another pass.
+        corrected_weight_decay: False, unless nothing decays; it would depend on the largest rate so far.
         **knobs: knobs of `Config` that timm lacks, such as `on_nonfinite`.
 
     Returns:
@@ -77,21 +78,20 @@ def timm_big_vision(
     >>> presets.timm_big_vision(momentum_dtype="float32").factored
     'largest_two'
     """
-    if flag("caution", caution):
-        refuse("caution", caution, "the mask is divided by its mean, which takes another pass over memory")
-    if flag("corrected_weight_decay", corrected_weight_decay):
-        refuse("corrected_weight_decay", True, "weight_decay is multiplied by the rate of the call alone")
-    stored_as = momentum_dtype_of("momentum_dtype", momentum_dtype)
+    refuse_caution("caution", caution, momentum)
+    if flag("corrected_weight_decay", corrected_weight_decay) and weight_decay:
+        why = "weight_decay is multiplied by the rate of the call, or by nothing; choose by unscaled_wd"
+        refuse("corrected_weight_decay", True, why)
     set_by_it = {
         "learning_rate": lr,
         "relative_step": False,
         "beta_2_decay": beta_2_decay_of("decay_rate", decay_rate),
-        "beta_2_cap": beta2_cap,
+        "beta_2_cap": real_number("beta2_cap", beta2_cap),
         "step_offset": decay_offset,
         "epsilon_1": 1e-30 if eps is None else eps,
         "scale_parameter": False,
         "clip_threshold": clipping_threshold,
-        **momentum_knobs(momentum, momentum_dtype=stored_as, momentum_on="update"),
+        **momentum_knobs(momentum, "momentum_dtype", momentum_dtype, momentum_on="update"),
         "factored": "largest_two",
         "min_dim_size_to_factor": min_dim_size_to_factor,
         "weight_decay": weight_decay,

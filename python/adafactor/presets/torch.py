@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.knobs.numbers import real_number
+from adafactor.knobs.numbers import real_number, shown
 from adafactor.presets.arguments import config_of, flag, two_of
 
 __all__ = ["torch"]
@@ -39,7 +39,7 @@ def torch(
     parameter of a group.
 
     Args:
-        lr: as in torch; a schedule or a callable without arguments too.
+        lr: as in torch; a tensor is read once, here. A schedule or a callable without arguments too.
         beta2_decay: as in torch; at most 0.
         eps: as in torch: the floor of the second moment's root, None for `finfo(dtype).eps`, and that of the
             parameter's scale.
@@ -63,11 +63,16 @@ def torch(
     """
     if foreach is not None:
         flag("foreach", foreach)
+    if hasattr(lr, "reshape"):  # a tensor of one element, of any rank
+        try:
+            lr = lr.reshape(())
+        except (RuntimeError, ValueError):
+            raise ValueError(f"lr: {shown(lr)}, expected one element") from None
     floor, scale = two_of("eps", eps)
     if not real_number("d", d) >= 1:
         raise ValueError(f"d: {d}, expected >= 1, as torch does")
     set_by_it = {
-        "learning_rate": lr.item() if hasattr(lr, "item") else lr,  # a tensor of one element, of any rank
+        "learning_rate": lr,
         "relative_step": "always",
         "beta_2_decay": beta2_decay,
         "epsilon_1": floor,

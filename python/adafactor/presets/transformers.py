@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
+from adafactor.knobs.numbers import real_number
 from adafactor.presets.arguments import config_of, flag, two_of
 
 __all__ = ["transformers"]
@@ -74,10 +75,10 @@ def transformers(
         "relative_step": relative_step,
         "warmup_init": warmup_init,
         "beta_2_decay": decay_rate,
-        "epsilon_1": added,
+        "epsilon_1": real_number("eps[0]", added),
         "epsilon_2": scale,
         "scale_parameter": scale_parameter,
-        "clip_threshold": clip_threshold,
+        "clip_threshold": real_number("clip_threshold", clip_threshold),
         "beta_1": beta1,
         "weight_decay": weight_decay,
         "weight_decay_on": "step",

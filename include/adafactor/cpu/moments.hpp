@@ -21,24 +21,15 @@ template <class T>
 void sum_squares(const Leaf& leaf, const Tile& tile, std::int64_t slice, TileSquares& squares) {
   const T scale = static_cast<T>(leaf.gradient_scale());
   const Gradient<T> gradient(leaf, slice, ahead_of(leaf.at.gradient, leaf, tile));
-  T buffer[kBlock];
   CellSums cells;
-  const auto add_row = [&](std::int64_t row, std::int64_t first, std::int64_t n) {
-    if (gradient.is_bare()) {
-      with_loops<T>(leaf.at.gradient.dtype, [&](auto storage) {
-        using G = typename decltype(storage)::type;
-        add_squares(gradient.template at<G>(row, first), scale, n, cells.blocks());
-      });
-      return;
-    }
-    for_blocks(n, [&](std::int64_t from, std::int64_t count) {
-      add_squares(gradient.unclipped(row, first + from, count, buffer), scale, count, cells.blocks() + from / kBlock);
-    });
-  };
   for_groups(
       tile,
       [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
-        for (std::int64_t r = row; r < row + count; ++r) add_row(r, first, n);
+        for (std::int64_t r = row; r < row + count; ++r) {
+          for_blocks(n, [&](std::int64_t from, std::int64_t width) {
+            add_gradient_squares(gradient, scale, r, first + from, width, cells.blocks() + from / kBlock);
+          });
+        }
       },
       [&](std::int64_t n) { cells.finish_group(n, squares.before_clipping); });
 }

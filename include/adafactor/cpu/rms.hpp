@@ -25,9 +25,8 @@ class SliceSquares {
         parameter_(leaf.at.parameter, slice, ahead_of(leaf.at.parameter, leaf, tile)),
         u_(leaf, slice, 1) {}
 
-  // Adds the squares of the slice's part, and those of G where there is a total for them.
-  void operator()(Total& of_update, Total& of_parameter, Total* of_gradient = nullptr) {
-    adds_gradient_ = of_gradient != nullptr;
+  // Adds the squares of the slice's part, and of G where the leaf is measured early.
+  void operator()(Total& of_update, Total& of_parameter, Total& of_gradient) {
     const bool direct = leaf_.is_plain() && gradient_.is_direct() && parameter_.template is_direct<T>();
     for_groups(
         tile_,
@@ -40,7 +39,7 @@ class SliceSquares {
         [&](std::int64_t n) {
           updates_.finish_group(n, of_update);
           parameters_.finish_group(n, of_parameter);
-          if (of_gradient) gradients_.finish_group(n, *of_gradient);
+          if (leaf_.measures_early()) gradients_.finish_group(n, of_gradient);
         });
   }
 
@@ -70,7 +69,10 @@ class SliceSquares {
   void add_blocks(std::int64_t row, std::int64_t first, std::int64_t n) {
     for_blocks(n, [&](std::int64_t from, std::int64_t count) {
       const std::int64_t block = from / kBlock;
-      if (adds_gradient_) add_gradient_block(row, first + from, count, gradients_.blocks()[block]);
+      if (leaf_.measures_early()) {
+        const T scale = static_cast<T>(leaf_.gradient_scale());
+        add_gradient_squares(gradient_, scale, row, first + from, count, gradients_.blocks() + block);
+      }
       add_block(row, first + from, count, updates_.blocks()[block], parameters_.blocks()[block]);
     });
   }
@@ -83,19 +85,6 @@ class SliceSquares {
     } else {
       add_squares_of<T>(g, u_of, n, updates_.blocks());
       add_squares(p, T{1}, n, parameters_.blocks());
-    }
-  }
-
-  // Adds the squares of G before it is clipped by value, of at most a block.
-  void add_gradient_block(std::int64_t row, std::int64_t first, std::int64_t n, double& sum) const {
-    const T scale = static_cast<T>(leaf_.gradient_scale());
-    T buffer[kBlock];
-    if (gradient_.is_bare()) {
-      with_loops<T>(leaf_.at.gradient.dtype, [&](auto storage) {
-        add_squares(gradient_.template at<typename decltype(storage)::type>(row, first), scale, n, &sum);
-      });
-    } else {
-      add_squares(gradient_.unclipped(row, first, n, buffer), scale, n, &sum);
     }
   }
 
@@ -135,7 +124,6 @@ class SliceSquares {
   Gradient<T> gradient_;
   Slice parameter_;
   SliceU<T> u_;
-  bool adds_gradient_ = false;
   CellSums updates_;
   CellSums parameters_;
   CellSums gradients_;

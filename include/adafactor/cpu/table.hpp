@@ -35,11 +35,10 @@ void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     });
   } else {
     Total of_gradient;
-    Total* const early = leaf.measures_early() ? &of_gradient : nullptr;
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter, early);
+      loop_detail::SliceSquares<T>(leaf, tile, slice)(of_update, of_parameter, of_gradient);
     }
-    if (early) sums.gradient_squares = of_gradient.sum();
+    if (leaf.measures_early()) sums.gradient_squares = of_gradient.sum();
   }
   sums.update_squares = of_update.sum();
   sums.parameter_squares = of_parameter.sum();

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "adafactor/cpu/runs/links.hpp"
+#include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/runs/walk.hpp"
 #include "adafactor/cpu/short/rows.hpp"
 
@@ -52,6 +53,8 @@ class Gradient {
   // Whether they do, and there are no links.
   bool is_bare() const { return slice_.is_direct<T>() && !linked_; }
 
+  DType dtype() const { return slice_.dtype(); }
+
   // The elements of a row from `first` on, where they are direct and stored as S.
   template <class S>
   Run<S> at(std::int64_t row, std::int64_t first) const {
@@ -85,6 +88,20 @@ class Gradient {
   std::int64_t first_element_;
   bool linked_;
 };
+
+// Adds the squares of what a slice's gradient is before it is clipped by value, times a scale, of at most a block.
+template <class T>
+void add_gradient_squares(const Gradient<T>& gradient, T scale, std::int64_t row, std::int64_t first, std::int64_t n,
+                          double* sum) {
+  if (gradient.is_bare()) {
+    with_loops<T>(gradient.dtype(), [&](auto storage) {
+      add_squares(gradient.template at<typename decltype(storage)::type>(row, first), scale, n, sum);
+    });
+  } else {
+    T buffer[kBlock];
+    add_squares(gradient.unclipped(row, first, n, buffer), scale, n, sum);
+  }
+}
 
 namespace loop_detail {
 

@@ -196,7 +196,7 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace detail {
 
-ADAFACTOR_FUNCTION std::string words(const Interval& range) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string words(const Interval& range) {
   const bool below = range.low == -kInfinity;
   const bool above = range.high == kInfinity || range.high == 0x1p53;
   const char* kind = range.high == 0x1p53 ? "whole" : "finite";
@@ -212,7 +212,7 @@ ADAFACTOR_FUNCTION std::string words(const Interval& range) {
   return text;
 }
 
-ADAFACTOR_FUNCTION std::string words(double value) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string words(double value) {
   char text[32];
   std::snprintf(text, sizeof text, "%g", value);
   return text;
@@ -221,7 +221,7 @@ ADAFACTOR_FUNCTION std::string words(double value) {
 struct RangeCheck {
   const Config& config;
 
-  void refuse_outside(const char* name, double value, const Interval& range) const {
+  ADAFACTOR_RARE void refuse_outside(const char* name, double value, const Interval& range) const {
     if (range.contains(value)) return;
     // The two knobs whose sign other libraries turn round say which convention is meant.
     const bool decay = std::string_view(name) == "beta_2_decay";
@@ -242,13 +242,13 @@ struct RangeCheck {
   void operator()(const Knob<T, Words>&) const {}
 };
 
-inline void refuse_together(bool both, const char* first, const char* second, const char* why) {
+ADAFACTOR_RARE inline void refuse_together(bool both, const char* first, const char* second, const char* why) {
   if (both) throw Error({.knob = first, .found = std::string("contradicts ") + second + ": " + why});
 }
 
 }  // namespace detail
 
-ADAFACTOR_FUNCTION void validate(const Config& config) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION void validate(const Config& config) {
   visit_knobs(detail::RangeCheck{config});
   using detail::refuse_together;
   refuse_together(config.warmup_init && config.relative_step == RelativeStep::off, "warmup_init", "relative_step=False",

@@ -57,9 +57,10 @@ ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what);
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION Error::Error(Facts facts) : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Error::Error(Facts facts)
+    : std::invalid_argument(phrase(facts)), facts_(std::move(facts)) {}
 
-ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
   std::string text = facts.role;
   const auto append = [&text](const char* between, const std::string& fact) {
     if (!fact.empty()) text.append(text.empty() ? "" : between).append(fact);
@@ -73,7 +74,9 @@ ADAFACTOR_FUNCTION std::string Error::phrase(const Facts& facts) {
   return text;
 }
 
-ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what) { return std::to_string(n).append(what); }
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string counted(std::int64_t n, const char* what) {
+  return std::to_string(n).append(what);
+}
 
 }}  // namespace adafactor::ADAFACTOR_ABI
 

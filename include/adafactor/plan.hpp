@@ -72,7 +72,7 @@ class Plan {
   static constexpr std::int64_t kTileElements = 131072;
   static constexpr std::int64_t kTileRows = 256;  // keeps column partials below 1/64 of a leaf of 16 bits
 
-  void require_one_call() {
+  ADAFACTOR_RARE void require_one_call() {
     if (knobs_.empty()) throw Error({.expected = "at least one row of knobs", .found = "none"});
     visit_knobs([this](const auto& knob) {
       if (knob.scope != Scope::call) return;
@@ -83,7 +83,7 @@ class Plan {
     });
   }
 
-  void plan_leaf(LeafPlan& leaf, LeafSpec spec, std::int64_t index) {
+  ADAFACTOR_RARE void plan_leaf(LeafPlan& leaf, LeafSpec spec, std::int64_t index) {
     if (spec.knobs >= knobs_.size()) throw Error({.leaf = index, .expected = "the index of a row of knobs"});
     if (spec.shape.size() > kMaxRank) {
       throw Error({.leaf = index,
@@ -147,7 +147,7 @@ class Plan {
     return {.slices = slices, .rows = rows, .cols = cols};
   }
 
-  void make_tiles() {
+  ADAFACTOR_RARE void make_tiles() {
     std::int64_t count = 0;
     for (LeafPlan& leaf : leaves_) {
       leaf.first_tile = count;
@@ -165,7 +165,7 @@ class Plan {
     }
   }
 
-  void add_tiles(const LeafPlan& leaf, std::int64_t index) {
+  ADAFACTOR_RARE void add_tiles(const LeafPlan& leaf, std::int64_t index) {
     const Layout& layout = leaf.layout;
     const Tile tile = first_tile(layout);
     for (std::int64_t slice = 0; slice < layout.slices; slice += tile.slices) {
@@ -182,7 +182,7 @@ class Plan {
   }
 
   // The arrays of the state lie one after another without gaps, those with the largest elements first.
-  void place_state() {
+  ADAFACTOR_RARE void place_state() {
     for (LeafPlan& leaf : leaves_) {
       const Config& config = knobs_of(leaf);
       const Layout& layout = leaf.layout;
@@ -209,7 +209,7 @@ class Plan {
     }
   }
 
-  void place_scratch() {
+  ADAFACTOR_RARE void place_scratch() {
     // Numbers of 8 bytes first. Small slices keep their row factors, and no M.
     for (LeafPlan& leaf : leaves_) {
       if (!leaf.layout.factored || leaf.has_small_slices()) continue;
@@ -249,7 +249,8 @@ class Plan {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs) : knobs_(std::move(knobs)) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Plan::Plan(std::vector<LeafSpec> leaves, std::vector<Config> knobs)
+    : knobs_(std::move(knobs)) {
   for (const Config& config : knobs_) validate(config);
   require_one_call();
   leaves_ = std::vector<LeafPlan>(leaves.size());

@@ -222,14 +222,18 @@ class NarrowApply {
   Factors factors_;
 };
 
+// Some elements of one array in the place of another's, unless they lie there.
+inline void copy_items(const void* from, void* to, std::int64_t first, std::int64_t n, std::int64_t item) {
+  if (from == to || n == 0) return;
+  std::memcpy(static_cast<std::byte*>(to) + first * item, static_cast<const std::byte*>(from) + first * item,
+              static_cast<std::size_t>(n * item));
+}
+
 // The moments that `factors` left in the workspace become the state; or the old ones, where they stay. Those of a part
 // without elements may be none.
-template <class T>
-void commit_moments(const Leaf& leaf, const Tile& tile, const void* row, const void* col) {
-  const auto copy = [](const void* from, void* to, std::int64_t first, std::int64_t n) {
-    if (from == to || n == 0) return;
-    std::memcpy(static_cast<T*>(to) + first, static_cast<const T*>(from) + first,
-                static_cast<std::size_t>(n) * sizeof(T));
+inline void commit_moments(const Leaf& leaf, const Tile& tile, const void* row, const void* col) {
+  const auto copy = [&](const void* from, void* to, std::int64_t first, std::int64_t n) {
+    copy_items(from, to, first, n, item_size(leaf.shape.arithmetic));
   };
   // Several slices are whole ones.
   if (tile.col_block == 0) {
@@ -267,26 +271,22 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
 }
 
 // What a call leaves as it is of a leaf's state stands where the state is to be after it.
-template <class T>
-void carry_state(const Leaf& leaf, const Tile& tile) {
+inline void carry_state(const Leaf& leaf, const Tile& tile) {
   const StateArrays& before = leaf.at.before;
   const StateArrays& after = leaf.at.after;
-  const auto carry = [&](const void* from, void* to, std::size_t item) {
-    if (from == to || tile.size() == 0) return;
+  const auto carry = [&](const void* from, void* to, DType dtype) {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-        const auto first =
-            static_cast<std::size_t>((slice * leaf.shape.rows + row) * leaf.shape.cols + tile.col) * item;
-        std::memcpy(static_cast<std::byte*>(to) + first, static_cast<const std::byte*>(from) + first,
-                    static_cast<std::size_t>(tile.cols) * item);
+        copy_items(from, to, (slice * leaf.shape.rows + row) * leaf.shape.cols + tile.col, tile.cols, item_size(dtype));
       }
     }
   };
-  carry(before.full, after.full, sizeof(T));
-  carry(before.momentum, after.momentum, leaf.rule.momentum_is_bfloat16 ? sizeof(Bfloat16) : sizeof(T));
-  if (!leaf.averages()) carry(before.average, after.average, sizeof(T));
-  if (!leaf.adds()) carry(before.accumulator, after.accumulator, sizeof(T));
-  if (leaf.shape.factored) commit_moments<T>(leaf, tile, before.row, before.col);
+  const DType arithmetic = leaf.shape.arithmetic;
+  carry(before.full, after.full, arithmetic);
+  carry(before.momentum, after.momentum, leaf.rule.momentum_is_bfloat16 ? DType::bfloat16 : arithmetic);
+  if (!leaf.averages()) carry(before.average, after.average, arithmetic);
+  if (!leaf.adds()) carry(before.accumulator, after.accumulator, arithmetic);
+  if (leaf.shape.factored) commit_moments(leaf, tile, before.row, before.col);
 }
 
 // accumulator <- accumulator + multiplier g.

@@ -95,13 +95,13 @@ template <class T>
 void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
   const auto rows = static_cast<double>(leaf.shape.whole_rows);
   const double size = rows * static_cast<double>(leaf.shape.whole_cols);
-  for_slice_sums<T>(leaf, tile, leaf_sums, [&](std::int64_t slice, double old_moments, double squares) {
-    if (leaf.shares_slices()) {
-      old_moments = leaf.at.shared[leaf.shared().old_moments() + slice];
-      squares = leaf.at.shared[leaf.shared().slice_squares() + slice];
-    }
-    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, old_moments / rows, squares / size);
-  });
+  const Indices slices = slices_begun_in(leaf, tile);
+  for (std::int64_t slice = slices.first; slice < slices.last; ++slice) {
+    const SliceSums sums = leaf.shares_slices() ? SliceSums{leaf.at.shared[leaf.shared().old_moments() + slice],
+                                                            leaf.at.shared[leaf.shared().slice_squares() + slice]}
+                                                : sums_of_slice<T>(leaf, leaf_sums, slice);
+    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, sums.old_moments / rows, sums.squares / size);
+  }
 }
 
 // R and C of the tile (rows by the tiles of the first column block, columns by those of the first row block), the

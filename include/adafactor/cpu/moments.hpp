@@ -222,10 +222,12 @@ void means_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums
                                  tile.cols);
   }
   if (!leaf.shares_slices()) return;
-  for_slice_sums<T>(leaf, tile, leaf_sums, [&](std::int64_t slice, double old_moments, double squares) {
-    at.shared[leaf.shared().old_moments() + slice] = old_moments;
-    at.shared[leaf.shared().slice_squares() + slice] = squares;
-  });
+  const Indices slices = slices_begun_in(leaf, tile);
+  for (std::int64_t slice = slices.first; slice < slices.last; ++slice) {
+    const SliceSums sums = sums_of_slice<T>(leaf, leaf_sums, slice);
+    at.shared[leaf.shared().old_moments() + slice] = sums.old_moments;
+    at.shared[leaf.shared().slice_squares() + slice] = sums.squares;
+  }
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -11,22 +11,31 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// Calls body(slice, sum of the old R, sum of G^2) for the slices of a tile, of which `moments` left the squares in the
-// place of M; or for the slice that a tile is the first part of, with the sums of its parts.
-template <class T, class Body>
-void for_slice_sums(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const Body& body) {
+// The sums of the old R and of G^2 of a slice.
+struct SliceSums {
+  double old_moments;
+  double squares;
+};
+
+// The slices that begin in a tile.
+inline Indices slices_begun_in(const Leaf& leaf, const Tile& tile) {
+  const bool begins = leaf.shape.tiles_hold_slices() || (tile.row_block == 0 && tile.col_block == 0);
+  return {tile.slice, begins ? tile.slice + tile.slices : tile.slice};
+}
+
+// Those of a slice of a tile, of which `moments` left the squares in the place of M; or of a slice of several tiles,
+// with the sums of these.
+template <class T>
+SliceSums sums_of_slice(const Leaf& leaf, const TileSums* leaf_sums, std::int64_t slice) {
   if (leaf.shape.tiles_hold_slices()) {
-    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      const T* old = static_cast<const T*>(leaf.at.before.row) + slice * leaf.shape.rows;
-      body(slice, sum_of(old, leaf.shape.rows), leaf.at.mean_moment[slice]);
-    }
-  } else if (tile.row_block == 0 && tile.col_block == 0) {
-    const std::int64_t count = leaf.shape.row_blocks * leaf.shape.col_blocks;
-    const TileSums* parts = leaf_sums + tile.slice * count;
-    const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.shape.col_blocks].row_moments; };
-    const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
-    body(tile.slice, total_of(leaf.shape.row_blocks, old_moments), total_of(count, squares));
+    const T* old = static_cast<const T*>(leaf.at.before.row) + slice * leaf.shape.rows;
+    return {sum_of(old, leaf.shape.rows), leaf.at.mean_moment[slice]};
   }
+  const std::int64_t count = leaf.shape.row_blocks * leaf.shape.col_blocks;
+  const TileSums* parts = leaf_sums + slice * count;
+  const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.shape.col_blocks].row_moments; };
+  const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
+  return {total_of(leaf.shape.row_blocks, old_moments), total_of(count, squares)};
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -45,7 +45,7 @@ ADAFACTOR_FUNCTION std::int64_t scratch_nbytes(const Plan& plan) {
 }
 
 // Element by element, for a message alone.
-ADAFACTOR_FUNCTION std::string nonfinite_text(const TensorView& view) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string nonfinite_text(const TensorView& view) {
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = detail::strides_of(view, buffer);
   Axis axes[kMaxRank];

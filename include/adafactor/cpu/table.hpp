@@ -80,9 +80,8 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
 template <class T>
 void apply_to_tile(const Leaf& leaf, const Tile& tile) {
   const bool updates = leaf.updates();
-  if (!updates) loop_detail::carry_state<T>(leaf, tile);
-  if (updates && leaf.shape.factored)
-    loop_detail::commit_moments<T>(leaf, tile, leaf.at.row_moment, leaf.at.col_moment);
+  if (!updates) loop_detail::carry_state(leaf, tile);
+  if (updates && leaf.shape.factored) loop_detail::commit_moments(leaf, tile, leaf.at.row_moment, leaf.at.col_moment);
   if (tile.size() == 0) return;  // a part without elements has no more
   if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
   if (!updates && !leaf.averages() && leaf.at.parameter.data == leaf.at.parameter_out.data) return;

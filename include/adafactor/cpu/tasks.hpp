@@ -66,7 +66,8 @@ class TaskOrder {
 
  private:
   // Takes memory for all that follows.
-  void take_memory(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles, detail::Pieces& pieces) {
+  ADAFACTOR_RARE void take_memory(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles,
+                                  detail::Pieces& pieces) {
     std::int64_t waves = 0;
     std::int64_t tasks = 1;
     std::int64_t partials = 0;
@@ -92,7 +93,7 @@ class TaskOrder {
     slot_ = ((std::max)((std::min)(partials, detail::kPartials), largest) + kSlots - 1) / kSlots;
   }
 
-  void gather(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles) {
+  ADAFACTOR_RARE void gather(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles) {
     detail::for_waves(leaves, [&](Wave wave) {
       wave.tasks.first = tasks_.size();
       detail::for_tasks(wave, tiles, [&](Indices task) { tasks_.push_back(task); });
@@ -109,7 +110,7 @@ class TaskOrder {
 
   // The waves go round the slots of the buffer of partial sums. `moments` of each awaits `means` of those that its
   // slots had before, and with them of all that had them ever.
-  void place_partials(const std::vector<LeafPlan>& leaves) {
+  ADAFACTOR_RARE void place_partials(const std::vector<LeafPlan>& leaves) {
     std::int64_t users[kSlots];
     std::fill(users, users + kSlots, std::int64_t{-1});
     std::int64_t next = 0;
@@ -134,7 +135,7 @@ class TaskOrder {
     }
   }
 
-  void make_stages() {
+  ADAFACTOR_RARE void make_stages() {
     const auto one = [](std::int64_t stage) { return Numbers{stage, stage + 1}; };
     const auto add_task = [&](Indices tiles) {
       tasks_.push_back(tiles);
@@ -183,8 +184,9 @@ class TaskOrder {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION TaskOrder::TaskOrder(const std::vector<LeafPlan>& leaves, const std::vector<Tile>& tiles,
-                                        bool looks_first, detail::Pieces& pieces)
+ADAFACTOR_RARE ADAFACTOR_FUNCTION TaskOrder::TaskOrder(const std::vector<LeafPlan>& leaves,
+                                                       const std::vector<Tile>& tiles, bool looks_first,
+                                                       detail::Pieces& pieces)
     : looks_first_(looks_first) {
   take_memory(leaves, tiles, pieces);
   if (pieces.only_counts()) return;

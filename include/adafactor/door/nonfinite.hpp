@@ -31,7 +31,7 @@ ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf) 
   return std::isfinite(report(state, leaf, false).grad_norm) ? Role::params : Role::grads;
 }
 
-ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found) {
   const Role role = role_of_nonfinite(state, leaf);
   if (found.empty() && state.plan().leaves()[leaf].is_cut()) {
     found = "finite, but not so in another part of it";

@@ -23,7 +23,9 @@ ADAFACTOR_FUNCTION int cores_of_group(const std::string& root);
 #include <algorithm>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -38,48 +40,56 @@ inline int asked_threads() {
   return (std::max)(0, number);
 }
 
-// The cores that a quota of time in a period is worth; 0 where there is none, as the words `max` and -1 say.
-inline int cores_of_quota(const std::string& quota, const std::string& period) {
-  const double used = std::strtod(quota.c_str(), nullptr);
-  const double whole = std::strtod(period.c_str(), nullptr);
-  return used > 0 && whole > 0 ? (std::max)(1, static_cast<int>((std::min)(used / whole, 1e6))) : 0;
+// The cores that the group of a folder may use, of a quota of time in a period: the second version of control groups
+// has both in one file, the first in two. 0 where there is no quota, as the words `max` and -1 say.
+ADAFACTOR_RARE inline int cores_of_folder(const std::string& folder) {
+  std::string both = text_of(folder + "/cpu.max");
+  if (both.empty()) {
+    both = text_of(folder + "/cpu.cfs_quota_us").append(" ").append(text_of(folder + "/cpu.cfs_period_us"));
+  }
+  char* rest = nullptr;
+  const double quota = std::strtod(both.c_str(), &rest);
+  const double period = std::strtod(rest, nullptr);
+  return quota > 0 && period > 0 ? (std::max)(1, static_cast<int>((std::min)(quota / period, 1e6))) : 0;
 }
 
-// What the group of a folder may use: the second version of control groups has one file, the first has two.
-inline int cores_of_folder(const std::string& folder) {
-  const std::string both = text_of(folder + "/cpu.max");
-  if (const std::size_t space = both.find(' '); space != both.npos) {
-    return cores_of_quota(both.substr(0, space), both.substr(space));
-  }
-  return cores_of_quota(text_of(folder + "/cpu.cfs_quota_us"), text_of(folder + "/cpu.cfs_period_us"));
-}
+// The smaller of two numbers of cores, of which 0 stands for no limit.
+inline int stricter(int limit, int other) { return limit > 0 && (other == 0 || limit < other) ? limit : other; }
 
 // A group may use no more than those that it is in. Where its own folder is hidden, as in a container, theirs remain.
-inline int cores_of_path(const std::string& tree, std::string group) {
+ADAFACTOR_RARE inline int cores_of_path(std::string folder, const char* group) {
+  const std::size_t root = folder.size();
   int least = 0;
-  for (;;) {
-    const int found = cores_of_folder(tree + group);
-    if (found > 0) least = least > 0 ? (std::min)(least, found) : found;
-    const std::size_t end = group.rfind('/');
-    if (end == group.npos) return least;
-    group.resize(end);
+  for (folder.append(group);; folder.resize(folder.rfind('/'))) {
+    least = stricter(least, cores_of_folder(folder));
+    if (folder.find('/', root) == folder.npos) return least;
   }
 }
 
-ADAFACTOR_FUNCTION int cores_of_group(const std::string& root) {
+// Whether one of the controllers, with commas between them, is that of time; in the second version they have no names.
+inline bool has_time(const char* controllers) {
+  if (*controllers == '\0') return true;
+  for (const char* word = controllers; word; word = std::strchr(word, ',')) {
+    word += *word == ',';
+    if (std::strncmp(word, "cpu", 3) == 0 && (word[3] == ',' || word[3] == '\0')) return true;
+  }
+  return false;
+}
+
+ADAFACTOR_RARE ADAFACTOR_FUNCTION int cores_of_group(const std::string& root) {
   int least = 0;
-  const std::string groups = text_of(root + "/proc/self/cgroup");
-  for (std::size_t begin = 0, end = 0; (end = groups.find('\n', begin)) != groups.npos; begin = end + 1) {
-    const std::string line = groups.substr(begin, end - begin);  // number:controllers:group
-    const std::size_t first = line.find(':');
-    const std::size_t second = line.find(':', first + 1);
-    if (first == line.npos || second == line.npos) continue;
-    const std::string controllers = line.substr(first + 1, second - first - 1);
-    const bool has_time = controllers.empty() || ("," + controllers + ",").find(",cpu,") != controllers.npos;
-    if (!has_time) continue;
-    const std::string tree = root + "/sys/fs/cgroup" + (controllers.empty() ? "" : "/" + controllers);
-    const int found = cores_of_path(tree, line.substr(second + 1));
-    if (found > 0) least = least > 0 ? (std::min)(least, found) : found;
+  std::string groups = text_of(root + "/proc/self/cgroup");  // lines of number:controllers:group
+  char* end = nullptr;
+  for (char* line = groups.data(); (end = std::strchr(line, '\n')); line = end + 1) {
+    *end = '\0';
+    char* const controllers = std::strchr(line, ':');
+    char* const group = controllers ? std::strchr(controllers + 1, ':') : nullptr;
+    if (!group) continue;
+    *group = '\0';
+    if (!has_time(controllers + 1)) continue;
+    std::string tree = root + "/sys/fs/cgroup";
+    if (controllers[1] != '\0') tree.append("/").append(controllers + 1);
+    least = stricter(least, cores_of_path(std::move(tree), group + 1));
   }
   return least;
 }

@@ -45,18 +45,16 @@ class Pieces {
   template <class T>
   std::span<T> take(std::int64_t count) {
     static_assert(std::is_trivially_destructible_v<T>, "nobody destroys what lies in a block");
-    align(alignof(T));
-    const std::int64_t place = std::exchange(used_, used_ + count * static_cast<std::int64_t>(sizeof(T)));
-    if (!first_) return {};
-    auto* elements = reinterpret_cast<T*>(first_ + place);
-    std::uninitialized_default_construct_n(elements, count);
+    auto* elements = reinterpret_cast<T*>(take_bytes(count * static_cast<std::int64_t>(sizeof(T)), alignof(T)));
+    if (!elements) return {};
+    for (std::int64_t i = 0; i < count; ++i) new (elements + i) T;
     return {elements, static_cast<std::size_t>(count)};
   }
 
   // Bytes that begin at a line of the cache.
   std::span<std::byte> take_lines(std::int64_t nbytes) {
-    align(kLineBytes);
-    return take<std::byte>(nbytes);
+    std::byte* bytes = take_bytes(nbytes, kLineBytes);
+    return {bytes, bytes ? static_cast<std::size_t>(nbytes) : 0};
   }
 
   bool only_counts() const { return !first_; }
@@ -67,7 +65,12 @@ class Pieces {
   static std::int64_t line_after(const std::byte* place) {
     return static_cast<std::int64_t>(-reinterpret_cast<std::uintptr_t>(place) % kLineBytes);
   }
-  void align(std::int64_t alignment) { used_ = (used_ + alignment - 1) / alignment * alignment; }
+  // Where they begin; null where they are only counted.
+  std::byte* take_bytes(std::int64_t nbytes, std::int64_t alignment) {
+    const std::int64_t place = (used_ + alignment - 1) / alignment * alignment;
+    used_ = place + nbytes;
+    return first_ ? first_ + place : nullptr;
+  }
 
   std::byte* first_ = nullptr;
   std::int64_t used_ = 0;

@@ -39,7 +39,7 @@ ADAFACTOR_FUNCTION Cuts cuts_of(const Layout& layout, const std::vector<std::uin
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION std::string shape_text(const std::int64_t* shape, std::size_t rank) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::string shape_text(const std::int64_t* shape, std::size_t rank) {
   std::string text = "(";
   for (std::size_t axis = 0; axis < rank; ++axis) {
     text += (axis ? ", " : "") + std::to_string(shape[axis]);
@@ -47,7 +47,7 @@ ADAFACTOR_FUNCTION std::string shape_text(const std::int64_t* shape, std::size_t
   return text + (rank == 1 ? ",)" : ")");
 }
 
-ADAFACTOR_FUNCTION std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::int64_t checked_size(const std::vector<std::int64_t>& shape) {
   std::int64_t size = 1;
   bool empty = false;
   for (const std::int64_t extent : shape) {
@@ -108,7 +108,7 @@ auto& of_axis(const Layout& layout, std::size_t axis, Parts& parts) {
 
 }  // namespace detail
 
-ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, const Config& config) {
   Layout layout;
   const auto axes = detail::choose_axes(shape, config.factored, config.min_dim_size_to_factor);
   layout.factored = axes.row >= 0;
@@ -117,14 +117,14 @@ ADAFACTOR_FUNCTION Layout make_layout(const std::vector<std::int64_t>& shape, co
   return part_of(layout, shape);
 }
 
-ADAFACTOR_FUNCTION Layout part_of(const Layout& whole, const std::vector<std::int64_t>& shape) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Layout part_of(const Layout& whole, const std::vector<std::int64_t>& shape) {
   Layout part = whole;
   part.slices = part.rows = part.cols = 1;
   for (std::size_t axis = 0; axis < shape.size(); ++axis) detail::of_axis(whole, axis, part) *= shape[axis];
   return part;
 }
 
-ADAFACTOR_FUNCTION Cuts cuts_of(const Layout& layout, const std::vector<std::uint32_t>& split) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Cuts cuts_of(const Layout& layout, const std::vector<std::uint32_t>& split) {
   Cuts cuts;
   for (std::size_t axis = 0; axis < split.size(); ++axis) detail::of_axis(layout, axis, cuts) |= split[axis];
   return cuts;

@@ -41,7 +41,7 @@ ADAFACTOR_FUNCTION void place_shared(LeafPlan& leaf, std::vector<SharedPiece>& p
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void check_part(const LeafSpec& spec) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_part(const LeafSpec& spec) {
   const std::size_t rank = spec.shape.size();
   if (spec.global_shape.empty() && spec.offset.empty() && spec.split.empty()) return;
   if (spec.global_shape.size() != rank || spec.offset.size() != rank || spec.split.size() != rank) {
@@ -65,7 +65,7 @@ ADAFACTOR_FUNCTION void check_part(const LeafSpec& spec) {
   }
 }
 
-ADAFACTOR_FUNCTION std::int64_t first_element(const LeafSpec& spec) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION std::int64_t first_element(const LeafSpec& spec) {
   std::int64_t first = 0;
   for (std::size_t axis = 0; axis < spec.offset.size(); ++axis) {
     first = first * spec.global_shape[axis] + spec.offset[axis];
@@ -73,7 +73,8 @@ ADAFACTOR_FUNCTION std::int64_t first_element(const LeafSpec& spec) {
   return first;
 }
 
-ADAFACTOR_FUNCTION void place_shared(LeafPlan& leaf, std::vector<SharedPiece>& pieces, std::int64_t& count) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION void place_shared(LeafPlan& leaf, std::vector<SharedPiece>& pieces,
+                                                    std::int64_t& count) {
   if (!leaf.is_cut()) return;
   const Layout& layout = leaf.layout;
   const SharedNumbers numbers = leaf.shared_numbers();

@@ -207,7 +207,7 @@ class Step {
 
   // A difference is made before anything reads the new parameter, and is rounded to nearest. A leaf that stays needs no
   // output; one without a gradient whose window of accumulation is completed does.
-  void require_differences(const Call& call) const {
+  ADAFACTOR_RARE void require_differences(const Call& call) const {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
       if (call.outputs[i].data || workspace_.leaves[i].shape.size() == 0) continue;
       if (rule_.action_of(i, call.gradients[i].data != nullptr) != Action::update) continue;

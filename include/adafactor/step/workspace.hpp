@@ -72,7 +72,8 @@ inline LeafShape shape_of(const LeafPlan& plan) {
 
 }  // namespace detail
 
-ADAFACTOR_FUNCTION Workspace::Workspace(const Plan& made_for, std::int64_t backend_nbytes, detail::Pieces& pieces)
+ADAFACTOR_RARE ADAFACTOR_FUNCTION Workspace::Workspace(const Plan& made_for, std::int64_t backend_nbytes,
+                                                       detail::Pieces& pieces)
     : plan(made_for),
       leaves(pieces.take<Leaf>(static_cast<std::int64_t>(plan.leaves().size()))),
       sums(pieces.take<TileSums>(static_cast<std::int64_t>(plan.tiles().size()))),

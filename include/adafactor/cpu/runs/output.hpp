@@ -41,7 +41,7 @@ class OutputRow {
   const Row& row() const { return row_; }
 
   // At most a block of numbers from `first` on: rounded to nearest or by noise where they are stored in fewer bits.
-  void write(std::int64_t first, std::int64_t n, const T* numbers) const {
+  ADAFACTOR_OWN_FRAME void write(std::int64_t first, std::int64_t n, const T* numbers) const {
     if constexpr (sizeof(T) == sizeof(float)) {
       if (leaf_.rule.rounds_by_noise) {
         std::uint16_t noise[kBlock];

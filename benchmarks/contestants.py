@@ -120,6 +120,11 @@ def ours_on_torch(params: Arrays, grads: Arrays, learning_rate: float = LEARNING
     return Made(step, lambda: [torch_array(parameter) for parameter in named.values()])
 
 
+def ours_as_optimizer(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
+    config = adafactor.Config(learning_rate=learning_rate)
+    return of_torch(params, grads, learning_rate, module="adafactor.torch", name="Adafactor", config=config)
+
+
 def ours_on_jax(params: Arrays, grads: Arrays, learning_rate: float = LEARNING_RATE) -> Made:
     """The functional call, whose results are the next one's inputs."""
     import jax
@@ -232,6 +237,7 @@ CONTESTANTS = {
 ROUTES = {
     "route-numpy": Contestant("adafactor.step, arrays of NumPy", ours),
     "route-torch": Contestant("adafactor.step, parameters of torch", ours_on_torch, ["torch"]),
+    "route-torch-optimizer": Contestant("adafactor.torch.Adafactor", ours_as_optimizer, ["torch"]),
     "route-dlpack": Contestant("adafactor.step, DLPack alone", ours_through_dlpack),
     "route-jax": Contestant("adafactor.update, arrays of JAX", ours_on_jax, ["jax"]),
 }

@@ -200,7 +200,7 @@ ADAFACTOR_FUNCTION StepReport Optimizer::make_call(const StepOptions& options, b
   detail::set_rates(session_->rates(), plan(), options);
   session_->refuse_shared(*state_);
   if (completes && state_->open_calls() == 0) return {};
-  StepReport report{session_->make_call(options.grad_multiplier, completes, [&](const Call& call) {
+  StepReport report{session_->make_call(options.grad_multiplier, completes, nullptr, [&](const Call& call) {
     return adafactor::step(*state_, call, cpu_backend());
   })};
   stepped_ = true;

@@ -28,11 +28,13 @@ struct TensorView {
   const std::int64_t* strides = nullptr;  // in elements; null means C order without gaps
 };
 
-// Which of a call's trees an array is from.
-enum class Role : std::uint8_t { params, grads };
+// Which of a call's trees an array is from, or that it is one of a state that the call brings along.
+enum class Role : std::uint8_t { params, grads, state };
 
 // The word at the head of messages about it.
-constexpr const char* name(Role role) { return role == Role::params ? "params" : "grads"; }
+constexpr const char* name(Role role) {
+  return role == Role::params ? "params" : role == Role::grads ? "grads" : "state";
+}
 
 // "float32, bfloat16 or float16", of these three.
 ADAFACTOR_FUNCTION std::string words(DTypes dtypes);

@@ -25,6 +25,7 @@ void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
 void bind_state(py::module_& m);
 void bind_step(py::module_& m);
+void bind_stepper(py::module_& m);
 void bind_trees(py::module_& m);
 void bind_build(py::module_& m);
 
@@ -35,15 +36,21 @@ void mark_written(const py::object& mark, const py::list& arrays);
 // The knobs of one row, from a dictionary of all knobs that the core knows.
 Config config_from(const py::dict& knobs);
 
-// A state and what its calls keep from one to the next.
-struct StateObject {
-  explicit StateObject(std::shared_ptr<const Plan> plan) : state(std::move(plan)), session(state.plan()) {}
-  explicit StateObject(const State& other) : state(other), session(state.plan()) {}
+// What the calls of one stepper keep from one to the next.
+struct Calls {
+  explicit Calls(const Plan& plan) : session(plan) {}
 
-  State state;
   Session session;
   ArrayReader reader;
   int threads = 0;  // the most that a region of the last step had
+};
+
+// A state and its calls.
+struct StateObject : Calls {
+  explicit StateObject(std::shared_ptr<const Plan> plan) : Calls(*plan), state(std::move(plan)) {}
+  explicit StateObject(const State& other) : Calls(other.plan()), state(other) {}
+
+  State state;
 };
 
 }  // namespace adafactor::bindings

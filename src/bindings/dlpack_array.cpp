@@ -173,11 +173,12 @@ RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request) {
   return read_tensor(tensor, Permission::granted, request);
 }
 
-bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor) {
+bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor, const Request& request) {
   if (!view.data || !tensor.data || static_cast<std::byte*>(tensor.data) + tensor.byte_offset != view.data)
     return false;
   if (tensor.rank != view.rank || !is(tensor.dtype, view.dtype)) return false;
   if (tensor.device.kind != dlpack::kCpu || view.device != Device{}) return false;
+  if (request.is_count) return view.rank == 0;
   if (!tensor.shape || !tensor.strides || !view.strides) return false;
   bool is_odd = false;
   for (int axis = 0; axis < view.rank; ++axis) {

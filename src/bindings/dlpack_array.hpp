@@ -15,7 +15,7 @@ RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request);
 
 // Whether a tensor is the one that the view was made of, in the CPU's memory, and no lazy negation: its strides are not
 // those of imaginary parts, of which torch negates the ones of a conjugate. False where it takes more to find out.
-bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor);
+bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor, const Request& request);
 
 // A tensor with flags that is given back after the call.
 RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& loans, const Request& request);

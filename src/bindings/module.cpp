@@ -10,6 +10,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   adafactor::bindings::bind_plan(m);
   adafactor::bindings::bind_state(m);
   adafactor::bindings::bind_step(m);
+  adafactor::bindings::bind_stepper(m);
   adafactor::bindings::bind_trees(m);
   adafactor::bindings::bind_build(m);
 }

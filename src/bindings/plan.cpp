@@ -41,6 +41,11 @@ py::dict layout_of(const Plan& plan, std::size_t index) {
   result["rows"] = layout.rows;
   result["cols"] = layout.cols;
   result["tiles"] = leaf.tile_count;
+  py::list kinds;
+  for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
+    if (leaf.state[kind].exists()) kinds.append(kStateKindNames[kind]);
+  }
+  result["kinds"] = std::move(kinds);
   return result;
 }
 
@@ -52,7 +57,8 @@ void bind_plan(py::module_& m) {
            py::arg("paths"))
       .def_property_readonly("state_nbytes", &Plan::state_nbytes)
       .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return scratch_nbytes(plan); })
-      .def("layout", &layout_of, py::arg("leaf"), "How a leaf is factored, and into how many tiles it is cut.");
+      .def("layout", &layout_of, py::arg("leaf"),
+           "How a leaf is factored, into how many tiles it is cut, and which arrays its state has.");
 }
 
 }  // namespace adafactor::bindings

@@ -22,6 +22,7 @@ struct Request {
   DTypes dtypes = kParameterTypes;
   Role role = Role::params;
   std::int64_t leaf = -1;
+  bool is_count = false;  // a number of a state, which nobody ever negates
 
   [[noreturn]] void refuse(ErrorKind kind, std::string expected, std::string found) const;
   // Refuses an array of other numbers.

@@ -178,7 +178,7 @@ bool ArrayReader::renew(TensorView& view, py::handle object, const Request& requ
     return renew_as(view, object, route, read_array(object, route, loans_, request), request, {strides, room});
   }
   const dlpack::Tensor tensor = exchange(object, *route.api, request);
-  if (is_plainly(view, tensor)) return false;
+  if (is_plainly(view, tensor, request)) return false;
   return renew_as(view, object, route, read_exchanged(tensor, request), request, {strides, room});
 }
 

@@ -15,13 +15,6 @@ namespace {
 using Count = std::tuple<std::int64_t, bool, bool>;
 using AllCounts = std::tuple<std::int64_t, std::int64_t, std::int64_t, std::vector<Count>>;
 
-// The axes of the leaf that an array of this kind has, in the leaf's order.
-bool has_axis(StateKind kind, const Layout& layout, int axis) {
-  if (kind == StateKind::row) return axis != layout.col_axis;
-  if (kind == StateKind::col) return axis != layout.row_axis;
-  return true;
-}
-
 // A view of one piece of the state. It has the leaf's own order of axes; in memory the slice axes come first.
 py::object array_of(const py::object& owner, std::size_t leaf_index, const std::string& kind_name) {
   auto& state = owner.cast<StateObject&>().state;
@@ -32,27 +25,17 @@ py::object array_of(const py::object& owner, std::size_t leaf_index, const std::
   const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
   if (!array.exists()) return py::none();
 
-  const int rank = static_cast<int>(leaf.spec.shape.size());
-  std::vector<py::ssize_t> strides(static_cast<std::size_t>(rank));
-  py::ssize_t stride = item_size(array.dtype);
-  const auto place = [&](int axis) {
-    if (axis < 0 || !has_axis(kind, leaf.layout, axis)) return;
-    strides[static_cast<std::size_t>(axis)] = stride;
-    stride *= leaf.spec.shape[static_cast<std::size_t>(axis)];
-  };
-  place(leaf.layout.col_axis);
-  place(leaf.layout.row_axis);
-  for (int axis = rank - 1; axis >= 0; --axis) {
-    if (axis != leaf.layout.col_axis && axis != leaf.layout.row_axis) place(axis);
-  }
+  const std::size_t rank = leaf.spec.shape.size();
+  std::vector<std::int64_t> strides(rank);
+  strides_of_state(leaf, kind, strides.data());
   std::vector<py::ssize_t> shape;
-  std::vector<py::ssize_t> kept;
-  for (int axis = 0; axis < rank; ++axis) {
-    if (!has_axis(kind, leaf.layout, axis)) continue;
-    shape.push_back(leaf.spec.shape[static_cast<std::size_t>(axis)]);
-    kept.push_back(strides[static_cast<std::size_t>(axis)]);
+  std::vector<py::ssize_t> bytes;
+  for (std::size_t axis = 0; axis < rank; ++axis) {
+    if (!has_axis(kind, leaf.layout, static_cast<int>(axis))) continue;
+    shape.push_back(leaf.spec.shape[axis]);
+    bytes.push_back(strides[axis] * item_size(array.dtype));
   }
-  return py::array(numpy_dtype(array.dtype), shape, kept, state.memory() + array.offset, owner);
+  return py::array(numpy_dtype(array.dtype), shape, bytes, state.memory() + array.offset, owner);
 }
 
 py::array memory_of(const py::object& owner) {

@@ -29,6 +29,15 @@ py::list places_of_none(const py::list& objects) {
   return places;
 }
 
+// Whether two lists hold the very same objects in the same order.
+bool are_same(const py::list& one, const py::list& other) {
+  if (one.size() != other.size()) return false;
+  for (Py_ssize_t i = 0; i < PyList_GET_SIZE(one.ptr()); ++i) {
+    if (PyList_GET_ITEM(one.ptr(), i) != PyList_GET_ITEM(other.ptr(), i)) return false;
+  }
+  return true;
+}
+
 // Where objects stand that nothing but the list refers to.
 py::list places_held_alone(const py::list& objects) {
   py::list places;
@@ -116,6 +125,8 @@ void mark_written(const py::object& mark, const py::list& arrays) {
 }
 
 void bind_trees(py::module_& m) {
+  m.def("are_same", &are_same, py::arg("one"), py::arg("other"), "Whether two lists hold the very same objects.");
+  m.def("places_of_none", &places_of_none, py::arg("objects"), "Where None stands in a list.");
   m.def("classes_of", &classes_of, py::arg("objects"), "The different classes of the objects in a list.");
   m.def("places_held_alone", &places_held_alone, py::arg("objects"),
         "Where objects stand in a list that nothing else refers to.");

@@ -12,8 +12,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 import adafactor
+import peers
 from adafactor import __main__ as command_line
-from adafactor.demo import command, network, picture
+from adafactor.demo import command, network, picture, training
 
 LEAVES = [f"layer_{number}/{kind}" for number in (1, 2, 3) for kind in ("weight", "bias")]
 
@@ -97,13 +98,12 @@ def test_options_are_obeyed(epochs: int, tmp_path: Path, capsys: pytest.CaptureF
     assert png_size(out)[0] == 1650
 
 
-def train(epochs: int, seed: int, learning_rate: float = 0.02) -> network.History:
+def train(epochs: int, seed: int, cls: type[training.Network] = network.Network) -> training.History:
     generator = np.random.default_rng(seed)
-    parameters, digits = network.make_network(generator), network.load_digits()
+    parameters, digits = network.make_network(generator), training.load_digits()
+    trained = cls(parameters, 0.02, training.steps_of(digits, epochs))
     with threadpool_limits(1):  # as the command does
-        return network.train(
-            parameters, digits, epochs=epochs, learning_rate=learning_rate, generator=generator
-        )
+        return training.train(trained, digits, epochs=epochs, generator=generator)
 
 
 def test_the_same_seed_gives_the_same_numbers() -> None:
@@ -111,6 +111,27 @@ def test_the_same_seed_gives_the_same_numbers() -> None:
     for name in ("loss", "update_rms", "clip_factor", "train_accuracy", "test_accuracy"):
         np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert not np.array_equal(first.loss, other.loss)
+
+
+def test_the_network_of_torch_learns_as_the_one_of_numpy() -> None:
+    peers.require("torch")
+    from adafactor.demo import network_of_torch
+
+    first, other = train(2, seed=0), train(2, seed=0, cls=network_of_torch.Network)
+    assert first.paths == other.paths == tuple(LEAVES)
+    # The rules differ in how they keep the second moment above zero.
+    np.testing.assert_allclose(first.loss[:10], other.loss[:10], rtol=1e-2)
+    assert abs(first.test_accuracy[-1] - other.test_accuracy[-1]) < 0.03
+    # torch's state has a count for each parameter.
+    assert other.state_nbytes == first.state_nbytes + 4 * len(LEAVES)
+
+
+def test_the_command_trains_with_torch(tmp_path: Path) -> None:
+    peers.require("torch")
+    result = run_module("demo", "--framework", "torch", "--epochs", "1", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^test accuracy +0\.[89]\d+", result.stdout, re.MULTILINE), result.stdout
+    assert png_size(tmp_path / "adafactor-demo.png")[0] == 1650
 
 
 def test_the_history_holds_what_the_reports_said() -> None:
@@ -126,7 +147,7 @@ def test_the_history_holds_what_the_reports_said() -> None:
 
 def test_a_training_that_stands_still_can_be_drawn(tmp_path: Path) -> None:
     epochs, steps = 3, 66
-    history = network.History(
+    history = training.History(
         paths=tuple(LEAVES),
         loss=np.full(steps, 2.3),
         update_rms=np.zeros((steps, 6)),
@@ -143,7 +164,7 @@ def test_a_training_that_stands_still_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_the_digits_are_split_evenly_and_scaled() -> None:
-    digits = network.load_digits()
+    digits = training.load_digits()
     assert digits.train_images.shape == (1437, 64)
     assert digits.test_images.shape == (360, 64)
     assert digits.train_images.dtype == digits.test_images.dtype == np.float32

@@ -10,6 +10,7 @@ import re
 import pytest
 
 import adafactor
+import peers
 
 MODULES = sorted(
     ["adafactor", *(found.name for found in pkgutil.walk_packages(adafactor.__path__, "adafactor."))]
@@ -22,7 +23,8 @@ RULES = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 def public_places():
     """The package and its public modules: those that it hands out by name."""
     modules = [getattr(adafactor, name) for name in adafactor.__all__]
-    return [adafactor, *(thing for thing in modules if inspect.ismodule(thing))]
+    in_shape = [importlib.import_module(f"adafactor.{name}") for name in ("torch",) if peers.require(name)]
+    return [adafactor, *(thing for thing in modules if inspect.ismodule(thing)), *in_shape]
 
 
 def public_callables():
@@ -35,13 +37,19 @@ def public_callables():
 
 
 def public_members():
-    """Methods and properties of those classes, those that they inherit from the package among them."""
+    """Methods and properties of those classes, those that they inherit from the package among them.
+
+    What they inherit from a framework is its own affair.
+    """
     for parameter in public_callables():
         (cls,) = parameter.values
         if not inspect.isclass(cls) or issubclass(cls, Exception):
             continue
         for name, member in inspect.getmembers(cls):
-            if name.startswith("_"):
+            function = member.fget if isinstance(member, property) else member
+            if name.startswith("_") or not (getattr(function, "__module__", None) or "adafactor").startswith(
+                "adafactor"
+            ):
                 continue
             if inspect.isroutine(member) or isinstance(member, property):
                 yield pytest.param(cls, name, id=f"{parameter.id}.{name}")

@@ -14,11 +14,17 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // Keeps its memory from check to check.
 class MemoryCheck {
  public:
-  // The views were held against the plan; one without data is absent. `written` and `read` are parameters, `read` those
-  // that are not written in place. Throws Error{buffer} for an array whose own elements share memory, Error{value} for
-  // two arrays that do.
-  void refuse_shared(std::span<const std::byte> state, std::span<const TensorView> written,
-                     std::span<const TensorView> gradients, std::span<const TensorView> read);
+  // The arrays of one call. The views were held against the plan; one without data is absent.
+  struct Arrays {
+    std::span<const TensorView> written;
+    std::span<const TensorView> gradients;
+    std::span<const TensorView> read;   // parameters that are not written in place
+    std::span<const TensorView> state;  // that the call brings along, kStateKinds of each leaf
+    std::span<const std::byte> memory;  // of a state that has its own
+  };
+
+  // Throws Error{buffer} for an array whose own elements share memory, Error{value} for two arrays that do.
+  void refuse_shared(const Arrays& arrays);
 
  private:
   // Which array a region is.
@@ -33,20 +39,22 @@ class MemoryCheck {
     return room;
   }
 
-  std::int64_t* add_regions(std::span<const TensorView> views, const char* role, bool written, std::int64_t* strides) {
+  // `each`: how many views a leaf has.
+  std::int64_t* add_regions(std::span<const TensorView> views, Role role, bool written, std::int64_t* strides,
+                            std::size_t each = 1) {
     for (std::size_t i = 0; i < views.size(); ++i) {
       const TensorView& view = views[i];
       if (!view.data) continue;
       std::int64_t buffer[kMaxRank];
       std::copy_n(detail::strides_of(view, buffer), view.rank, strides);
       regions_.push_back({view.data, item_size(view.dtype), view.rank, view.shape, strides, written});
-      places_.push_back({role, static_cast<std::int64_t>(i)});
+      places_.push_back({name(role), static_cast<std::int64_t>(i / each)});
       strides += view.rank;
     }
     return strides;
   }
 
-  void refuse_overlap(std::span<const std::byte> state) {
+  void refuse_overlap(std::span<const std::byte> memory) {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
       if (regions_[i].written && self_overlap(regions_[i]) != Overlap::none) {
         throw Error({.kind = ErrorKind::buffer,
@@ -56,9 +64,9 @@ class MemoryCheck {
                      .found = "some elements share memory"});
       }
     }
-    const auto nbytes = static_cast<std::int64_t>(state.size());
+    const auto nbytes = static_cast<std::int64_t>(memory.size());
     const std::int64_t stride = 1;
-    regions_.push_back({state.data(), 1, 1, &nbytes, &stride, true});
+    regions_.push_back({memory.data(), 1, 1, &nbytes, &stride, true});
     places_.push_back({"the state", -1});
     if (const auto pair = finder_.find(regions_)) {
       const bool sure = pair->verdict == Overlap::some;
@@ -84,18 +92,16 @@ class MemoryCheck {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(std::span<const std::byte> state,
-                                                   std::span<const TensorView> written,
-                                                   std::span<const TensorView> gradients,
-                                                   std::span<const TensorView> read) {
+ADAFACTOR_FUNCTION void MemoryCheck::refuse_shared(const Arrays& arrays) {
   regions_.clear();
   places_.clear();
-  strides_.resize(room(written) + room(gradients) + room(read));
+  strides_.resize(room(arrays.written) + room(arrays.gradients) + room(arrays.read) + room(arrays.state));
   std::int64_t* strides = strides_.data();
-  strides = add_regions(written, "params", true, strides);
-  strides = add_regions(gradients, "grads", false, strides);
-  add_regions(read, "params", false, strides);
-  refuse_overlap(state);
+  strides = add_regions(arrays.written, Role::params, true, strides);
+  strides = add_regions(arrays.gradients, Role::grads, false, strides);
+  strides = add_regions(arrays.read, Role::params, false, strides);
+  add_regions(arrays.state, Role::state, true, strides, kStateKinds);
+  refuse_overlap(arrays.memory);
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

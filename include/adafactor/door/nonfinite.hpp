@@ -13,11 +13,11 @@
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Whether it is the gradient of a leaf that a call found not to be finite, or else its parameter or its state.
-ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf);
+ADAFACTOR_FUNCTION Role role_of_nonfinite(const Stepper& stepper, std::size_t leaf);
 
-// Throws Error{nonfinite} for that array of a leaf, after a call on the state that changed nothing. `found` is what
+// Throws Error{nonfinite} for that array of a leaf, after a call of the stepper that changed nothing. `found` is what
 // nonfinite_text() says of the array, where there is one.
-[[noreturn]] ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found);
+[[noreturn]] ADAFACTOR_FUNCTION void refuse_nonfinite(const Stepper& stepper, std::size_t leaf, std::string found);
 
 }}  // namespace adafactor::ADAFACTOR_ABI
 
@@ -27,13 +27,13 @@ ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf);
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION Role role_of_nonfinite(const State& state, std::size_t leaf) {
-  return std::isfinite(report(state, leaf, false).grad_norm) ? Role::params : Role::grads;
+ADAFACTOR_FUNCTION Role role_of_nonfinite(const Stepper& stepper, std::size_t leaf) {
+  return std::isfinite(report(stepper, leaf, false).grad_norm) ? Role::params : Role::grads;
 }
 
-ADAFACTOR_RARE ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std::size_t leaf, std::string found) {
-  const Role role = role_of_nonfinite(state, leaf);
-  if (found.empty() && state.plan().leaves()[leaf].is_cut()) {
+ADAFACTOR_RARE ADAFACTOR_FUNCTION void refuse_nonfinite(const Stepper& stepper, std::size_t leaf, std::string found) {
+  const Role role = role_of_nonfinite(stepper, leaf);
+  if (found.empty() && stepper.plan().leaves()[leaf].is_cut()) {
     found = "finite, but not so in another part of it";
   } else if (found.empty()) {
     found = role == Role::grads
@@ -41,7 +41,7 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION void refuse_nonfinite(const State& state, std:
                 : "finite, but the sum of its squares overflows, or a moment in the state is not finite";
   }
   std::int64_t more = -1;
-  for (std::size_t i = 0; i < state.plan().leaves().size(); ++i) more += report(state, i, false).nonfinite;
+  for (std::size_t i = 0; i < stepper.plan().leaves().size(); ++i) more += report(stepper, i, false).nonfinite;
   if (more > 0) found += ", and " + counted(more, more == 1 ? " more leaf" : " more leaves");
   throw Error({.kind = ErrorKind::nonfinite,
                .role = name(role),

@@ -1,4 +1,4 @@
-// The calls on one state, one after another: what they hand in is held against the plan and the memory before a phase
+// The calls of one stepper, one after another: what they hand in is held against the plan and the memory before a phase
 // sees it, and of arrays that have not moved since the last call nothing is found out again.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "adafactor/door/lent.hpp"
 #include "adafactor/door/memory.hpp"
 #include "adafactor/door/view.hpp"
 #include "adafactor/state.hpp"
@@ -15,26 +16,26 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Takes the state for one call or one copy; throws Error{busy} where another call has it, or had it when this process
-// was forked off.
-ADAFACTOR_FUNCTION void acquire(State& state);
+// Takes the stepper, or the state that it is, for one call or one copy; throws Error{busy} where another call has it,
+// or had it when this process was forked off.
+ADAFACTOR_FUNCTION void acquire(Stepper& stepper);
 
-// Holds a state as long as it lives.
+// Holds a stepper as long as it lives.
 class Held {
  public:
-  explicit Held(State& state) : state_(state) { acquire(state); }
-  ~Held() { state_.release(); }
+  explicit Held(Stepper& stepper) : stepper_(stepper) { acquire(stepper); }
+  ~Held() { stepper_.release(); }
   Held(const Held&) = delete;
   Held& operator=(const Held&) = delete;
 
  private:
-  State& state_;
+  Stepper& stepper_;
 };
 
 // What an array of a leaf is for. An output is where a parameter goes that is not written in place.
 enum class Purpose : std::uint8_t { parameter, gradient, output };
 
-// What the calls of one state keep from one to the next, so that a steady step allocates nothing.
+// What the calls of one stepper keep from one to the next, so that a steady step allocates nothing.
 class Session {
  public:
   explicit Session(const Plan& plan);
@@ -60,13 +61,17 @@ class Session {
     }
   }
 
+  // Takes the arrays of the state that the call brings along; as `LentState::take`.
+  template <class Renew>
+  void take_state(LentState& state, const Renew& renew) {
+    if (state.take(renew)) set_moved();
+  }
+
   // Throws Error where arrays of the call share memory with each other or with the state.
   void refuse_shared(const State& state) {
-    const std::span<const TensorView> read(parameters_.data(), in_place_ ? 0 : parameters_.size());
-    const std::span<const std::byte> own(state.memory(), static_cast<std::size_t>(plan_.state_nbytes()));
-    if (!apart_) memory_.refuse_shared(own, outputs_, gradients_, read);
-    apart_ = true;
+    refuse_shared({}, {state.memory(), static_cast<std::size_t>(plan_.state_nbytes())});
   }
+  void refuse_shared(const LentState& state) { refuse_shared(state.views(), {}); }
 
   // Whether some leaf has a gradient.
   bool has_gradient() const;
@@ -74,11 +79,12 @@ class Session {
   // The learning rates of the call, one for each row of knobs.
   std::vector<LearningRate>& rates() { return rates_; }
 
-  // Makes the call once all is taken: `step` is given it, and the caller holds the state.
+  // Makes the call once all is taken: `step` is given it, and the caller holds the stepper. `state`: what the call
+  // brings along, if it does.
   template <class Step>
-  Outcome make_call(double grad_multiplier, bool completes, const Step& step) {
+  Outcome make_call(double grad_multiplier, bool completes, const StateSlots* state, const Step& step) {
     const Outcome outcome = step(Call{parameters_.data(), gradients_.data(), outputs_.data(), rates_.data(),
-                                      grad_multiplier, moved_, completes});
+                                      grad_multiplier, moved_, completes, state});
     moved_ = false;
     return outcome;
   }
@@ -100,6 +106,12 @@ class Session {
     view = found;
     // The plan's own copy: nothing keeps the caller from giving the array another shape while the step runs.
     view.shape = plan.spec.shape.data();
+  }
+
+  void refuse_shared(std::span<const TensorView> lent, std::span<const std::byte> memory) {
+    const std::span<const TensorView> read(parameters_.data(), in_place_ ? 0 : parameters_.size());
+    if (!apart_) memory_.refuse_shared({outputs_, gradients_, read, lent, memory});
+    apart_ = true;
   }
 
   void set_moved() {
@@ -125,11 +137,11 @@ class Session {
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void acquire(State& state) {
-  if (state.try_acquire()) return;
+ADAFACTOR_FUNCTION void acquire(Stepper& stepper) {
+  if (stepper.try_acquire()) return;
   throw Error(
       {.kind = ErrorKind::busy,
-       .found = state.torn()
+       .found = stepper.torn()
                     ? "state torn by fork: a thread of the parent process was in a call on it when this process "
                       "was forked, and its arrays may be half written; make a new state, or fork between calls"
                     : "state in use: another call, from a thread or from inside this one, runs on it"});

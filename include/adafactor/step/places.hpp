@@ -18,14 +18,19 @@ ADAFACTOR_FUNCTION Walk make_walk(const TensorView& view, const Layout& layout, 
 
 namespace detail {
 
-// The arrays of a leaf in the memory of its state.
-inline StateArrays state_arrays(const LeafPlan& leaf, std::byte* memory) {
-  const auto at = [&](StateKind kind) -> void* {
-    const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
-    return array.exists() ? memory + array.offset : nullptr;
-  };
+// The arrays of a leaf's state, of which at(kind) is where each lies, or null.
+template <class At>
+StateArrays state_arrays(const At& at) {
   return {at(StateKind::row),      at(StateKind::col),     at(StateKind::full),
           at(StateKind::momentum), at(StateKind::average), at(StateKind::accumulator)};
+}
+
+// Those in the memory of a state.
+inline StateArrays state_arrays(const LeafPlan& leaf, std::byte* memory) {
+  return state_arrays([&](StateKind kind) -> void* {
+    const StateArray& array = leaf.state[static_cast<std::size_t>(kind)];
+    return array.exists() ? memory + array.offset : nullptr;
+  });
 }
 
 // What lies where it lies in all calls: the moments of a step, and what the parts of a leaf add up.

@@ -1,6 +1,7 @@
 """The command `python -m adafactor demo`: its options, what it prints, and what may keep it from running."""
 
 import argparse
+import importlib
 import importlib.util
 import math
 import sys
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from adafactor.demo.network import load_digits, make_network, train
+from adafactor.demo.network import make_network
 from adafactor.demo.picture import draw
+from adafactor.demo.training import load_digits, steps_of, train
 
 __all__ = ["add_arguments", "run"]
 
@@ -22,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive_number,
         default=0.02,
         help="at the first step; from there it falls to 0 along half a cosine",
+    )
+    parser.add_argument(
+        "--framework", choices=["numpy", "torch"], default="numpy", help="what the network is written in"
     )
     parser.add_argument("--out", type=Path, default="adafactor-demo.png", help="the picture to write, a PNG")
     parser.add_argument("--seed", type=seed, default=0, help="of the first weights and of the shuffling")
@@ -48,8 +53,10 @@ def positive_number(text: str) -> float:
     return value
 
 
-def obstacle(out: Path) -> str | None:
+def obstacle(out: Path, framework: str = "numpy") -> str | None:
     """Return in one sentence what will keep the demo from coming to its end, if anything will."""
+    if importlib.util.find_spec(framework) is None:
+        return f"--framework {framework} needs it: pip install {framework}"
     needed = {"sklearn": "scikit-learn", "tqdm": "tqdm", "matplotlib": "matplotlib"}
     missing = [name for module, name in needed.items() if importlib.util.find_spec(module) is None]
     if missing:
@@ -66,7 +73,7 @@ def obstacle(out: Path) -> str | None:
 
 def run(options: argparse.Namespace) -> int:
     """Train, print and draw; return the exit code: 0, or 1 if it diverged, 2 if it could not begin."""
-    problem = obstacle(options.out)
+    problem = obstacle(options.out, options.framework)
     if problem:
         print(f"adafactor demo: {problem}", file=sys.stderr)
         return 2
@@ -75,16 +82,14 @@ def run(options: argparse.Namespace) -> int:
     digits = load_digits()
     generator = np.random.default_rng(options.seed)
     parameters = make_network(generator)
+    # With torch it imports torch.
+    module = {"numpy": "network", "torch": "network_of_torch"}[options.framework]
+    make = importlib.import_module(f"adafactor.demo.{module}").Network
+    network = make(parameters, options.learning_rate, steps_of(digits, options.epochs))
     try:
         # For matrices this small, threads on busy processors wait for each other more than they work.
         with threadpool_limits(1):
-            history = train(
-                parameters,
-                digits,
-                epochs=options.epochs,
-                learning_rate=options.learning_rate,
-                generator=generator,
-            )
+            history = train(network, digits, epochs=options.epochs, generator=generator)
     except FloatingPointError as error:
         print(
             f"adafactor demo: the training diverged, try a smaller --learning-rate: {error}", file=sys.stderr

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from adafactor.demo.network import History
+from adafactor.demo.training import History
 
 # Okabe and Ito's palette, which stays distinct for every kind of colour vision; one colour a leaf.
 COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#CC79A7")

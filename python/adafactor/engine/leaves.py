@@ -16,7 +16,7 @@ from adafactor.trees.containers import name_of
 from adafactor.trees.paths import at
 from adafactor.trees.tree import Tree
 
-__all__ = ["Description", "describe", "describe_leaves", "foretell"]
+__all__ = ["Description", "describe", "describe_leaves", "foretell", "resolve"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Description:
 
 def describe(params: Any, config: Config | None, overrides: Any, knobs: Mapping[str, Any]) -> Description:
     """Flatten the parameters, resolve the knobs and look at each array; writes nothing."""
-    return describe_leaves(*Tree.of(params), _resolve(config, knobs), check_overrides(overrides))
+    return describe_leaves(*Tree.of(params), resolve(config, knobs), check_overrides(overrides))
 
 
-def _resolve(config: Config | None, knobs: Mapping[str, Any]) -> Config:
+def resolve(config: Config | None, knobs: Mapping[str, Any]) -> Config:
     """The config, the second argument of a call, with knobs that were given by name."""
     if config is not None and not isinstance(config, Config):
         what_to_do = "call it" if callable(config) else "single knobs go by name, as in learning_rate=0.01"
@@ -88,7 +88,7 @@ def foretell(params: Any, config: Config | None, knobs: Mapping[str, Any]) -> _c
         _shape_and_dtype(leaf, at("params", path)) for leaf, path in zip(leaves, tree.paths, strict=True)
     ]
     shapes, dtypes = tuple(shape for shape, _ in found), tuple(dtype for _, dtype in found)
-    description = Description(tree, shapes, dtypes, _resolve(config, knobs), (), ())
+    description = Description(tree, shapes, dtypes, resolve(config, knobs), (), ())
     return description.plan(description.rows())
 
 

@@ -12,7 +12,7 @@ from adafactor.errors import phrase
 from adafactor.report import StepReport
 from adafactor.trees.paths import at
 
-__all__ = ["is_told", "tell_of_nonfinite"]
+__all__ = ["is_told", "tell_of_nonfinite", "warn_of_skips"]
 
 
 def is_told(engine: Engine, report: StepReport, leaf: int, raises: bool, in_place: bool) -> bool:
@@ -29,18 +29,18 @@ def tell_of_nonfinite(
 ) -> None:
     """What a call that did nothing says of the first leaf that is to blame."""
     if engine.config.on_nonfinite == "skip":
-        # It is the gradient, or else something that was there before it.
-        role = "params" if math.isfinite(report.grad_norm[leaf]) else "grads"
-        return _warn_of_skips(engine.core.skips, at(role, engine.paths[leaf]))
+        return warn_of_skips(engine.core.skips, report, leaf)
     try:
         engine.core.refuse_nonfinite(leaves, gradients, leaf)
     except _core.Error as error:
         raise phrase(error, engine.paths) from None
 
 
-def _warn_of_skips(count: int, where: str) -> None:
+def warn_of_skips(count: int, report: StepReport, leaf: int) -> None:
     """At 10 in a row, 100 and so on: a training that stands still looks like one that goes on."""
     if count >= 10 and count == 10 ** (len(str(count)) - 1):
+        # It is the gradient, or else something that was there before it.
+        where = at("params" if math.isfinite(report.grad_norm[leaf]) else "grads", report.paths[leaf])
         warn(
             f"{where}: not finite, and so {count} calls in a row were skipped; "
             "nothing is learned until one goes through"

@@ -1,0 +1,195 @@
+"""The calls on one list of parameters: the core's plan for them, made again where anything has changed."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import torch
+
+from adafactor import _core
+from adafactor.arrays.torch import mark
+from adafactor.config import Config, core_knobs
+from adafactor.engine.nonfinite import warn_of_skips
+from adafactor.errors import phrase
+from adafactor.knobs.patterns import Choice
+from adafactor.report import StepReport, make_report
+from adafactor.torch.groups import Key, config_of_group, require_one_call
+from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
+from adafactor.trees.paths import at
+
+__all__ = ["Calls", "Leaves", "Planned"]
+
+_Entry = dict[str, Any]
+
+
+class Leaves:
+    """Parameters, what they are called, and which group each is in."""
+
+    __slots__ = ("groups", "parameters", "paths")
+
+    def __init__(
+        self, parameters: Sequence[torch.Tensor], groups: Sequence[int], paths: Sequence[str]
+    ) -> None:
+        self.parameters, self.groups, self.paths = list(parameters), list(groups), list(paths)
+
+    def add(self, parameter: torch.Tensor, group: int, path: str) -> None:
+        """Add one more."""
+        self.parameters.append(parameter)
+        self.groups.append(group)
+        self.paths.append(path)
+
+
+class Place:
+    """Where one parameter is among the groups, and the calls on it alone."""
+
+    __slots__ = ("_index", "_parameter", "calls", "group")
+
+    def __init__(self, parameter: torch.Tensor, group: dict[str, Any], index: int) -> None:
+        self._parameter, self.group, self._index = parameter, group, index
+        self.calls: Calls | None = None
+
+    @classmethod
+    def of(cls, parameter: torch.Tensor, groups: Sequence[dict[str, Any]]) -> Place:
+        """Find it; ValueError where it is in no group."""
+        for group in groups:
+            for index, each in enumerate(group["params"]):
+                if each is parameter:
+                    return cls(parameter, group, index)
+        raise ValueError("param: in no group of the optimizer, expected one of its parameters")
+
+    def holds(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Whether it is there still."""
+        own = self.group["params"]
+        is_there = self._index < len(own) and own[self._index] is self._parameter
+        return is_there and any(group is self.group for group in groups)
+
+
+class Planned:
+    """The core's plan for some leaves, and how it lays out the state of each.
+
+    Attributes:
+        configs: the knobs of each group.
+        layouts: what the plan says of each leaf.
+        group_of_row: the group whose rate each of the plan's rows of knobs has.
+    """
+
+    __slots__ = ("configs", "group_of_row", "layouts", "plan")
+
+    def __init__(self, leaves: Leaves, keys: Sequence[Key]) -> None:
+        """Raise TypeError, ValueError or RuntimeError where a parameter or a group is not what it can be."""
+        if any(parameter.is_complex() for parameter in leaves.parameters):
+            raise RuntimeError("Adafactor does not support complex parameters")
+        self.configs = [config_of_group(key) for key in keys]
+        require_one_call(self.configs)
+        excluded = _excluded(leaves, self.configs)
+        rows: dict[tuple[int, bool], int] = {}
+        of_leaf = [rows.setdefault(pair, len(rows)) for pair in zip(leaves.groups, excluded, strict=True)]
+        knobs = []
+        for group, is_excluded in rows:
+            own = core_knobs(self.configs[group])
+            knobs.append(own | {"weight_decay": None} if is_excluded else own)
+        self.group_of_row = [group for group, _ in rows]
+        try:
+            found = _core.inspect_arrays(leaves.parameters)
+            shapes, dtypes = [tuple(shape) for shape, _ in found], [dtype for _, dtype in found]
+            self.plan = _core.Plan(shapes, dtypes, of_leaf, knobs, list(leaves.paths))
+        except _core.Error as error:
+            role = "params" if error.leaf >= 0 and not error.role else ""
+            raise phrase(error, leaves.paths, role) from None
+        self.layouts = [self.plan.layout(leaf) for leaf in range(len(of_leaf))]
+
+    def config_of(self, leaves: Leaves, leaf: int) -> Config:
+        return self.configs[leaves.groups[leaf]]
+
+
+def _excluded(leaves: Leaves, configs: Sequence[Config]) -> list[bool]:
+    """Whether the patterns of its group exclude a leaf from weight decay."""
+    excluded = [False] * len(leaves.paths)
+    for group, config in enumerate(configs):
+        if config.exclude_from_weight_decay:
+            mine = [leaf for leaf, of in enumerate(leaves.groups) if of == group]
+            choice = Choice(config.exclude_from_weight_decay, [leaves.paths[leaf] for leaf in mine])
+            for leaf, first in zip(mine, choice.first, strict=True):
+                excluded[leaf] = first is not None
+    return excluded
+
+
+def _complete(state: MutableMapping[torch.Tensor, _Entry], leaves: Leaves, planned: Planned) -> None:
+    """Put the states of the leaves into form, and make those that are not there yet."""
+    born, missing = 0, []
+    for leaf, parameter in enumerate(leaves.parameters):
+        entry, where = state.get(parameter), at("state", leaves.paths[leaf])
+        if entry:
+            fitted_entry(entry, parameter, planned.layouts[leaf], planned.config_of(leaves, leaf), where)
+            born = max(born, updates_of(entry, where))
+        else:
+            missing.append(leaf)
+    for leaf in missing:
+        parameter, config = leaves.parameters[leaf], planned.config_of(leaves, leaf)
+        # Who counts with all others is born with their count, who counts for itself with none.
+        count = born if config.count_updates == "state" else 0
+        state[parameter] = fresh_entry(parameter, planned.layouts[leaf], config, count)
+
+
+class Calls:
+    """What is kept from call to call for some leaves: the plan, its stepper, and whose state that is."""
+
+    __slots__ = ("_entries", "_keys", "_leaves", "_planned", "_stepper", "paths")
+
+    def __init__(
+        self,
+        leaves: Leaves,
+        keys: Sequence[Key],
+        state: MutableMapping[torch.Tensor, _Entry],
+        before: Calls | None,
+    ) -> None:
+        """Plan the leaves, and give each the state that it lacks; what there is is put into form.
+
+        Args:
+            leaves: at least one.
+            keys: of the groups that they are in.
+            state: the optimizer's.
+            before: whose place these calls take. Where their leaves are others, the first call looks at all
+                parameters before it writes one.
+        """
+        planned = Planned(leaves, keys)
+        self._leaves, self._keys, self._planned = leaves, list(keys), planned
+        self.paths = tuple(leaves.paths)
+        _complete(state, leaves, planned)
+        are_known = before is not None and _core.are_same(before._leaves.parameters, leaves.parameters)
+        self._stepper = _core.Stepper(planned.plan, KEYS, "step", not are_known)
+        self._entries = [state[parameter] for parameter in leaves.parameters]
+
+    def are_of(
+        self,
+        parameters: list[torch.Tensor],
+        keys: list[Key],
+        state: MutableMapping[torch.Tensor, _Entry],
+    ) -> bool:
+        """Whether they are those of these very parameters, with these knobs and this state."""
+        if self._keys != keys or not _core.are_same(self._leaves.parameters, parameters):
+            return False
+        if _core.are_same(self._entries, list(state.values())):  # mostly so, and tensors are slow to hash
+            return True
+        return _core.are_same(self._entries, [state.get(parameter) for parameter in parameters])
+
+    def run(
+        self, gradients: list[torch.Tensor | None], rates: Sequence[float], multiplier: float
+    ) -> StepReport:
+        """Make one call; `rates` has one for each group. Raises `_core.Error` before anything was written."""
+        leaves, planned = self._leaves, self._planned
+        of_row = [(rates[group], False) for group in planned.group_of_row]
+        written = leaves.parameters
+        if _core.places_of_none(gradients):
+            pairs = zip(leaves.parameters, gradients, strict=True)
+            written = [parameter for parameter, gradient in pairs if gradient is not None]
+        summary, nonfinite, arrays = self._stepper.step(
+            leaves.parameters, gradients, self._entries, of_row, multiplier, [(mark, written)]
+        )
+        report = make_report(summary, self.paths, arrays)
+        if nonfinite >= 0 and report.skipped:
+            if planned.configs[0].on_nonfinite == "raise":
+                self._stepper.refuse_nonfinite(leaves.parameters, gradients, nonfinite)
+            warn_of_skips(self._stepper.skips, report, nonfinite)
+        return report

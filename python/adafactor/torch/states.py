@@ -1,0 +1,153 @@
+"""The state of a parameter: tensors under torch's names, in the shapes that torch has for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from adafactor.config import Config
+from adafactor.knobs.numbers import shown
+
+__all__ = ["KEYS", "MOST_UPDATES", "checked_entry", "fitted_entry", "fresh_entry", "updates_of"]
+
+KEYS = {"row": "row_var", "col": "col_var", "full": "variance", "momentum": "exp_avg", "average": "average"}
+"""torch's name for each kind of array of the core, where it has one."""
+
+MOST_UPDATES = 2**24
+"""torch keeps `step` as float32, which is exact up to here."""
+
+_OTHERS = {
+    "exp_avg_sq_row": "transformers, timm or pytorch_optimizer",
+    "exp_avg_sq_col": "transformers, timm or pytorch_optimizer",
+    "exp_avg_sq_r": "timm's adafactorbv",
+    "exp_avg_sq_c": "timm's adafactorbv",
+    "exp_avg_sq": "another optimizer, such as Adam",
+}
+
+
+def fresh_entry(
+    parameter: torch.Tensor, layout: Mapping[str, Any], config: Config, updates: int
+) -> dict[str, Any]:
+    """The state of a parameter before its first update, on its device.
+
+    Args:
+        parameter: of any shape.
+        layout: what the core's plan says of it.
+        config: its knobs.
+        updates: the count that it begins with.
+    """
+    entry: dict[str, Any] = {"step": torch.tensor(float(updates), dtype=torch.float32)}
+    for kind in layout["kinds"]:
+        entry[KEYS[kind]] = _blank(parameter, layout, kind, config)
+    if "average" in entry:  # so that of one who comes late it does not begin at zero
+        entry["average"].copy_(parameter.detach())
+    return entry
+
+
+def fitted_entry(
+    entry: dict[str, Any], parameter: torch.Tensor, layout: Mapping[str, Any], config: Config, where: str
+) -> None:
+    """Put a state that somebody has changed into the form that the core steps, in the same dictionary.
+
+    Tensors of another dtype or other strides are copied once; the others stay the same objects.
+
+    Raises:
+        ValueError: a tensor is missing, or has another shape; a count that is none.
+    """
+    _require_keys(entry, layout, where)
+    if not (isinstance(entry["step"], torch.Tensor) and entry["step"].dtype == torch.float32):
+        entry["step"] = torch.tensor(float(updates_of(entry, where)), dtype=torch.float32)
+    for kind in layout["kinds"]:
+        key = KEYS[kind]
+        given, blank = entry[key], _blank(parameter, layout, kind, config)
+        _require_shape(given, blank, f"{where} {key}")
+        same = given.dtype == blank.dtype and given.device == blank.device
+        if not (same and _has_strides_of(given, blank)):
+            entry[key] = blank.copy_(given)
+
+
+def checked_entry(
+    given: Mapping[str, Any], parameter: torch.Tensor, layout: Mapping[str, Any], config: Config, where: str
+) -> dict[str, Any]:
+    """The state of a parameter out of a state dict, copied: nothing of it is shared with what was given.
+
+    Raises:
+        ValueError: it is the state of another optimizer, or of a parameter of another shape or with other
+            knobs; a moment that is negative or not finite; a count that is none.
+    """
+    _require_keys(given, layout, where)
+    entry: dict[str, Any] = {"step": torch.tensor(float(updates_of(given, where)), dtype=torch.float32)}
+    for kind in layout["kinds"]:
+        key = KEYS[kind]
+        value, blank = given[key], _blank(parameter, layout, kind, config)
+        _require_shape(value, blank, f"{where} {key}")
+        if not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{where} {key}: NaN or Inf, expected finite numbers")
+        if kind in ("row", "col", "full") and bool((value < 0).any()):
+            raise ValueError(f"{where} {key}: a negative number, expected means of squares")
+        entry[key] = blank.copy_(value.detach())
+    return entry
+
+
+def updates_of(entry: Mapping[str, Any], where: str) -> int:
+    """The count in a state, which may be a tensor of one number, or a number; ValueError if it is none."""
+    step = entry["step"]
+    if isinstance(step, torch.Tensor) and step.numel() == 1:
+        step = step.item()
+    if isinstance(step, bool) or not isinstance(step, int | float):
+        raise ValueError(f"{where} step: {shown(step)}, expected a count of updates")
+    if not (math.isfinite(step) and 0 <= step < MOST_UPDATES and step == int(step)):
+        raise ValueError(f"{where} step: {step}, expected a whole number from 0 to 2**24 - 1")
+    return int(step)
+
+
+def _blank(parameter: torch.Tensor, layout: Mapping[str, Any], kind: str, config: Config) -> torch.Tensor:
+    """A tensor of zeros for a kind of array, of which the axes that it lacks are 1 long.
+
+    In memory it has the core's order: the axes that are not factored, then the rows, then the columns.
+    """
+    row, col = layout["row_axis"], layout["col_axis"]
+    shape = list(parameter.shape)
+    if kind == "row":
+        shape[col] = 1
+    elif kind == "col":
+        shape[row] = 1
+    dtype = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    if kind == "momentum" and config.momentum_dtype == "bfloat16":
+        dtype = torch.bfloat16
+    order = [axis for axis in range(len(shape)) if axis not in (row, col)]
+    order += [row, col] if layout["factored"] else []
+    inverse = [order.index(axis) for axis in range(len(shape))]
+    made = torch.zeros([shape[axis] for axis in order], dtype=dtype, device=parameter.device)
+    return made.permute(inverse)
+
+
+def _has_strides_of(tensor: torch.Tensor, blank: torch.Tensor) -> bool:
+    lengths = zip(blank.shape, tensor.stride(), blank.stride(), strict=True)
+    return all(length <= 1 or own == needed for length, own, needed in lengths)
+
+
+def _require_keys(entry: Mapping[str, Any], layout: Mapping[str, Any], where: str) -> None:
+    expected = {"step", *(KEYS[kind] for kind in layout["kinds"])}
+    if entry.keys() == expected:
+        return
+    for key, library in _OTHERS.items():
+        if key in entry:
+            raise ValueError(f"{where}: {key}, which is the state of {library}; expected {_list(expected)}")
+    missing, extra = expected - entry.keys(), entry.keys() - expected
+    problem = f"no {_list(missing)}" if missing else f"{_list(extra)} besides"
+    raise ValueError(f"{where}: {problem}, expected {_list(expected)}, as the knobs of its group say")
+
+
+def _require_shape(value: Any, blank: torch.Tensor, where: str) -> None:
+    if not isinstance(value, torch.Tensor):
+        raise ValueError(f"{where}: {type(value).__name__}, expected a tensor")
+    if value.shape != blank.shape:
+        raise ValueError(f"{where}: shape {tuple(value.shape)}, expected {tuple(blank.shape)}")
+
+
+def _list(names: Any) -> str:
+    return ", ".join(sorted(map(str, names)))

@@ -1,0 +1,208 @@
+"""Steps inside the backward: `step_param` and `fuse_backward`."""
+
+import gc
+import weakref
+
+import pytest
+
+import peers
+
+torch = peers.require("torch")
+
+
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(16)
+        self.attention = torch.nn.MultiheadAttention(16, 2, batch_first=True)
+        self.up, self.down = torch.nn.Linear(16, 64), torch.nn.Linear(64, 16)
+
+    def forward(self, x):
+        y = self.norm(x)
+        x = x + self.attention(y, y, y, need_weights=False)[0]
+        return x + self.down(torch.nn.functional.gelu(self.up(x)))
+
+
+class Transformer(torch.nn.Module):
+    """A small one, whose embedding is the matrix of its output as well."""
+
+    def __init__(self, checkpoint=None):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(40, 16)
+        self.blocks = torch.nn.ModuleList(Block() for _ in range(2))
+        self.checkpoint = checkpoint  # whether it is reentrant; None: nothing is computed twice
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        for block in self.blocks:
+            x = block(x)
+        head = lambda x: x @ self.embedding.weight.T  # noqa: E731
+        if self.checkpoint is None:
+            return head(x)
+        return torch.utils.checkpoint.checkpoint(head, x, use_reentrant=self.checkpoint)
+
+
+def make(checkpoint=None):
+    torch.manual_seed(0)
+    return Transformer(checkpoint)
+
+
+def losses_of(model, steps, after):
+    torch.manual_seed(1)
+    losses = []
+    for _ in range(steps):
+        tokens = torch.randint(40, (3, 9))
+        loss = torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.roll(-1, 1).flatten())
+        loss.backward()
+        after()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("checkpoint", [None, False], ids=["plain", "checkpointed"])
+def test_the_bits_are_those_of_step(checkpoint, optimizers):
+    one, other = make(checkpoint), make(checkpoint)
+    fused, whole = (optimizers.Adafactor(model.parameters(), lr=0.05) for model in (one, other))
+    with fused.fuse_backward(one):
+        first = losses_of(one, 6, fused.step)
+    assert all(parameter.grad is None for parameter in one.parameters())
+
+    def step():
+        whole.step()
+        whole.zero_grad()
+
+    assert first == losses_of(other, 6, step)
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert all(torch.equal(value, whole.state[b][key]) for key, value in fused.state[a].items())
+
+
+def test_gradients_stand_in_memory_one_at_a_time(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    alive, peak = set(), 0
+
+    def note(parameter):
+        nonlocal peak
+        number, size = id(parameter.grad), parameter.grad.numel() * parameter.grad.element_size()
+        alive.add((number, size))
+        weakref.finalize(parameter.grad, alive.discard, (number, size))
+        peak = max(peak, sum(size for _, size in alive))
+
+    for parameter in model.parameters():
+        parameter.register_post_accumulate_grad_hook(note)
+    with optimizer.fuse_backward(model):
+        losses_of(model, 2, gc.collect)
+    assert peak == max(p.numel() * p.element_size() for p in model.parameters())
+    assert not alive
+
+
+def test_removed_it_leaves_the_gradients_alone(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters())
+    fused = optimizer.fuse_backward(model)
+    fused.remove()
+    losses_of(model, 1, lambda: None)
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not optimizer.state
+
+
+def test_gradients_add_up_inside_of_accumulating(optimizers):
+    one, other = make(), make()
+    fused, whole = (optimizers.Adafactor(model.parameters(), lr=0.05) for model in (one, other))
+    handle = fused.fuse_backward(one)
+    torch.manual_seed(2)
+    batches = [torch.randint(40, (2, 5)) for _ in range(3)]
+    for number, tokens in enumerate(batches):
+        whole_loss, loss = (model(tokens).square().mean() for model in (other, one))
+        whole_loss.backward()
+        if number < 2:
+            with handle.accumulating():
+                loss.backward()
+        else:
+            loss.backward()
+    whole.step()
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert {float(entry["step"]) for entry in fused.state.values()} == {1}
+
+
+def test_only_the_parameters_of_the_optimizer_are_stepped(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.blocks[0].parameters(), lr=0.05)
+    with optimizer.fuse_backward(model):
+        losses_of(model, 1, lambda: None)
+    assert model.embedding.weight.grad is not None
+    assert model.blocks[0].up.weight.grad is None
+    with pytest.raises(ValueError, match="none of its parameters is in a group"):
+        optimizer.fuse_backward(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="in no group of the optimizer"):
+        optimizer.step_param(model.embedding.weight)
+
+
+def test_a_second_gradient_before_the_next_forward_is_an_error(optimizers):
+    model = make(checkpoint=True)
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    with (
+        optimizer.fuse_backward(model),
+        pytest.raises(RuntimeError, match=r"embedding.weight has a gradient for the second time"),
+    ):
+        losses_of(model, 1, lambda: None)
+
+
+def test_what_needs_all_gradients_is_refused(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), global_clipnorm=1.0)
+    with pytest.raises(ValueError, match="global_clipnorm: the norm of all gradients"):
+        optimizer.fuse_backward(model)
+    weight = model.embedding.weight
+    weight.grad = torch.ones_like(weight)
+    before = weight.detach().clone()
+    with pytest.raises(ValueError, match="global_clipnorm: the norm of all gradients"):
+        optimizer.step_param(weight)
+    assert torch.equal(weight, before)
+    assert weight.grad is not None
+
+
+@pytest.fixture
+def one_rank(tmp_path):
+    distributed = peers.require("torch.distributed")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield distributed
+    distributed.destroy_process_group()
+
+
+def test_wrapped_models_are_refused(optimizers, one_rank):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters())
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    with pytest.raises(ValueError, match="DistributedDataParallel steps each parameter before"):
+        optimizer.fuse_backward(wrapped)
+    sharded = make()
+    one_rank.fsdp.fully_shard(sharded, mesh=one_rank.device_mesh.init_device_mesh("cpu", (1,)))
+    with pytest.raises(ValueError, match="FSDPModule steps parts of parameters"):
+        optimizers.Adafactor(sharded.parameters()).fuse_backward(sharded)
+
+
+def test_several_ranks_are_refused_unless_they_are_meant(optimizers, monkeypatch):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with optimizer.fuse_backward(model), pytest.raises(RuntimeError, match="2 ranks, each of which"):
+        losses_of(model, 1, lambda: None)
+    assert not optimizer.state
+    model.zero_grad()
+    with optimizer.fuse_backward(model, per_rank=True):
+        losses_of(model, 1, lambda: None)
+    assert len(optimizer.state) == len(list(model.parameters()))
+
+
+def test_a_gradient_that_is_refused_stays(optimizers):
+    parameter = torch.nn.Parameter(torch.ones(3, 3))
+    optimizer = optimizers.Adafactor([("weight", parameter)])
+    parameter.grad = torch.full((3, 3), float("nan"))
+    with pytest.raises(FloatingPointError, match="grads weight: 9 NaN"):
+        optimizer.step_param(parameter)
+    assert parameter.grad is not None
+    assert torch.equal(parameter, torch.ones(3, 3))
+    assert float(optimizer.state[parameter]["step"]) == 0

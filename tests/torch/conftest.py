@@ -21,6 +21,15 @@ def optimizers(torch):
     return adafactor.torch
 
 
+@pytest.fixture
+def one_rank():
+    """`torch.distributed` with a process group of this process alone."""
+    distributed = peers.require("torch.distributed")
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield distributed
+    distributed.destroy_process_group()
+
+
 class Problem:
     """Parameters, one of them tiny, and gradients whose scales differ by three orders, for any step."""
 

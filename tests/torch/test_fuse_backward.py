@@ -163,14 +163,6 @@ def test_what_needs_all_gradients_is_refused(optimizers):
     assert weight.grad is not None
 
 
-@pytest.fixture
-def one_rank(tmp_path):
-    distributed = peers.require("torch.distributed")
-    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-    yield distributed
-    distributed.destroy_process_group()
-
-
 def test_wrapped_models_are_refused(optimizers, one_rank):
     model = make()
     optimizer = optimizers.Adafactor(model.parameters())

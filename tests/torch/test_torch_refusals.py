@@ -120,6 +120,18 @@ def test_a_step_is_refused_whole(case, place, optimizers):
     refused_step(optimizer, error, words)
 
 
+def test_sharded_parameters_are_refused(optimizers, one_rank):
+    model = torch.nn.Linear(4, 3)
+    one_rank.fsdp.fully_shard(model, mesh=one_rank.device_mesh.init_device_mesh("cpu", (1,)))
+    model(torch.ones(2, 4)).sum().backward()
+    optimizer = optimizers.Adafactor(model.named_parameters())
+    with pytest.raises(
+        TypeError, match=r"^params weight: torch.*DTensor, expected a torch.Tensor .*to_local"
+    ):
+        optimizer.step()
+    assert not optimizer.state
+
+
 def test_a_skipped_step_counts_nothing(optimizers):
     parameter = weight()
     optimizer = optimizers.Adafactor([parameter], on_nonfinite="skip")

@@ -39,29 +39,31 @@ struct StepperObject : Calls {
   std::vector<TensorView> counts;  // where the count of each leaf lies
   std::vector<LeafCount> of_leaves;
   Counters counters;  // of the call that runs; skips in a row, and which leaves have stopped, stay
+  // What the call that runs reads and writes: a thread may take it out of its dictionary meanwhile.
+  std::vector<py::object> borrowed;
 };
 
-// What a dictionary has for a leaf; throws KeyError where it has not.
-py::object value_of(const py::list& states, std::size_t leaf, const py::str& key) {
+// What a dictionary has for a leaf, kept until the end of the call; throws KeyError where it has not.
+py::handle value_of(StepperObject& object, const py::list& states, std::size_t leaf, const py::str& key) {
   PyObject* entry = PyList_GET_ITEM(states.ptr(), static_cast<Py_ssize_t>(leaf));
   if (!PyDict_Check(entry)) throw py::type_error("states: a dictionary for each leaf");
   PyObject* value = PyDict_GetItemWithError(entry, key.ptr());
   if (!value && PyErr_Occurred()) throw py::error_already_set();
   if (!value) throw py::key_error(key.cast<std::string>());
-  return py::reinterpret_borrow<py::object>(value);
+  return object.borrowed.emplace_back(py::reinterpret_borrow<py::object>(value));
 }
 
 void take_state(StepperObject& object, const py::list& states) {
   const std::vector<LeafPlan>& leaves = object.stepper.plan().leaves();
   if (states.size() != leaves.size()) throw py::index_error("states: one for each leaf");
-  object.session.take_state(object.state,
-                            [&](std::size_t leaf, StateKind kind, TensorView& view, std::int64_t* strides) {
-                              const auto index = static_cast<std::size_t>(kind);
-                              const Request request{Access::write, only(leaves[leaf].state[index].dtype), Role::state,
-                                                    static_cast<std::int64_t>(leaf)};
-                              return object.reader.renew(view, value_of(states, leaf, object.keys[index]), request,
-                                                         strides, static_cast<int>(leaves[leaf].spec.shape.size()));
-                            });
+  object.session.take_state(
+      object.state, [&](std::size_t leaf, StateKind kind, TensorView& view, std::int64_t* strides) {
+        const auto index = static_cast<std::size_t>(kind);
+        const Request request{Access::write, only(leaves[leaf].state[index].dtype), Role::state,
+                              static_cast<std::int64_t>(leaf)};
+        return object.reader.renew(view, value_of(object, states, leaf, object.keys[index]), request, strides,
+                                   static_cast<int>(leaves[leaf].spec.shape.size()));
+      });
 }
 
 float& count_at(const TensorView& view) { return *static_cast<float*>(view.data); }
@@ -74,7 +76,7 @@ void take_counts(StepperObject& object, const py::list& states) {
     Request request{Access::write, only(DType::float32), Role::state, static_cast<std::int64_t>(i)};
     request.is_count = true;
     TensorView& view = object.counts[i];
-    object.reader.renew(view, value_of(states, i, object.keys.back()), request, nullptr, 0);
+    object.reader.renew(view, value_of(object, states, i, object.keys.back()), request, nullptr, 0);
     if (view.rank != 0) {
       view = {};
       request.refuse(ErrorKind::value, "one number, without an axis, as the count of updates", "an array with axes");
@@ -99,11 +101,18 @@ void advance_counts(StepperObject& object) {
   }
 }
 
+// Lets go of what a call has borrowed, however it ends.
+struct Release {
+  std::vector<py::object>& borrowed;
+  ~Release() { borrowed.clear(); }
+};
+
 py::tuple make_step(StepperObject& object, const py::list& params, const py::list& grads, const py::list& states,
                     const Rates& rates, double grad_multiplier, const Marks& marks) {
   const Plan& plan = object.stepper.plan();
   const Held held(object.stepper);
   const GiveBack give_back{object.reader};
+  const Release release{object.borrowed};
   take_arrays(object, plan, {params, grads, params, Access::write});
   take_state(object, states);
   take_counts(object, states);
@@ -134,16 +143,16 @@ py::tuple make_step(StepperObject& object, const py::list& params, const py::lis
 
 void bind_stepper(py::module_& m) {
   py::classh<StepperObject>(m, "Stepper", "Who makes the calls of a plan on a state that comes along with each.")
-      .def(py::init([](const std::shared_ptr<Plan>& plan, const py::dict& names, const std::string& count,
-                       bool looks_first) {
-             compiled_kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
-             Keys keys;
-             for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
-               if (names.contains(kStateKindNames[kind])) keys[kind] = py::str(names[kStateKindNames[kind]]);
-             }
-             keys.back() = py::str(count);
-             return std::make_shared<StepperObject>(plan, std::move(keys), looks_first);
-           }),
+      .def(py::init(
+               [](const std::shared_ptr<Plan>& plan, const py::dict& names, const py::str& count, bool looks_first) {
+                 compiled_kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
+                 Keys keys;
+                 for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
+                   if (names.contains(kStateKindNames[kind])) keys[kind] = py::str(names[kStateKindNames[kind]]);
+                 }
+                 keys.back() = count;
+                 return std::make_shared<StepperObject>(plan, std::move(keys), looks_first);
+               }),
            py::arg("plan").none(false), py::arg("names"), py::arg("count"), py::arg("looks_first"),
            "`names` says what each kind of array is called in the state of a leaf, and `count` what its count is. "
            "`looks_first`: the first call looks at every parameter before it writes one.")

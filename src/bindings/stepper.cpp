@@ -124,9 +124,10 @@ py::tuple make_step(StepperObject& object, const py::list& params, const py::lis
   if (object.looks_first) {
     for (LeafCount& count : object.of_leaves) count.stopped = true;
   }
-  const Outcome outcome = object.session.make_call(grad_multiplier, false, object.state.slots(), [&](const Call& call) {
-    return without_gil([&] { return step(object.stepper, object.counters, call, backend); });
-  });
+  const Outcome outcome =
+      object.session.make_call(grad_multiplier, false, object.state.arrays(), [&](const Call& call) {
+        return without_gil([&] { return step(object.stepper, object.counters, call, backend); });
+      });
   if (outcome.updated) {
     advance_counts(object);
     // Of a leaf without a gradient nothing was found.

@@ -246,3 +246,24 @@ def test_who_counts_with_all_is_born_with_their_count(optimizers, problem, step)
     late.grad = torch.ones(3, 3)
     optimizer.step()
     assert {float(entry["step"]) for entry in optimizer.state.values()} == {2}
+
+
+def test_a_tensor_before_one_that_is_refused_is_not_taken_for_the_old_one(optimizers, problem, step):
+    drawn = problem()
+    params, others = drawn.params(), drawn.params()
+    one, other = optimizers.Adafactor(params, lr=0.1), optimizers.Adafactor(others, lr=0.1)
+    gradients = [drawn.gradients() for _ in range(3)]
+    step(one, params, gradients[0])
+    step(other, others, gradients[0])
+    old = one.state[params[2]]["row_var"]
+    one.state[params[2]]["row_var"] = old.clone()
+    kept = one.state[params[4]]["row_var"]
+    one.state[params[4]]["row_var"] = torch.zeros(3, 1)
+    with pytest.raises(ValueError, match=r"state 4 row_var: shape \(3, 1\), expected \(20, 1\)"):
+        step(one, params, gradients[1])
+    one.state[params[4]]["row_var"] = kept
+    old.fill_(float("nan"))
+    for drawn_now in gradients[1:]:
+        step(one, params, drawn_now)
+        step(other, others, drawn_now)
+    assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))

@@ -30,32 +30,30 @@ class LentState {
   explicit LentState(const Plan& plan);
 
   // Takes the arrays of a call. `renew(leaf, kind, view, strides)` makes a view that of an array, its strides written
-  // to `strides`, and says whether it was another. Each that was another is checked. Returns whether there was one.
+  // to `strides`, and says whether it was another. Each that was another is checked.
   template <class Renew>
-  bool take(const Renew& renew) {
-    bool moved = false;
+  void take(const Renew& renew) {
     std::int64_t* strides = strides_.data();
-    for (std::size_t i = 0; i < slots_.size(); ++i) {
+    for (std::size_t i = 0; i < arrays_.size(); ++i) {
       const LeafPlan& leaf = plan_.leaves()[i];
       for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
         if (!leaf.state[kind].exists()) continue;
         std::int64_t* own = std::exchange(strides, strides + leaf.spec.shape.size());
-        moved |= take_one(i, static_cast<StateKind>(kind), own, renew);
+        take_one(i, static_cast<StateKind>(kind), own, renew);
       }
     }
-    return moved;
   }
 
   // Those of each leaf, before a call and after it: it is in place.
-  const StateSlots* slots() const { return slots_.data(); }
+  const StateSlots* arrays() const { return arrays_.data(); }
   // kStateKinds of each leaf; without data where it has none.
   std::span<const TensorView> views() const { return views_; }
 
  private:
   template <class Renew>
-  bool take_one(std::size_t leaf, StateKind kind, std::int64_t* strides, const Renew& renew) {
+  void take_one(std::size_t leaf, StateKind kind, std::int64_t* strides, const Renew& renew) {
     TensorView& view = views_[leaf * kStateKinds + static_cast<std::size_t>(kind)];
-    if (!renew(leaf, kind, view, strides)) return false;
+    if (!renew(leaf, kind, view, strides)) return;
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
     check_lent(found, plan_.leaves()[leaf], kind, static_cast<std::int64_t>(leaf));
     view = found;
@@ -65,12 +63,11 @@ class LentState {
     const TensorView* views = views_.data() + leaf * kStateKinds;
     const StateArrays arrays =
         detail::state_arrays([&](StateKind each) { return views[static_cast<std::size_t>(each)].data; });
-    slots_[leaf] = {arrays, arrays};
-    return true;
+    arrays_[leaf] = {arrays, arrays};
   }
 
   const Plan& plan_;
-  std::vector<StateSlots> slots_;
+  std::vector<StateSlots> arrays_;
   std::vector<TensorView> views_;
   std::vector<std::int64_t> strides_;
   std::vector<std::int64_t> shapes_;
@@ -118,7 +115,7 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const 
 }
 
 ADAFACTOR_FUNCTION LentState::LentState(const Plan& plan)
-    : plan_(plan), slots_(plan.leaves().size()), views_(plan.leaves().size() * kStateKinds) {
+    : plan_(plan), arrays_(plan.leaves().size()), views_(plan.leaves().size() * kStateKinds) {
   std::size_t room = 0;
   for (const LeafPlan& leaf : plan.leaves()) {
     for (const StateArray& array : leaf.state) room += array.exists() ? leaf.spec.shape.size() : 0;

@@ -64,7 +64,12 @@ class Session {
   // Takes the arrays of the state that the call brings along; as `LentState::take`.
   template <class Renew>
   void take_state(LentState& state, const Renew& renew) {
-    if (state.take(renew)) set_moved();
+    // At once, since what comes after may be refused, and this one is known from then on.
+    state.take([&](std::size_t leaf, StateKind kind, TensorView& view, std::int64_t* strides) {
+      const bool is_another = renew(leaf, kind, view, strides);
+      if (is_another) set_moved();
+      return is_another;
+    });
   }
 
   // Throws Error where arrays of the call share memory with each other or with the state.

@@ -113,10 +113,15 @@ struct Arrays {
     view = {array.data(), DType::float32, {}, 2, shapes[index], strides};
     return true;
   }
-  bool take(LentState& state) {
-    return state.take([&](std::size_t, StateKind kind, TensorView& view, std::int64_t* strides) {
-      return renew(kind, view, strides);
+  // Returns how many were others than before.
+  int take(LentState& state) {
+    int others = 0;
+    state.take([&](std::size_t, StateKind kind, TensorView& view, std::int64_t* strides) {
+      const bool is_another = renew(kind, view, strides);
+      others += is_another;
+      return is_another;
     });
+    return others;
   }
 };
 
@@ -125,20 +130,20 @@ void what_lies_where_it_lay_is_known() {
   LentState state(plan);
   Arrays first;
   Arrays other;
-  CHECK(first.take(state));
-  CHECK(!first.take(state));
-  const adafactor::StateSlots& slots = state.slots()[0];
-  CHECK(slots.before.row == first.row.data() && slots.after.col == first.col.data());
-  CHECK(slots.before.momentum == first.momentum.data() && !slots.before.full && !slots.before.average);
-  CHECK(other.take(state));
-  CHECK(slots.before.row == other.row.data());
+  CHECK_EQ(first.take(state), 3);
+  CHECK_EQ(first.take(state), 0);
+  const adafactor::StateSlots& arrays = state.arrays()[0];
+  CHECK(arrays.before.row == first.row.data() && arrays.after.col == first.col.data());
+  CHECK(arrays.before.momentum == first.momentum.data() && !arrays.before.full && !arrays.before.average);
+  CHECK_EQ(other.take(state), 3);
+  CHECK(arrays.before.row == other.row.data());
 }
 
 void memory_that_a_state_shares_with_a_parameter_is_found() {
   const Plan plan = plan_of({4, 6});
   LentState state(plan);
   Arrays arrays;
-  CHECK(arrays.take(state));
+  CHECK_EQ(arrays.take(state), 3);
   std::vector<float> w(24);
   const std::int64_t shape[] = {4, 6};
   TensorView parameter{w.data(), DType::float32, {}, 2, shape, nullptr};

@@ -21,11 +21,10 @@ constexpr float kMostUpdates = 0x1p24f;
 using Keys = std::array<py::str, kStateKinds + 1>;
 
 struct StepperObject : Calls {
-  StepperObject(std::shared_ptr<const Plan> plan, Keys names, bool at_first)
+  StepperObject(std::shared_ptr<const Plan> plan, Keys names)
       : Calls(*plan),
         stepper(std::move(plan)),
         keys(std::move(names)),
-        looks_first(at_first),
         state(stepper.plan()),
         counts(stepper.plan().leaves().size()),
         of_leaves(stepper.plan().leaves().size()) {
@@ -34,7 +33,7 @@ struct StepperObject : Calls {
 
   Stepper stepper;
   Keys keys;
-  bool looks_first;  // whether the next call looks at every parameter before it writes one
+  bool looks_first = true;  // whether the next call looks at every parameter before it writes one
   LentState state;
   std::vector<TensorView> counts;  // where the count of each leaf lies
   std::vector<LeafCount> of_leaves;
@@ -140,29 +139,36 @@ py::tuple make_step(StepperObject& object, const py::list& params, const py::lis
   return conclude(object, object.stepper, object.counters, outcome, marks);
 }
 
+void take_over(StepperObject& object, const StepperObject& other) {
+  if (object.of_leaves.size() != other.of_leaves.size()) throw py::value_error("other: a stepper of other leaves");
+  object.counters.skips = other.counters.skips;
+  object.looks_first = other.looks_first;
+  for (std::size_t i = 0; i < object.of_leaves.size(); ++i) object.of_leaves[i].stopped = other.of_leaves[i].stopped;
+}
+
 }  // namespace
 
 void bind_stepper(py::module_& m) {
   py::classh<StepperObject>(m, "Stepper", "Who makes the calls of a plan on a state that comes along with each.")
-      .def(py::init(
-               [](const std::shared_ptr<Plan>& plan, const py::dict& names, const py::str& count, bool looks_first) {
-                 compiled_kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
-                 Keys keys;
-                 for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
-                   if (names.contains(kStateKindNames[kind])) keys[kind] = py::str(names[kStateKindNames[kind]]);
-                 }
-                 keys.back() = count;
-                 return std::make_shared<StepperObject>(plan, std::move(keys), looks_first);
-               }),
-           py::arg("plan").none(false), py::arg("names"), py::arg("count"), py::arg("looks_first"),
-           "`names` says what each kind of array is called in the state of a leaf, and `count` what its count is. "
-           "`looks_first`: the first call looks at every parameter before it writes one.")
+      .def(py::init([](const std::shared_ptr<Plan>& plan, const py::dict& names, const py::str& count) {
+             compiled_kernels();  // where ADAFACTOR_ISA is wrong, it shows before anything is made
+             Keys keys;
+             for (std::size_t kind = 0; kind < kStateKinds; ++kind) {
+               if (names.contains(kStateKindNames[kind])) keys[kind] = py::str(names[kStateKindNames[kind]]);
+             }
+             keys.back() = count;
+             return std::make_shared<StepperObject>(plan, std::move(keys));
+           }),
+           py::arg("plan").none(false), py::arg("names"), py::arg("count"),
+           "`names` says what each kind of array is called in the state of a leaf, and `count` what its count is.")
       .def(
           "step", &make_step, py::arg("params"), py::arg("grads"), py::arg("states"), py::arg("rates"),
           py::arg("grad_multiplier"), py::arg("marks"),
           "One call, in place, as that of a State. `states` has for each leaf a dictionary: its arrays, each with the "
           "axes of the parameter, of which those that it lacks are 1 long, and its count of updates, a float32 without "
           "an axis.")
+      .def("take_over", &take_over, py::arg("other"),
+           "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite.")
       .def_property_readonly(
           "skips", [](const StepperObject& object) { return object.counters.skips; },
           "Calls in a row, the last among them, that were skipped.")

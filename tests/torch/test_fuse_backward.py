@@ -1,11 +1,14 @@
 """Steps inside the backward: `step_param` and `fuse_backward`."""
 
+import copy
 import gc
+import io
 import weakref
 
 import pytest
 
 import peers
+from adafactor import presets
 
 torch = peers.require("torch")
 
@@ -147,6 +150,60 @@ def test_a_second_gradient_before_the_next_forward_is_an_error(optimizers):
         pytest.raises(RuntimeError, match=r"embedding.weight has a gradient for the second time"),
     ):
         losses_of(model, 1, lambda: None)
+
+
+def test_a_model_that_is_checkpointed_whole_and_twice_is_not_stepped_twice(optimizers):
+    model = torch.nn.Linear(4, 4)
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    x = torch.ones(2, 4, requires_grad=True)
+    once = lambda x: torch.utils.checkpoint.checkpoint(model, x, use_reentrant=True)  # noqa: E731
+    with optimizer.fuse_backward(model), pytest.raises(RuntimeError, match="for the second time"):
+        (once(x) + once(2 * x)).sum().backward()
+    assert {float(entry["step"]) for entry in optimizer.state.values()} == {1}
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "torch.save"])
+def test_a_copy_of_a_model_has_no_optimizer(way, optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    optimizer.fuse_backward(model)
+    losses_of(model, 1, lambda: None)
+    if way == "deepcopy":
+        copied = copy.deepcopy(model)
+    else:
+        file = io.BytesIO()
+        torch.save(model, file)
+        file.seek(0)
+        copied = torch.load(file, weights_only=False)
+    before = [parameter.detach().clone() for parameter in copied.parameters()]
+    losses_of(copied, 1, lambda: None)
+    assert all(parameter.grad is not None for parameter in copied.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(copied.parameters(), before, strict=True))
+
+
+def test_parameters_that_have_left_are_let_go(optimizers):
+    optimizer = optimizers.Adafactor([torch.nn.Parameter(torch.ones(2, 2))], lr=0.05)
+    gone = []
+    for _ in range(20):
+        parameter = torch.nn.Parameter(torch.ones(2, 2))
+        parameter.grad = torch.ones(2, 2)
+        optimizer.param_groups[0]["params"][0] = parameter
+        optimizer.step_param(parameter)
+        optimizer.state.pop(parameter)
+        gone.append(weakref.ref(parameter))
+    del parameter
+    gc.collect()
+    assert sum(reference() is not None for reference in gone) <= 4
+
+
+def test_who_counts_with_the_others_is_not_stepped_alone(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), config=presets.keras())
+    with pytest.raises(ValueError, match=r"^count_updates: 'state' counts what the others do"):
+        optimizer.fuse_backward(model)
+    model.embedding.weight.grad = torch.ones(40, 16)
+    with pytest.raises(ValueError, match=r"^count_updates: 'state' counts what the others do"):
+        optimizer.step_param(model.embedding.weight)
 
 
 def test_what_needs_all_gradients_is_refused(optimizers):

@@ -216,6 +216,50 @@ def test_a_group_with_a_bad_value_is_not_added(make):
     assert len(optimizer.param_groups) == 1
 
 
+def test_a_parameter_that_changes_its_group_has_the_rate_of_the_new_one(optimizers):
+    params = [torch.nn.Parameter(torch.ones(3, 3)) for _ in range(3)]
+    optimizer = optimizers.Adafactor([{"params": params[:2], "lr": 0.0}, {"params": params[2:], "lr": 0.5}])
+    for parameter in params:
+        parameter.grad = torch.ones(3, 3)
+    optimizer.step()
+    assert torch.equal(params[1], torch.ones(3, 3))
+    first, second = optimizer.param_groups
+    second["params"].insert(0, first["params"].pop())
+    optimizer.step()
+    assert not torch.equal(params[1], torch.ones(3, 3))
+
+
+def test_values_that_change_where_they_lie_are_read_at_each_step(optimizers):
+    parameter = torch.nn.Parameter(torch.full((3, 3), 1e-6))
+    parameter.grad = torch.ones(3, 3)
+    optimizer = optimizers.Adafactor([parameter], lr=1e-6)
+    optimizer.param_groups[0]["eps"] = [None, torch.tensor(1e-3)]
+    optimizer.step()
+    small = optimizer.report.step_size[0]
+    optimizer.param_groups[0]["eps"][1].fill_(1.0)
+    optimizer.step()
+    assert optimizer.report.step_size[0] == pytest.approx(1000 * small)
+    optimizer.param_groups[0]["eps"][1] = 1e-3
+    optimizer.step()
+    assert optimizer.report.step_size[0] == pytest.approx(small)
+
+
+def test_a_pattern_that_finds_no_parameter_is_warned_of(optimizers):
+    layer = torch.nn.Linear(3, 3)
+    layer(torch.ones(2, 3)).sum().backward()
+    optimizer = optimizers.Adafactor(
+        layer.parameters(), weight_decay=0.5, exclude_from_weight_decay=("bias",)
+    )
+    with pytest.warns(UserWarning, match=r"'bias' finds no parameter of param_groups\[0\]; model.named"):
+        optimizer.step()
+    named = optimizers.Adafactor(
+        layer.named_parameters(), lr=0.0, weight_decay=0.5, exclude_from_weight_decay=("bias",)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        named.step()
+
+
 def test_a_frozen_parameter_is_stepped_where_it_has_a_gradient(make):
     optimizer, params, closure = make(lr=0.1)
     params[1].requires_grad_(False)

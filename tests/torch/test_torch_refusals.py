@@ -27,7 +27,8 @@ def refused_step(optimizer, error, words):
     with pytest.raises(error, match=words):
         optimizer.step()
     after = bits()
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=False))
+    for a, b in zip(before, after, strict=False):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
     assert all(not tensor.any() for tensor in after[len(before) :])  # at most states that begin at zero
 
 
@@ -169,7 +170,75 @@ def test_a_count_that_is_none_is_refused(count, words, optimizers):
     assert torch.equal(parameter, before)
 
 
+def test_what_was_not_finite_is_remembered_where_knobs_change(optimizers):
+    params = [weight(), weight()]
+    optimizer = optimizers.Adafactor(params, weight_decay=0.1)
+    for parameter in params:
+        parameter.grad = torch.ones(3, 4)
+    optimizer.step()
+    params[0].data[0, 0] = float("nan")
+    optimizer.step()  # the others are updated already when this one is found
+    assert optimizer.report.nonfinite.tolist() == [True, False]
+    for number in range(3):
+        optimizer.param_groups[0]["weight_decay"] = 0.01 * number
+        refused_step(optimizer, FloatingPointError, "^params 0: 1 NaN")
+
+
+def test_a_parameter_that_is_overwritten_without_a_gradient_is_known_to_have_changed(optimizers):
+    params = [weight((4, 4)), weight((4, 4))]
+    config = presets.keras(use_ema=True, ema_momentum=0.5, ema_overwrite_frequency=2)
+    optimizer = optimizers.Adafactor(params, config=config)
+    for parameter in params:
+        parameter.grad = torch.ones(4, 4)
+    optimizer.step()
+    x = torch.ones(4, requires_grad=True)
+    loss = (params[0] @ x).sum()
+    params[0].grad = None
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_one_step_at_a_time(optimizers):
+    parameter = weight()
+    parameter.grad = torch.ones(3, 4)
+    optimizer = optimizers.Adafactor([parameter])
+    with optimizer._stepping():
+        for call in (optimizer.step, lambda: optimizer.step_param(parameter)):
+            with pytest.raises(RuntimeError, match=r"^optimizer in use: another step"):
+                call()
+    optimizer.step()
+    assert float(optimizer.state[parameter]["step"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "words"),
+    [
+        ({"clip_threshold": 2.0}, TypeError, "^clip_threshold: no value of a group; did you mean 'd'"),
+        ({"epsilon_2": 2.0}, TypeError, "^epsilon_2: no value of a group; did you mean 'eps'"),
+        ({"loss_scale_factor": 2.0}, TypeError, "^loss_scale_factor: no value of a group; torch.amp"),
+        (
+            {"use_ema": True},
+            ValueError,
+            r"^use_ema: True in param_groups\[1\] and False in param_groups\[0\]",
+        ),
+    ],
+    ids=["other name", "pair", "not offered", "whole call"],
+)
+def test_a_group_is_refused_when_it_is_added(group, error, words, optimizers):
+    optimizer = optimizers.Adafactor([weight()])
+    with pytest.raises(error, match=words):
+        optimizer.add_param_group({"params": [weight()], **group})
+    assert len(optimizer.param_groups) == 1
+
+
 ARGUMENTS = {
+    "no rate": ({"lr": None}, TypeError, "^lr: None, expected a number"),
+    "overwriting": (
+        {"use_ema": True, "ema_overwrite_frequency": 5},
+        ValueError,
+        '^ema_overwrite_frequency: needs count_updates="state"',
+    ),
     "eps beside a config": (
         {"config": presets.timm(), "eps": (None, 1e-3)},
         TypeError,

@@ -116,6 +116,19 @@ def test_hooks_see_the_whole_dict_and_the_whole_state(optimizers, problem, step)
     assert len(fresh._optimizer_load_state_dict_pre_hooks) == 1
 
 
+def overflow(entry):
+    entry["row_var"] = torch.full((7, 1), 1e300, dtype=torch.float64)
+
+
+def be_complex(entry):
+    entry["row_var"] = torch.zeros(7, 1, dtype=torch.complex64)
+
+
+def be_of_adam(entry):
+    entry.clear()
+    entry.update(step=torch.tensor(1.0), exp_avg=torch.zeros(7, 3), exp_avg_sq=torch.zeros(7, 3))
+
+
 def spoil_row(entry):
     entry["row_var"][0] = float("nan")
 
@@ -154,6 +167,9 @@ def be_no_tensor(entry):
 
 
 BAD = {
+    overflow: "state 2 row_var: NaN or Inf, expected finite numbers",
+    be_complex: "state 2 row_var: torch.complex64, torch.strided on cpu, expected a dense tensor of floating",
+    be_of_adam: "state 2: exp_avg_sq, which is the state of another optimizer, such as Adam",
     spoil_row: "state 2 row_var: NaN or Inf, expected finite numbers",
     spoil_col: "state 2 col_var: a negative number, expected means of squares",
     lose: "state 2: no col_var, expected col_var, row_var, step",
@@ -182,6 +198,28 @@ def test_a_bad_state_is_refused_and_nothing_changes(spoil, optimizers, problem, 
         assert all(torch.equal(value, kept["state"][number][key]) for key, value in entry.items())
     assert optimizer.param_groups[0]["lr"] == 0.1
     assert len(optimizer._optimizer_load_state_dict_pre_hooks) == 0
+
+
+@pytest.mark.parametrize("name", ["AdamW", "RMSprop", "Adagrad", "SGD"])
+def test_the_dict_of_another_optimizer_is_refused(name, optimizers, problem, step):
+    drawn = problem()
+    params = drawn.params()
+    other = getattr(torch.optim, name)(params, **({"momentum": 0.9} if name == "SGD" else {}))
+    step(other, params, drawn.gradients())
+    with pytest.raises(ValueError, match="which is the state of another optimizer, such as"):
+        optimizers.Adafactor(params).load_state_dict(other.state_dict())
+
+
+def test_counts_are_made_on_the_cpu_whatever_the_default_device_is(optimizers, problem, step):
+    drawn = problem()
+    params = drawn.params()
+    optimizer = optimizers.Adafactor(params)
+    gradients = drawn.gradients()
+    with torch.device("meta"):
+        optimizer.load_state_dict(optimizer.state_dict())
+        step(optimizer, params, gradients)
+        optimizer.load_state_dict(optimizer.state_dict())
+    assert [float(entry["step"]) for entry in optimizer.state.values()] == [1] * len(params)
 
 
 def test_groups_of_other_sizes_are_torchs_to_refuse(optimizers, problem):

@@ -9,6 +9,8 @@ from typing import Any, Self
 import torch
 import torch.distributed
 
+from adafactor.torch.groups import require_alone
+
 __all__ = ["FusedBackward"]
 
 _WRAPPERS = {
@@ -49,10 +51,8 @@ class FusedBackward:
     ) -> None:
         """Hook the parameters of the groups; `step` updates one. Raises what `fuse_backward` says."""
         _refuse_wrappers(model)
-        if any(group["global_clipnorm"] is not None for group in groups):
-            raise ValueError(
-                "global_clipnorm: the norm of all gradients needs all at once; clipnorm does not"
-            )
+        for group in groups:
+            require_alone(group)
         own = {id(parameter) for group in groups for parameter in group["params"]}
         self._names: dict[torch.Tensor, str] = {
             p: name for name, p in model.named_parameters() if id(p) in own and p.requires_grad
@@ -62,12 +62,13 @@ class FusedBackward:
         self._step, self._per_rank = step, per_rank
         self._stepped: set[torch.Tensor] = set()  # since the last forward
         self._accumulates = False
-        self._handles: list[Any] = [model.register_forward_pre_hook(self._begin)]
+        self._handles: list[Any] = [model.register_forward_pre_hook(_Hook(self._begin))]
         for parameter in self._names:
-            self._handles.append(parameter.register_post_accumulate_grad_hook(self._complete))  # type: ignore[no-untyped-call]
+            self._handles.append(parameter.register_post_accumulate_grad_hook(_Hook(self._complete)))  # type: ignore[no-untyped-call]
 
     def _begin(self, *_: Any) -> None:
-        self._stepped.clear()
+        if torch._C._current_graph_task_id() == -1:  # else a backward computes it once more
+            self._stepped.clear()
 
     def _complete(self, parameter: torch.Tensor) -> None:
         if self._accumulates:
@@ -81,7 +82,8 @@ class FusedBackward:
             raise RuntimeError(
                 f"fuse_backward: {self._names[parameter]} has a gradient for the second time since the last "
                 "forward of the model, and would be stepped twice; a weight that is used twice under "
-                "reentrant checkpointing needs use_reentrant=False, several backwards need accumulating()"
+                "reentrant checkpointing needs use_reentrant=False, several backwards need accumulating(), "
+                "and the model that is called has to be the one that fuse_backward was given"
             )
         self._stepped.add(parameter)
         self._step(parameter)
@@ -108,6 +110,26 @@ class FusedBackward:
     def __exit__(self, *_: object) -> None:
         """Remove it."""
         self.remove()
+
+
+class _Hook:
+    """A hook that stays behind where its module is copied or saved: the copy has no optimizer."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+
+    def __call__(self, *given: Any) -> None:
+        self._call(*given)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hook:
+        return _Hook(_do_nothing)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (_do_nothing,)
+
+
+def _do_nothing(*_: Any) -> None:
+    """What a hook does in a copy."""
 
 
 def _ranks() -> int:

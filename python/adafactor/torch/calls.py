@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from adafactor import _core
 from adafactor.arrays.torch import mark
 from adafactor.config import Config, core_knobs
 from adafactor.engine.nonfinite import warn_of_skips
+from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.patterns import Choice
 from adafactor.report import StepReport, make_report
@@ -33,11 +35,26 @@ class Leaves:
     ) -> None:
         self.parameters, self.groups, self.paths = list(parameters), list(groups), list(paths)
 
-    def add(self, parameter: torch.Tensor, group: int, path: str) -> None:
-        """Add one more."""
-        self.parameters.append(parameter)
-        self.groups.append(group)
-        self.paths.append(path)
+    @classmethod
+    def among(
+        cls,
+        all_groups: Sequence[dict[str, Any]],
+        parameters: Sequence[torch.Tensor],
+        groups: Sequence[dict[str, Any]],
+    ) -> Leaves:
+        """Some parameters of some groups, in the order of these; `all_groups` tell what they are called."""
+        wanted = set(map(id, parameters))
+        of_group = {id(group): number for number, group in enumerate(groups)}
+        found, of, paths = [], [], []
+        index = itertools.count()
+        for group in all_groups:
+            names = group.get("param_names") or ()
+            for place, (parameter, number) in enumerate(zip(group["params"], index, strict=False)):
+                if id(parameter) in wanted:
+                    found.append(parameter)
+                    of.append(of_group[id(group)])
+                    paths.append(names[place] if place < len(names) else str(number))
+        return cls(found, of, paths)
 
 
 class Place:
@@ -76,13 +93,19 @@ class Planned:
 
     __slots__ = ("configs", "group_of_row", "layouts", "plan")
 
-    def __init__(self, leaves: Leaves, keys: Sequence[Key]) -> None:
-        """Raise TypeError, ValueError or RuntimeError where a parameter or a group is not what it can be."""
+    def __init__(self, leaves: Leaves, keys: Sequence[Key], warns: bool = False) -> None:
+        """Raise TypeError, ValueError or RuntimeError where a parameter or a group is not what it can be.
+
+        Args:
+            leaves: at least one.
+            keys: of the groups that they are in.
+            warns: whether a pattern that finds none of the leaves is warned of.
+        """
         if any(parameter.is_complex() for parameter in leaves.parameters):
             raise RuntimeError("Adafactor does not support complex parameters")
         self.configs = [config_of_group(key) for key in keys]
         require_one_call(self.configs)
-        excluded = _excluded(leaves, self.configs)
+        excluded = _excluded(leaves, self.configs, warns)
         rows: dict[tuple[int, bool], int] = {}
         of_leaf = [rows.setdefault(pair, len(rows)) for pair in zip(leaves.groups, excluded, strict=True)]
         knobs = []
@@ -103,7 +126,7 @@ class Planned:
         return self.configs[leaves.groups[leaf]]
 
 
-def _excluded(leaves: Leaves, configs: Sequence[Config]) -> list[bool]:
+def _excluded(leaves: Leaves, configs: Sequence[Config], warns: bool) -> list[bool]:
     """Whether the patterns of its group exclude a leaf from weight decay."""
     excluded = [False] * len(leaves.paths)
     for group, config in enumerate(configs):
@@ -112,6 +135,10 @@ def _excluded(leaves: Leaves, configs: Sequence[Config]) -> list[bool]:
             choice = Choice(config.exclude_from_weight_decay, [leaves.paths[leaf] for leaf in mine])
             for leaf, first in zip(mine, choice.first, strict=True):
                 excluded[leaf] = first is not None
+            for index in choice.idle if warns else ():
+                pattern = config.exclude_from_weight_decay[index]
+                where = f"parameter of param_groups[{group}]; model.named_parameters() gives them names"
+                warn(f"exclude_from_weight_decay: {pattern!r} finds no {where}")
     return excluded
 
 
@@ -135,12 +162,13 @@ def _complete(state: MutableMapping[torch.Tensor, _Entry], leaves: Leaves, plann
 class Calls:
     """What is kept from call to call for some leaves: the plan, its stepper, and whose state that is."""
 
-    __slots__ = ("_entries", "_keys", "_leaves", "_planned", "_stepper", "paths")
+    __slots__ = ("_cuts", "_entries", "_keys", "_leaves", "_planned", "_stepper", "paths")
 
     def __init__(
         self,
         leaves: Leaves,
         keys: Sequence[Key],
+        cuts: Key,
         state: MutableMapping[torch.Tensor, _Entry],
         before: Calls | None,
     ) -> None:
@@ -149,28 +177,36 @@ class Calls:
         Args:
             leaves: at least one.
             keys: of the groups that they are in.
+            cuts: tells in which of them each is.
             state: the optimizer's.
-            before: whose place these calls take. Where their leaves are others, the first call looks at all
-                parameters before it writes one.
+            before: whose place these calls take. Where they were of the same leaves, what was not finite
+                there is remembered; else the first call looks at all parameters before it writes one.
         """
-        planned = Planned(leaves, keys)
-        self._leaves, self._keys, self._planned = leaves, list(keys), planned
+        planned = Planned(leaves, keys, before is None and len(leaves.parameters) > 1)
+        self._leaves, self._keys, self._cuts, self._planned = leaves, list(keys), cuts, planned
         self.paths = tuple(leaves.paths)
         _complete(state, leaves, planned)
-        are_known = before is not None and _core.are_same(before._leaves.parameters, leaves.parameters)
-        self._stepper = _core.Stepper(planned.plan, KEYS, "step", not are_known)
+        self._stepper = _core.Stepper(planned.plan, KEYS, "step")
+        if before is not None and _core.are_same(before._leaves.parameters, leaves.parameters):
+            self._stepper.take_over(before._stepper)
         self._entries = [state[parameter] for parameter in leaves.parameters]
 
     def are_of(
         self,
         parameters: list[torch.Tensor],
         keys: list[Key],
+        cuts: Key,
         state: MutableMapping[torch.Tensor, _Entry],
     ) -> bool:
-        """Whether they are those of these very parameters, with these knobs and this state."""
-        if self._keys != keys or not _core.are_same(self._leaves.parameters, parameters):
+        """Whether they are those of these very parameters, in these groups and with this state."""
+        if (
+            self._keys != keys
+            or self._cuts != cuts
+            or not _core.are_same(self._leaves.parameters, parameters)
+        ):
             return False
-        if _core.are_same(self._entries, list(state.values())):  # mostly so, and tensors are slow to hash
+        # Mostly the state has no others, and tensors are slow to hash.
+        if len(state) == len(parameters) and _core.are_same(self._entries, list(state.values())):
             return True
         return _core.are_same(self._entries, [state.get(parameter) for parameter in parameters])
 
@@ -181,7 +217,8 @@ class Calls:
         leaves, planned = self._leaves, self._planned
         of_row = [(rates[group], False) for group in planned.group_of_row]
         written = leaves.parameters
-        if _core.places_of_none(gradients):
+        # An average may overwrite a parameter without a gradient, too.
+        if _core.places_of_none(gradients) and not planned.configs[0].ema_overwrite_frequency:
             pairs = zip(leaves.parameters, gradients, strict=True)
             written = [parameter for parameter, gradient in pairs if gradient is not None]
         summary, nonfinite, arrays = self._stepper.step(

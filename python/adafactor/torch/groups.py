@@ -20,6 +20,8 @@ __all__ = [
     "group_of_config",
     "key_of",
     "rate_of",
+    "refuse_misnamed",
+    "require_alone",
     "require_one_call",
 ]
 
@@ -63,9 +65,17 @@ def group_of_config(config: Config, lr: Any, foreach: bool | None) -> dict[str, 
 def key_of(group: Mapping[str, Any]) -> Key:
     """What the knobs of a group are now; numbers in tensors, which may change where they lie, are read."""
     key = tuple(map(group.get, _IN_GROUP))
-    if torch.Tensor in map(type, key):
-        key = tuple(value.item() if isinstance(value, torch.Tensor) else value for value in key)
+    kinds = set(map(type, key)) | (set(map(type, key[0])) if type(key[0]) is tuple else set())
+    if torch.Tensor in kinds or list in kinds:
+        key = tuple(map(_as_plain, key))
     return key
+
+
+def _as_plain(value: Any) -> Any:
+    """A value that nobody changes where it lies."""
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    return tuple(map(_as_plain, value)) if isinstance(value, list | tuple) else value
 
 
 def config_of_group(key: Key) -> Config:
@@ -80,14 +90,18 @@ def config_of_group(key: Key) -> Config:
         raise TypeError(f"eps: {shown(eps)}, expected a pair")
     knobs: dict[str, Any] = dict(zip(_PAIR, eps, strict=True))
     knobs |= {knob: values[name] for knob, name in _OF_KNOB.items() if name in values}
-    if isinstance(knobs["exclude_from_weight_decay"], list):  # as JSON brings a tuple back
-        knobs["exclude_from_weight_decay"] = tuple(knobs["exclude_from_weight_decay"])
     if knobs["clip_threshold"] == float("inf"):
         knobs["clip_threshold"] = None
     try:
-        return Config(**knobs)
+        config = Config(**knobs)
     except (TypeError, ValueError) as error:
         raise type(error)(_in_names_of_torch(str(error))) from None
+    if config.ema_overwrite_frequency and config.count_updates == "leaf":
+        # Which update it is would be known from the counts of parameters alone, which may all stand still.
+        raise ValueError(
+            'ema_overwrite_frequency: needs count_updates="state"; torch\'s own rule counts by parameter'
+        )
+    return config
 
 
 def _in_names_of_torch(message: str) -> str:
@@ -105,6 +119,26 @@ def rate_of(group: Mapping[str, Any], default: Any) -> float:
     return rate
 
 
+def require_alone(group: Mapping[str, Any]) -> None:
+    """Raise ValueError where a parameter of a group cannot be stepped before the others."""
+    if group["global_clipnorm"] is not None:
+        raise ValueError("global_clipnorm: the norm of all gradients needs all at once; clipnorm does not")
+    if group["count_updates"] != "leaf":
+        raise ValueError(
+            f"count_updates: {group['count_updates']!r} counts what the others do, too; a parameter that is "
+            'stepped alone needs "leaf"'
+        )
+
+
+def refuse_misnamed(group: Mapping[str, Any]) -> None:
+    """Raise TypeError for names of `Config` that a group does not have, or has under another name."""
+    for name in ("learning_rate", *_PAIR, *_RENAMED, *NOT_OFFERED):
+        if name in group:
+            instead = "eps" if name in _PAIR else _OF_KNOB.get(name)
+            hint = f"did you mean {instead!r}?" if instead else NOT_OFFERED[name]
+            raise TypeError(f"{name}: no value of a group; {hint}")
+
+
 def require_one_call(configs: Sequence[Config]) -> None:
     """Raise ValueError where groups differ in what concerns the whole call."""
     for number, config in enumerate(configs):
@@ -119,6 +153,8 @@ def require_one_call(configs: Sequence[Config]) -> None:
 
 def check_rate(lr: Any) -> None:
     """Raise what torch raises of a learning rate."""
+    if lr is None:
+        raise TypeError("lr: None, expected a number; None stands for that of a config")
     if isinstance(lr, torch.Tensor) and lr.numel() != 1:
         raise ValueError("Tensor lr must be 1-element")
     if not lr >= 0.0:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import operator
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,18 +18,20 @@ from adafactor.errors import phrase
 from adafactor.knobs.numbers import shown
 from adafactor.report import StepReport
 from adafactor.torch.backward import FusedBackward
-from adafactor.torch.calls import Calls, Leaves, Place, Planned
+from adafactor.torch.calls import Calls, Leaves, Place
 from adafactor.torch.groups import (
+    Key,
     check_rate,
     config_of_group,
     dialect_of_torch,
     group_of_config,
     key_of,
     rate_of,
+    refuse_misnamed,
+    require_alone,
     require_one_call,
 )
-from adafactor.torch.states import checked_entry
-from adafactor.trees.paths import at
+from adafactor.torch.loading import states_in
 
 __all__ = ["Adafactor"]
 
@@ -120,6 +124,7 @@ class Adafactor(torch.optim.Optimizer):
 
     def _forget(self) -> None:
         """Begin without what a call leaves for the next one."""
+        self._busy = threading.Lock()
         self._calls: Calls | None = None
         self._single: dict[torch.Tensor, Place] = {}
         self._report: StepReport | None = None
@@ -133,7 +138,8 @@ class Adafactor(torch.optim.Optimizer):
         """Add a group, whose values may differ from the others'; as in torch.
 
         Raises:
-            TypeError, ValueError: what torch raises; a value that its knob does not take. No group is added.
+            TypeError, ValueError: what torch raises; a value that its knob does not take, a name that is none
+                of a group's. No group is added.
 
         >>> import torch, adafactor.torch
         >>> weight, bias = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
@@ -142,7 +148,10 @@ class Adafactor(torch.optim.Optimizer):
         >>> [group["weight_decay"] for group in optimizer.param_groups]
         [0.01, 0.0]
         """
-        config_of_group(key_of({**self.defaults, **param_group}))
+        if isinstance(param_group, dict):  # else torch says what it is
+            refuse_misnamed(param_group)
+            groups = [*self.param_groups, {**self.defaults, **param_group}]
+            require_one_call([config_of_group(key_of(group)) for group in groups])
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -165,8 +174,9 @@ class Adafactor(torch.optim.Optimizer):
             What the closure returned, or None.
 
         Raises:
-            FloatingPointError: a gradient or a parameter with NaN or Inf, under `on_nonfinite="raise"`.
-            RuntimeError: complex parameters, sparse gradients.
+            FloatingPointError: a gradient with NaN or Inf, under `on_nonfinite="raise"`, or a parameter that
+                has it at the first step; one that gets it later is left alone, and the next step raises.
+            RuntimeError: complex parameters, sparse gradients; another thread is in a step.
             TypeError, ValueError, BufferError: a tensor that lies elsewhere than in the CPU's memory, a value
                 of a group that its knob does not take, parameters that share memory, a state that does not
                 fit.
@@ -183,12 +193,26 @@ class Adafactor(torch.optim.Optimizer):
         absent = _core.places_of_none(gradients)
         if len(absent) == len(parameters):
             return loss
-        frozen = {index for index in absent if not parameters[index].requires_grad}
+        frozen = frozenset(index for index in absent if not parameters[index].requires_grad)
         if frozen:
             parameters = [p for index, p in enumerate(parameters) if index not in frozen]
             gradients = [g for index, g in enumerate(gradients) if index not in frozen]
-        self._calls = self._run(self._calls, self.param_groups, parameters, gradients, multiplier)
+        cuts = (frozen, *(len(group["params"]) for group in self.param_groups))
+        with self._stepping():
+            self._calls = self._run(self._calls, self.param_groups, cuts, parameters, gradients, multiplier)
         return loss
+
+    @contextlib.contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """One step at a time."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "optimizer in use: another step, from a thread or from inside this one, runs on it"
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def step_param(self, param: torch.Tensor) -> None:
         """Update one parameter, and free its gradient; The bits are those of `step`.
@@ -200,8 +224,9 @@ class Adafactor(torch.optim.Optimizer):
             param: one of the optimizer's.
 
         Raises:
-            ValueError: it is in no group; `global_clipnorm`, which needs all gradients at once. Else what
-                `step` raises; then the gradient stays.
+            ValueError: it is in no group; `global_clipnorm`, which needs all gradients at once;
+                `count_updates="state"`, which counts those of others. Else what `step` raises; then the
+                gradient stays.
 
         >>> import torch, adafactor.torch
         >>> weight = torch.nn.Parameter(torch.ones(2, 2))
@@ -213,12 +238,14 @@ class Adafactor(torch.optim.Optimizer):
         """
         place = self._single.get(param)
         if place is None or not place.holds(self.param_groups):
+            if len(self._single) > 2 * sum(len(group["params"]) for group in self.param_groups):
+                self._single.clear()  # of parameters that are no longer there
             place = self._single[param] = Place.of(param, self.param_groups)
         if param.grad is None:
             return
-        if place.group["global_clipnorm"] is not None:
-            raise ValueError("global_clipnorm: the norm of all gradients needs all at once; call step()")
-        place.calls = self._run(place.calls, [place.group], [param], [param.grad])
+        require_alone(place.group)
+        with self._stepping():
+            place.calls = self._run(place.calls, [place.group], (), [param], [param.grad])
         param.grad = None
 
     def fuse_backward(self, model: torch.nn.Module, *, per_rank: bool = False) -> FusedBackward:
@@ -237,8 +264,8 @@ class Adafactor(torch.optim.Optimizer):
 
         Raises:
             ValueError: what would go wrong in silence: a model in DistributedDataParallel or FSDP, which
-                still has to bring the gradients of the ranks together; `global_clipnorm`; a model without a
-                parameter of the optimizer.
+                still has to bring the gradients of the ranks together; `global_clipnorm` and
+                `count_updates="state"`; a model without a parameter of the optimizer.
 
         Under a GradScaler gradients are still scaled, and `clip_grad_norm_` comes too late: `clipnorm` does
         it for each parameter.
@@ -264,8 +291,9 @@ class Adafactor(torch.optim.Optimizer):
             state_dict: it is not written to.
 
         Raises:
-            ValueError: groups of other sizes; the state of another optimizer; a moment that is negative, not
-                finite or of another shape; a count that is none. Nothing was changed.
+            TypeError, ValueError: groups of other sizes; the state of another optimizer; a value that its
+                knob does not take; a moment that is negative, not finite or of another shape; a count that is
+                none. Nothing was changed.
 
         >>> import torch, adafactor.torch
         >>> weight = torch.nn.Parameter(torch.ones(2, 2))
@@ -280,7 +308,7 @@ class Adafactor(torch.optim.Optimizer):
         kept: dict[torch.Tensor, dict[str, Any]] = {}
 
         def take(_: Any, given: dict[str, Any]) -> dict[str, Any]:  # after the user's hooks
-            kept.update(self._checked(given))
+            kept.update(states_in(given, self.param_groups, self.defaults))
             return {**given, "state": {}}
 
         def put(_: Any) -> None:  # before the user's hooks
@@ -296,36 +324,6 @@ class Adafactor(torch.optim.Optimizer):
             for handle in handles:
                 handle.remove()
 
-    def _checked(self, given: Mapping[str, Any]) -> dict[torch.Tensor, dict[str, Any]]:
-        """The state in a state dict, by parameter. Groups of other sizes are torch's to refuse."""
-        saved = given["param_groups"]
-        sizes = [len(group["params"]) for group in self.param_groups]
-        if sizes != [len(group["params"]) for group in saved]:
-            return {}
-        numbers = itertools.chain.from_iterable(group["params"] for group in saved)
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        entries = {
-            parameter: given["state"][number]
-            for parameter, number in zip(parameters, numbers, strict=True)
-            if given["state"].get(number)
-        }
-        keys = [key_of({**self.defaults, **group}) for group in saved]
-        if not entries:  # it was saved before its first step
-            require_one_call([config_of_group(key) for key in keys])
-            return {}
-        leaves = self._leaves_of(list(entries), self.param_groups)
-        planned = Planned(leaves, keys)
-        return {
-            parameter: checked_entry(
-                entries[parameter],
-                parameter,
-                planned.layouts[leaf],
-                planned.config_of(leaves, leaf),
-                at("state", leaves.paths[leaf]),
-            )
-            for leaf, parameter in enumerate(leaves.parameters)
-        }
-
     def _multiplier_of_scaler(self) -> float | None:
         """What gradients are to be multiplied by; None where a scaler has found that there is nothing to do.
 
@@ -336,31 +334,22 @@ class Adafactor(torch.optim.Optimizer):
             return None
         return 1.0 if scale is None else 1.0 / float(scale)
 
-    def _leaves_of(self, parameters: list[torch.Tensor], groups: list[dict[str, Any]]) -> Leaves:
-        """Some parameters of some groups, in the order of the groups, with their paths."""
-        wanted = set(map(id, parameters))
-        of_group = {id(group): number for number, group in enumerate(groups)}
-        leaves = Leaves([], [], [])
-        index = itertools.count()
-        for group in self.param_groups:
-            names = group.get("param_names") or itertools.repeat(None)
-            for parameter, name, number in zip(group["params"], names, index, strict=False):
-                if id(parameter) in wanted:
-                    leaves.add(parameter, of_group[id(group)], str(number) if name is None else name)
-        return leaves
-
     def _run(
         self,
         calls: Calls | None,
         groups: list[dict[str, Any]],
+        cuts: Key,
         parameters: list[torch.Tensor],
         gradients: list[torch.Tensor | None],
         multiplier: float = 1.0,
     ) -> Calls:
-        """Make one call of these, or of new ones where anything has changed; returns those that made it."""
+        """Make one call of these, or of new ones where anything has changed; returns those that made it.
+
+        `cuts` tells in which of the groups each parameter is.
+        """
         keys = list(map(key_of, groups))
         rates = [rate_of(group, self.defaults["lr"]) for group in groups]
-        if calls is not None and calls.are_of(parameters, keys, self.state):
+        if calls is not None and calls.are_of(parameters, keys, cuts, self.state):
             try:
                 self._report = calls.run(gradients, rates, multiplier)
                 return calls
@@ -373,7 +362,7 @@ class Adafactor(torch.optim.Optimizer):
         if any(gradient is not None and gradient.layout is not torch.strided for gradient in gradients):
             raise RuntimeError("Adafactor does not support sparse gradients")
         is_first = not self.state
-        calls = Calls(self._leaves_of(parameters, groups), keys, self.state, calls)
+        calls = Calls(Leaves.among(self.param_groups, parameters, groups), keys, cuts, self.state, calls)
         if is_first and not any(rates) and not any(map(_has_anything, gradients)):
             return calls  # torch's helpers for checkpoints want the state to be there, and nothing to be done
         try:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from adafactor.config import Config
 from adafactor.knobs.numbers import shown
 
-__all__ = ["KEYS", "MOST_UPDATES", "checked_entry", "fitted_entry", "fresh_entry", "updates_of"]
+__all__ = [
+    "KEYS",
+    "MOST_UPDATES",
+    "checked_entry",
+    "fitted_entry",
+    "fresh_entry",
+    "refuse_others",
+    "updates_of",
+]
 
 KEYS = {"row": "row_var", "col": "col_var", "full": "variance", "momentum": "exp_avg", "average": "average"}
 """torch's name for each kind of array of the core, where it has one."""
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 MOST_UPDATES = 2**24
 """torch keeps `step` as float32, which is exact up to here."""
@@ -25,6 +35,9 @@ _OTHERS = {
     "exp_avg_sq_r": "timm's adafactorbv",
     "exp_avg_sq_c": "timm's adafactorbv",
     "exp_avg_sq": "another optimizer, such as Adam",
+    "square_avg": "another optimizer, such as RMSprop",
+    "sum": "another optimizer, such as Adagrad",
+    "momentum_buffer": "another optimizer, such as SGD",
 }
 
 
@@ -39,9 +52,9 @@ def fresh_entry(
         config: its knobs.
         updates: the count that it begins with.
     """
-    entry: dict[str, Any] = {"step": torch.tensor(float(updates), dtype=torch.float32)}
+    entry: dict[str, Any] = {"step": _count(updates)}
     for kind in layout["kinds"]:
-        entry[KEYS[kind]] = _blank(parameter, layout, kind, config)
+        entry[KEYS[kind]] = _blank(parameter, _form_of(parameter, layout, kind, config))
     if "average" in entry:  # so that of one who comes late it does not begin at zero
         entry["average"].copy_(parameter.detach())
     return entry
@@ -59,14 +72,14 @@ def fitted_entry(
     """
     _require_keys(entry, layout, where)
     if not (isinstance(entry["step"], torch.Tensor) and entry["step"].dtype == torch.float32):
-        entry["step"] = torch.tensor(float(updates_of(entry, where)), dtype=torch.float32)
+        entry["step"] = _count(updates_of(entry, where))
     for kind in layout["kinds"]:
         key = KEYS[kind]
-        given, blank = entry[key], _blank(parameter, layout, kind, config)
-        _require_shape(given, blank, f"{where} {key}")
-        same = given.dtype == blank.dtype and given.device == blank.device
-        if not (same and _has_strides_of(given, blank)):
-            entry[key] = blank.copy_(given)
+        form, given = _form_of(parameter, layout, kind, config), entry[key]
+        _require_shape(given, form, f"{where} {key}")
+        same = given.dtype == form.dtype and given.device == parameter.device
+        if not (same and _has_strides(given, form)):
+            entry[key] = _blank(parameter, form).copy_(given)
 
 
 def checked_entry(
@@ -79,23 +92,23 @@ def checked_entry(
             knobs; a moment that is negative or not finite; a count that is none.
     """
     _require_keys(given, layout, where)
-    entry: dict[str, Any] = {"step": torch.tensor(float(updates_of(given, where)), dtype=torch.float32)}
+    entry: dict[str, Any] = {"step": _count(updates_of(given, where))}
     for kind in layout["kinds"]:
         key = KEYS[kind]
-        value, blank = given[key], _blank(parameter, layout, kind, config)
-        _require_shape(value, blank, f"{where} {key}")
-        if not bool(torch.isfinite(value).all()):
+        form, value = _form_of(parameter, layout, kind, config), given[key]
+        _require_shape(value, form, f"{where} {key}")
+        made = entry[key] = _blank(parameter, form).copy_(value.detach())
+        if not bool(torch.isfinite(made).all()):
             raise ValueError(f"{where} {key}: NaN or Inf, expected finite numbers")
-        if kind in ("row", "col", "full") and bool((value < 0).any()):
+        if kind in ("row", "col", "full") and bool((made < 0).any()):
             raise ValueError(f"{where} {key}: a negative number, expected means of squares")
-        entry[key] = blank.copy_(value.detach())
     return entry
 
 
 def updates_of(entry: Mapping[str, Any], where: str) -> int:
     """The count in a state, which may be a tensor of one number, or a number; ValueError if it is none."""
     step = entry["step"]
-    if isinstance(step, torch.Tensor) and step.numel() == 1:
+    if isinstance(step, torch.Tensor) and step.numel() == 1 and step.device.type != "meta":
         step = step.item()
     if isinstance(step, bool) or not isinstance(step, int | float):
         raise ValueError(f"{where} step: {shown(step)}, expected a count of updates")
@@ -104,8 +117,21 @@ def updates_of(entry: Mapping[str, Any], where: str) -> int:
     return int(step)
 
 
-def _blank(parameter: torch.Tensor, layout: Mapping[str, Any], kind: str, config: Config) -> torch.Tensor:
-    """A tensor of zeros for a kind of array, of which the axes that it lacks are 1 long.
+def _count(updates: int) -> torch.Tensor:
+    """A count as torch keeps it, whatever the default device is."""
+    return torch.tensor(float(updates), dtype=torch.float32, device="cpu")
+
+
+class _Form(NamedTuple):
+    """What a kind of array is in the state of a parameter."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+
+def _form_of(parameter: torch.Tensor, layout: Mapping[str, Any], kind: str, config: Config) -> _Form:
+    """The axes that an array of this kind lacks are 1 long.
 
     In memory it has the core's order: the axes that are not factored, then the rows, then the columns.
     """
@@ -120,33 +146,54 @@ def _blank(parameter: torch.Tensor, layout: Mapping[str, Any], kind: str, config
         dtype = torch.bfloat16
     order = [axis for axis in range(len(shape)) if axis not in (row, col)]
     order += [row, col] if layout["factored"] else []
-    inverse = [order.index(axis) for axis in range(len(shape))]
-    made = torch.zeros([shape[axis] for axis in order], dtype=dtype, device=parameter.device)
-    return made.permute(inverse)
+    strides, stride = [1] * len(shape), 1
+    for axis in reversed(order):
+        strides[axis] = stride
+        stride *= shape[axis]
+    return _Form(tuple(shape), tuple(strides), dtype)
 
 
-def _has_strides_of(tensor: torch.Tensor, blank: torch.Tensor) -> bool:
-    lengths = zip(blank.shape, tensor.stride(), blank.stride(), strict=True)
+def _blank(parameter: torch.Tensor, form: _Form) -> torch.Tensor:
+    """An array of zeros, on the device of the parameter."""
+    made = torch.empty_strided(form.shape, form.strides, dtype=form.dtype, device=parameter.device)
+    return made.zero_()
+
+
+def _has_strides(tensor: torch.Tensor, form: _Form) -> bool:
+    lengths = zip(form.shape, tensor.stride(), form.strides, strict=True)
     return all(length <= 1 or own == needed for length, own, needed in lengths)
+
+
+def refuse_others(entry: Mapping[str, Any], where: str) -> None:
+    """Raise ValueError for the state of another optimizer."""
+    for key, library in _OTHERS.items():
+        if key in entry:
+            raise ValueError(
+                f"{where}: {key}, which is the state of {library}; expected that of torch.optim.Adafactor"
+            )
 
 
 def _require_keys(entry: Mapping[str, Any], layout: Mapping[str, Any], where: str) -> None:
     expected = {"step", *(KEYS[kind] for kind in layout["kinds"])}
     if entry.keys() == expected:
         return
-    for key, library in _OTHERS.items():
-        if key in entry:
-            raise ValueError(f"{where}: {key}, which is the state of {library}; expected {_list(expected)}")
+    refuse_others(entry, where)
     missing, extra = expected - entry.keys(), entry.keys() - expected
     problem = f"no {_list(missing)}" if missing else f"{_list(extra)} besides"
-    raise ValueError(f"{where}: {problem}, expected {_list(expected)}, as the knobs of its group say")
+    raise ValueError(
+        f"{where}: {problem}, expected {_list(expected)}, as the knobs of its group and its shape say"
+    )
 
 
-def _require_shape(value: Any, blank: torch.Tensor, where: str) -> None:
+def _require_shape(value: Any, form: _Form, where: str) -> None:
     if not isinstance(value, torch.Tensor):
         raise ValueError(f"{where}: {type(value).__name__}, expected a tensor")
-    if value.shape != blank.shape:
-        raise ValueError(f"{where}: shape {tuple(value.shape)}, expected {tuple(blank.shape)}")
+    if value.shape != form.shape:
+        raise ValueError(f"{where}: shape {tuple(value.shape)}, expected {form.shape}")
+    is_plain = value.layout is torch.strided and value.device.type != "meta"
+    if not (is_plain and value.dtype in _DTYPES):
+        found = f"{value.dtype}, {value.layout} on {value.device}"
+        raise ValueError(f"{where}: {found}, expected a dense tensor of floating-point numbers")
 
 
 def _list(names: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -36,50 +36,53 @@ class Leaves:
         self.parameters, self.groups, self.paths = list(parameters), list(groups), list(paths)
 
     @classmethod
-    def among(
-        cls,
-        all_groups: Sequence[dict[str, Any]],
-        parameters: Sequence[torch.Tensor],
-        groups: Sequence[dict[str, Any]],
-    ) -> Leaves:
-        """Some parameters of some groups, in the order of these; `all_groups` tell what they are called."""
+    def among(cls, groups: Sequence[dict[str, Any]], parameters: Sequence[torch.Tensor]) -> Leaves:
+        """Some parameters of some groups, in the order of the groups."""
         wanted = set(map(id, parameters))
-        of_group = {id(group): number for number, group in enumerate(groups)}
-        found, of, paths = [], [], []
-        index = itertools.count()
-        for group in all_groups:
-            names = group.get("param_names") or ()
-            for place, (parameter, number) in enumerate(zip(group["params"], index, strict=False)):
-                if id(parameter) in wanted:
-                    found.append(parameter)
-                    of.append(of_group[id(group)])
-                    paths.append(names[place] if place < len(names) else str(number))
-        return cls(found, of, paths)
+        found = [place for place in places_in(groups) if id(place[0]) in wanted]
+        return cls([each[0] for each in found], [each[1] for each in found], [each[3] for each in found])
+
+
+def places_in(groups: Sequence[dict[str, Any]]) -> Iterator[tuple[torch.Tensor, int, int, str]]:
+    """Each parameter, the number of its group, its place there, and what it is called."""
+    index = itertools.count()
+    for number, group in enumerate(groups):
+        names = group.get("param_names") or ()
+        for place, (parameter, which) in enumerate(zip(group["params"], index, strict=False)):
+            yield parameter, number, place, names[place] if place < len(names) else str(which)
 
 
 class Place:
     """Where one parameter is among the groups, and the calls on it alone."""
 
-    __slots__ = ("_index", "_parameter", "calls", "group")
+    __slots__ = ("_index", "_parameter", "_path", "calls", "group")
 
-    def __init__(self, parameter: torch.Tensor, group: dict[str, Any], index: int) -> None:
-        self._parameter, self.group, self._index = parameter, group, index
+    def __init__(self, parameter: torch.Tensor, group: dict[str, Any], index: int, path: str) -> None:
+        self._parameter, self.group, self._index, self._path = parameter, group, index, path
         self.calls: Calls | None = None
 
-    @classmethod
-    def of(cls, parameter: torch.Tensor, groups: Sequence[dict[str, Any]]) -> Place:
-        """Find it; ValueError where it is in no group."""
-        for group in groups:
-            for index, each in enumerate(group["params"]):
-                if each is parameter:
-                    return cls(parameter, group, index)
-        raise ValueError("param: in no group of the optimizer, expected one of its parameters")
+    @staticmethod
+    def of_all(
+        groups: Sequence[dict[str, Any]], before: Mapping[torch.Tensor, Place]
+    ) -> dict[torch.Tensor, Place]:
+        """Those of all parameters; what there was before keeps its calls."""
+        places = {
+            parameter: Place(parameter, groups[number], index, path)
+            for parameter, number, index, path in places_in(groups)
+        }
+        for parameter in places.keys() & before.keys():
+            places[parameter].calls = before[parameter].calls
+        return places
 
     def holds(self, groups: Sequence[dict[str, Any]]) -> bool:
         """Whether it is there still."""
         own = self.group["params"]
         is_there = self._index < len(own) and own[self._index] is self._parameter
         return is_there and any(group is self.group for group in groups)
+
+    def leaves(self) -> Leaves:
+        """The parameter alone, in a group that is the first."""
+        return Leaves([self._parameter], [0], [self._path])
 
 
 class Planned:

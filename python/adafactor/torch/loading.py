@@ -42,7 +42,7 @@ def states_in(
         for parameter, number in zip(parameters, numbers, strict=True)
         if given["state"].get(number)
     }
-    leaves = Leaves.among(groups, list(entries), groups)
+    leaves = Leaves.among(groups, list(entries))
     for parameter, path in zip(leaves.parameters, leaves.paths, strict=True):
         refuse_others(entries[parameter], at("state", path))
     keys = [key_of({**defaults, **group}) for group in saved]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import operator
 import threading
@@ -199,7 +200,9 @@ class Adafactor(torch.optim.Optimizer):
             gradients = [g for index, g in enumerate(gradients) if index not in frozen]
         cuts = (frozen, *(len(group["params"]) for group in self.param_groups))
         with self._stepping():
-            self._calls = self._run(self._calls, self.param_groups, cuts, parameters, gradients, multiplier)
+            leaves = functools.partial(Leaves.among, self.param_groups, parameters)
+            groups = self.param_groups
+            self._calls = self._run(self._calls, groups, cuts, leaves, parameters, gradients, multiplier)
         return loss
 
     @contextlib.contextmanager
@@ -238,14 +241,15 @@ class Adafactor(torch.optim.Optimizer):
         """
         place = self._single.get(param)
         if place is None or not place.holds(self.param_groups):
-            if len(self._single) > 2 * sum(len(group["params"]) for group in self.param_groups):
-                self._single.clear()  # of parameters that are no longer there
-            place = self._single[param] = Place.of(param, self.param_groups)
+            self._single = Place.of_all(self.param_groups, self._single)
+            place = self._single.get(param)
+        if place is None:
+            raise ValueError("param: in no group of the optimizer, expected one of its parameters")
         if param.grad is None:
             return
         require_alone(place.group)
         with self._stepping():
-            place.calls = self._run(place.calls, [place.group], (), [param], [param.grad])
+            place.calls = self._run(place.calls, [place.group], (), place.leaves, [param], [param.grad])
         param.grad = None
 
     def fuse_backward(self, model: torch.nn.Module, *, per_rank: bool = False) -> FusedBackward:
@@ -339,13 +343,14 @@ class Adafactor(torch.optim.Optimizer):
         calls: Calls | None,
         groups: list[dict[str, Any]],
         cuts: Key,
+        leaves: Callable[[], Leaves],
         parameters: list[torch.Tensor],
         gradients: list[torch.Tensor | None],
         multiplier: float = 1.0,
     ) -> Calls:
         """Make one call of these, or of new ones where anything has changed; returns those that made it.
 
-        `cuts` tells in which of the groups each parameter is.
+        `cuts` tells in which of the groups each parameter is, `leaves` what they are called.
         """
         keys = list(map(key_of, groups))
         rates = [rate_of(group, self.defaults["lr"]) for group in groups]
@@ -362,7 +367,7 @@ class Adafactor(torch.optim.Optimizer):
         if any(gradient is not None and gradient.layout is not torch.strided for gradient in gradients):
             raise RuntimeError("Adafactor does not support sparse gradients")
         is_first = not self.state
-        calls = Calls(Leaves.among(self.param_groups, parameters, groups), keys, cuts, self.state, calls)
+        calls = Calls(leaves(), keys, cuts, self.state, calls)
         if is_first and not any(rates) and not any(map(_has_anything, gradients)):
             return calls  # torch's helpers for checkpoints want the state to be there, and nothing to be done
         try:

@@ -229,6 +229,17 @@ def test_a_parameter_that_changes_its_group_has_the_rate_of_the_new_one(optimize
     assert not torch.equal(params[1], torch.ones(3, 3))
 
 
+def test_equal_names_in_two_groups_are_told_apart(optimizers):
+    params = [torch.nn.Parameter(torch.ones(40, 40, dtype=torch.bfloat16)) for _ in range(2)]
+    optimizer = optimizers.Adafactor([{"params": [("w", params[0])]}], lr=1e-3, rounding="stochastic")
+    optimizer.add_param_group({"params": [("w", params[1])]})
+    for parameter in params:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert optimizer.report.paths == ("w", "w (param_groups[1], 0)")
+    assert not torch.equal(*params)  # each is rounded by noise of its own
+
+
 def test_values_that_change_where_they_lie_are_read_at_each_step(optimizers):
     parameter = torch.nn.Parameter(torch.full((3, 3), 1e-6))
     parameter.grad = torch.ones(3, 3)

@@ -44,12 +44,17 @@ class Leaves:
 
 
 def places_in(groups: Sequence[dict[str, Any]]) -> Iterator[tuple[torch.Tensor, int, int, str]]:
-    """Each parameter, the number of its group, its place there, and what it is called."""
+    """Each parameter, the number of its group, its place there, and what it is called: no two the same."""
     index = itertools.count()
+    taken: set[str] = set()
     for number, group in enumerate(groups):
         names = group.get("param_names") or ()
         for place, (parameter, which) in enumerate(zip(group["params"], index, strict=False)):
-            yield parameter, number, place, names[place] if place < len(names) else str(which)
+            name = names[place] if place < len(names) else str(which)
+            if name in taken:
+                name = f"{name} (param_groups[{number}], {place})"
+            taken.add(name)
+            yield parameter, number, place, name
 
 
 class Place:

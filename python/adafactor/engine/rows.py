@@ -12,7 +12,7 @@ from adafactor.engine.rates import RowRates
 from adafactor.engine.warning import warn
 from adafactor.knobs.patterns import Choice, check_pattern, nearest
 
-__all__ = ["Override", "Rows", "check_overrides", "make_rows", "warn_of_idle"]
+__all__ = ["Override", "Rows", "check_overrides", "make_rows", "rows_of_core", "warn_of_idle"]
 
 # What concerns the whole call, so that a single leaf cannot differ in it.
 WHOLE_CALL = frozenset(_core.whole_call_knobs)
@@ -87,16 +87,33 @@ def make_rows(paths: Sequence[str], config: Config, overrides: Sequence[Override
         excluded |= {leaf for leaf, first in zip(leaves, choice.first, strict=True) if first is not None}
         head = f"{heads[row - 1]} exclude_from_weight_decay" if row else "exclude_from_weight_decay"
         idle += [(head, patterns[index], _FINDS_NONE) for index in choice.idle]
-    core_rows = {(0, False): 0}  # the config itself comes first, whether a leaf has it or not
-    of_leaf = [core_rows.setdefault((row, i in excluded), len(core_rows)) for i, row in enumerate(rows)]
+    of_each, of_core, of_leaf = rows_of_core(configs, rows, [leaf in excluded for leaf in range(len(rows))])
+    rates = RowRates.of(configs, [False, *("learning_rate" in knobs for _, knobs in overrides)])
+    idle = idle if paths else []
+    return Rows(tuple(configs), rates, of_each, of_core, of_leaf, tuple(idle))
+
+
+def rows_of_core(
+    configs: Sequence[Config], rows: Sequence[int], excluded: Sequence[bool]
+) -> tuple[tuple[dict[str, Any], ...], tuple[int, ...], tuple[int, ...]]:
+    """The core's rows of knobs, which are finer, since an excluded leaf has one without weight decay.
+
+    Args:
+        configs: of each row.
+        rows: the row of each leaf.
+        excluded: whether it is excluded from weight decay.
+
+    Returns:
+        The knobs of each of the core's rows, the index in `configs` of each, and the core's row of each leaf.
+    """
+    core_rows = {(0, False): 0}  # the first config comes first, whether a leaf has it or not
+    pairs = zip(rows, excluded, strict=True)
+    of_leaf = tuple([core_rows.setdefault(pair, len(core_rows)) for pair in pairs])
     of_each = []
     for row, is_excluded in core_rows:
         knobs = core_knobs(configs[row])
         of_each.append(knobs | {"weight_decay": None} if is_excluded else knobs)
-    of_core = tuple(row for row, _ in core_rows)
-    rates = RowRates.of(configs, [False, *("learning_rate" in knobs for _, knobs in overrides)])
-    idle = idle if paths else []
-    return Rows(tuple(configs), rates, tuple(of_each), of_core, tuple(of_leaf), tuple(idle))
+    return tuple(of_each), tuple(row for row, _ in core_rows), of_leaf
 
 
 def warn_of_idle(rows: Rows, paths: Sequence[str]) -> None:

@@ -10,8 +10,9 @@ import torch
 
 from adafactor import _core
 from adafactor.arrays.torch import mark
-from adafactor.config import Config, core_knobs
+from adafactor.config import Config
 from adafactor.engine.nonfinite import warn_of_skips
+from adafactor.engine.rows import rows_of_core
 from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.patterns import Choice
@@ -20,7 +21,7 @@ from adafactor.torch.groups import Key, config_of_group, require_one_call
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
 from adafactor.trees.paths import at
 
-__all__ = ["Calls", "Leaves", "Planned"]
+__all__ = ["Calls", "Leaves", "Place", "Planned"]
 
 _Entry = dict[str, Any]
 
@@ -114,17 +115,11 @@ class Planned:
         self.configs = [config_of_group(key) for key in keys]
         require_one_call(self.configs)
         excluded = _excluded(leaves, self.configs, warns)
-        rows: dict[tuple[int, bool], int] = {}
-        of_leaf = [rows.setdefault(pair, len(rows)) for pair in zip(leaves.groups, excluded, strict=True)]
-        knobs = []
-        for group, is_excluded in rows:
-            own = core_knobs(self.configs[group])
-            knobs.append(own | {"weight_decay": None} if is_excluded else own)
-        self.group_of_row = [group for group, _ in rows]
+        knobs, self.group_of_row, of_leaf = rows_of_core(self.configs, leaves.groups, excluded)
         try:
             found = _core.inspect_arrays(leaves.parameters)
             shapes, dtypes = [tuple(shape) for shape, _ in found], [dtype for _, dtype in found]
-            self.plan = _core.Plan(shapes, dtypes, of_leaf, knobs, list(leaves.paths))
+            self.plan = _core.Plan(shapes, dtypes, list(of_leaf), list(knobs), list(leaves.paths))
         except _core.Error as error:
             role = "params" if error.leaf >= 0 and not error.role else ""
             raise phrase(error, leaves.paths, role) from None

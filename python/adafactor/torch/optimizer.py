@@ -218,7 +218,7 @@ class Adafactor(torch.optim.Optimizer):
             self._busy.release()
 
     def step_param(self, param: torch.Tensor) -> None:
-        """Update one parameter, and free its gradient; The bits are those of `step`.
+        """Update one parameter, and free its gradient. The bits are those of `step`.
 
         For gradients that are stepped as soon as each is complete: see `fuse_backward`. The state is the one
         that `step` uses, and the scratch is that of one parameter.

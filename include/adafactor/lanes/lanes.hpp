@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/group.hpp"
@@ -148,6 +149,25 @@ struct Part {
   int count;
 };
 
+namespace loop_detail {
+
+// Copies fewer than sixteen elements, by as few copies as there are bits in their number.
+template <class S>
+ADAFACTOR_INLINE void copy_few(S* to, const S* from, int count) {
+  int done = 0;
+  const auto copy = [&](auto n) ADAFACTOR_INLINE_LAMBDA {
+    if (!(count & n)) return;
+    std::memcpy(to + done, from + done, n * sizeof(S));
+    done += n;
+  };
+  copy(std::integral_constant<int, 8>{});
+  copy(std::integral_constant<int, 4>{});
+  copy(std::integral_constant<int, 2>{});
+  copy(std::integral_constant<int, 1>{});
+}
+
+}  // namespace loop_detail
+
 // Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of a narrower format
 // become floats where they are loaded, and are rounded to nearest where they are stored.
 template <class T, class S, int n>
@@ -176,7 +196,7 @@ ADAFACTOR_INLINE T load(const S* from, One) {
 template <class T, class S>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
   S whole[kLanes] = {};
-  for (int i = 0; i < part.count; ++i) std::memcpy(whole + i, from + i, sizeof(S));
+  loop_detail::copy_few(whole, from, part.count);
   return load<T>(whole, Full{});
 }
 template <class S, class T, int n>
@@ -201,7 +221,7 @@ template <class S, class T>
 ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
   S whole[kLanes];
   store(whole, lanes, Full{});
-  for (int i = 0; i < part.count; ++i) std::memcpy(to + i, whole + i, sizeof(S));
+  loop_detail::copy_few(to, whole, part.count);
 }
 
 // The elements of a run from the i-th on, as numbers of T.
@@ -260,7 +280,7 @@ ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) 
   }
 }
 
-// What fold_few does, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
+// What fold() gives, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
 ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
   if (count <= 4) {  // so few are added up in registers
     Lanes<double> even = load<double>(vectors, Full{});
@@ -304,22 +324,6 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
     ADAFACTOR_STAY_SCALAR;
     body(i, One{});
   }
-}
-
-// What fold() gives of fewer than sixteen lanes, the others being zero: what would add a zero is left out. It
-// overwrites them.
-inline double fold_few(double* lanes, int count) {
-  if (count < 8) {
-    for (int half = 4; half >= 1; half /= 2) {
-      for (int i = half; i < count; ++i) lanes[i - half] += lanes[i];
-      if (count > half) count = half;
-    }
-    return lanes[0];
-  }
-  for_each(count - 8, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    store(lanes + i, load<double>(lanes + i, amount) + load<double>(lanes + 8 + i, amount), amount);
-  });
-  return fold(load<double>(lanes, Exactly<8>{}));
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

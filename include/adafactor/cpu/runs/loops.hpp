@@ -26,15 +26,6 @@ template <class T, class G, class Function>
 void add_squares_of(Run<G> g, const Function& function, std::int64_t n, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
-    if (count < kLanes) {
-      double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = function(load<T>(g, first + i, amount), first + i, amount);
-        store(lanes + i, x * x, amount);
-      });
-      sums[first / kBlock] += fold_few(lanes, static_cast<int>(count));
-      return;
-    }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> x = function(load<T>(g, first + i, amount), first + i, amount);
@@ -65,17 +56,6 @@ double add_squares_by_column(Run<G> g, T scale, std::int64_t n, T* column_sums, 
     const G* const run = g.at + first;
     T* const columns = column_sums + first;
     const T factor = scale;
-    if (count < kLanes) {
-      double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto x = load<T>(run + i, amount) * factor;
-        const auto square = x * x;
-        store(lanes + i, square, amount);
-        store(columns + i, load<T>(columns + i, amount) + square, amount);
-      });
-      add(fold_few(lanes, static_cast<int>(count)));
-      return;
-    }
     Lanes<T> squares = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> x = load<T>(run + i, amount) * factor;
@@ -100,21 +80,6 @@ double add_squares_by_column(Run<G> g, Links links, std::int64_t n, T* column_su
     };
     g.ask(first, count);
     links.ask(first, count);
-    if (count < kLanes) {
-      double lanes[kLanes];
-      double before[kLanes];
-      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto whole = links.unclipped(load<T>(g, first + i, amount), first + i, amount);
-        const auto x = links.clip(whole);
-        const auto square = x * x;
-        store(lanes + i, square, amount);
-        store(before + i, whole * whole, amount);
-        T* column = column_sums + first + i;
-        store(column, load<T>(column, amount) + square, amount);
-      });
-      add(fold_few(lanes, static_cast<int>(count)), fold_few(before, static_cast<int>(count)));
-      return;
-    }
     Lanes<T> squares = fill(T{});
     Lanes<T> before = squares;
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
@@ -142,18 +107,10 @@ void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
 
 // The sum of n numbers, in double.
 template <class T>
-double sum_of(const T* values, std::int64_t n) {
+ADAFACTOR_OWN_FRAME double sum_of(const T* values, std::int64_t n) {
   double sum = 0;
-  if (n == 8) return fold(load<double>(values, Exactly<8>{}));  // what fold_few does
+  if (n == 8) return fold(load<double>(values, Exactly<8>{}));  // the others being zero
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
-    if (count < kLanes) {
-      double lanes[kLanes];
-      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        store(lanes + i, load<double>(values + first + i, amount), amount);
-      });
-      sum += fold_few(lanes, static_cast<int>(count));
-      return;
-    }
     Lanes<double> lanes = fill(0.0);
     for_lanes(count, [&](std::int64_t i, auto amount)
                          ADAFACTOR_INLINE_LAMBDA { lanes = lanes + load<double>(values + first + i, amount); });
@@ -262,19 +219,6 @@ void add_u_squares(Run<G> g, Run<P> p, const U& u_of, std::int64_t n, double* up
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     p.ask(first, count);
-    if (count < kLanes) {
-      double of_update[kLanes];
-      double of_parameter[kLanes];
-      for_each(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-        const auto u = u_of(load<T>(g, first + i, amount), first + i, amount);
-        const auto x = load<T>(p, first + i, amount);
-        store(of_update + i, u * u, amount);
-        store(of_parameter + i, x * x, amount);
-      });
-      update_sums[first / kBlock] += fold_few(of_update, static_cast<int>(count));
-      parameter_sums[first / kBlock] += fold_few(of_parameter, static_cast<int>(count));
-      return;
-    }
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
     for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {

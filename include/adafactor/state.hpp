@@ -25,9 +25,10 @@ class Workspace;
 class Stepper {
  public:
   // `scratch` has room for scratch_nbytes(*plan) bytes, or those of another backend, wherever they lie, and outlives
-  // the stepper; without it the first step allocates as many.
-  explicit Stepper(std::shared_ptr<const Plan> plan, std::span<std::byte> scratch = {})
-      : plan_(std::move(plan)), given_(scratch) {}
+  // the stepper; without it the first step allocates as many. What a device needs besides, somebody gives always.
+  explicit Stepper(std::shared_ptr<const Plan> plan, std::span<std::byte> scratch = {},
+                   std::span<std::byte> on_device = {})
+      : plan_(std::move(plan)), given_(scratch), on_device_(on_device) {}
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
 
@@ -50,12 +51,14 @@ class Stepper {
 
   // Memory for the workspace; throws Error where the scratch that was given is too small.
   std::byte* take_scratch(std::int64_t nbytes);
+  std::byte* take_device_scratch(std::int64_t nbytes) const;
 
   Workspace* workspace = nullptr;  // of all calls; the first step makes it
 
  private:
   std::shared_ptr<const Plan> plan_;
   std::span<std::byte> given_;
+  std::span<std::byte> on_device_;
   detail::Bytes own_;
   static constexpr int kNobody = -1;
   std::atomic<int> holder_{kNobody};  // the process that a call runs in, as its number of forks
@@ -118,6 +121,11 @@ ADAFACTOR_FUNCTION std::byte* Stepper::take_scratch(std::int64_t nbytes) {
   }
   own_ = detail::allocate_zeros(nbytes);
   return own_.get();
+}
+
+ADAFACTOR_FUNCTION std::byte* Stepper::take_device_scratch(std::int64_t nbytes) const {
+  detail::require_room(on_device_, nbytes, " bytes of scratch on the device");
+  return on_device_.data();
 }
 
 ADAFACTOR_FUNCTION State::State(std::shared_ptr<const Plan> plan)

@@ -33,9 +33,16 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 #error "adafactor rounds every number to its own type: compile this file with -mfpmath=sse and not for the x87."
 #endif
 
+// Whether sixteen numbers are one in each of sixteen threads, as on a GPU (lanes/threads.hpp).
+#if !defined(ADAFACTOR_LANES_ARE_THREADS)
+#define ADAFACTOR_LANES_ARE_THREADS 0
+#endif
+
 // The instruction set of the loops; a build that compiles them for several gives each its name.
 #if !defined(ADAFACTOR_ISA_TAG)
-#if defined(__AVX512F__)
+#if ADAFACTOR_LANES_ARE_THREADS
+#define ADAFACTOR_ISA_TAG threads
+#elif defined(__AVX512F__)
 #define ADAFACTOR_ISA_TAG avx512
 #elif defined(__AVX2__)
 #define ADAFACTOR_ISA_TAG avx2
@@ -90,7 +97,18 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 // ADAFACTOR_INLINE marks the small functions that loops are made of: they are inlined always, since a call for each
 // sixteen numbers would cost more than they do. Where nothing is optimized they are functions like others: inlined,
 // they would be most of a program.
-#if defined(__GNUC__)
+//
+// ADAFACTOR_DEVICE marks functions that are compiled for a GPU, too.
+#if defined(__CUDACC__)
+#define ADAFACTOR_DEVICE __host__ __device__
+#define ADAFACTOR_ALWAYS_INLINE __host__ __device__ __forceinline__
+#define ADAFACTOR_OWN_FRAME
+#define ADAFACTOR_RARE
+#define ADAFACTOR_STAY_SCALAR
+#define ADAFACTOR_UNROLL _Pragma("unroll")
+#elif defined(__GNUC__)
+#define ADAFACTOR_DEVICE
+#define ADAFACTOR_UNROLL
 // This one marks functions of plain data, which files of all instruction sets share: none becomes a symbol of an
 // object.
 #define ADAFACTOR_ALWAYS_INLINE inline __attribute__((always_inline))
@@ -102,13 +120,18 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 // This stands in a loop over what is left of sixteen, which the compiler would make vectors of, too.
 #define ADAFACTOR_STAY_SCALAR __asm__ volatile("")
 #else
+#define ADAFACTOR_DEVICE
 #define ADAFACTOR_ALWAYS_INLINE inline
 #define ADAFACTOR_OWN_FRAME
 #define ADAFACTOR_RARE
 #define ADAFACTOR_STAY_SCALAR
+#define ADAFACTOR_UNROLL
 #endif
 
-#if defined(__GNUC__) && defined(__OPTIMIZE__)
+#if defined(__CUDACC__)
+#define ADAFACTOR_INLINE ADAFACTOR_ALWAYS_INLINE
+#define ADAFACTOR_INLINE_LAMBDA
+#elif defined(__GNUC__) && defined(__OPTIMIZE__)
 #define ADAFACTOR_INLINE ADAFACTOR_ALWAYS_INLINE
 #define ADAFACTOR_INLINE_LAMBDA __attribute__((always_inline))
 #else

@@ -270,22 +270,28 @@ void keep_slice(const Leaf& leaf, const Tile& tile, std::int64_t slice) {
   }
 }
 
-// What a call leaves as it is of a leaf's state stands where the state is to be after it.
+// What a call leaves as it is of a leaf's state stands where the state is to be after it; what is forgotten is zero.
 inline void carry_state(const Leaf& leaf, const Tile& tile) {
   const StateArrays& before = leaf.at.before;
   const StateArrays& after = leaf.at.after;
-  const auto carry = [&](const void* from, void* to, DType dtype) {
+  const auto carry = [&](const void* from, void* to, DType dtype, bool forgets = false) {
+    const std::int64_t item = item_size(dtype);
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       for (std::int64_t row = tile.row; row < tile.row + tile.rows; ++row) {
-        copy_items(from, to, (slice * leaf.shape.rows + row) * leaf.shape.cols + tile.col, tile.cols, item_size(dtype));
+        const std::int64_t first = (slice * leaf.shape.rows + row) * leaf.shape.cols + tile.col;
+        if (!forgets) {
+          copy_items(from, to, first, tile.cols, item);
+        } else if (to) {
+          std::memset(static_cast<std::byte*>(to) + first * item, 0, static_cast<std::size_t>(tile.cols * item));
+        }
       }
     }
   };
   const DType arithmetic = leaf.shape.arithmetic;
   carry(before.full, after.full, arithmetic);
   carry(before.momentum, after.momentum, leaf.rule.momentum_is_bfloat16 ? DType::bfloat16 : arithmetic);
-  if (!leaf.averages()) carry(before.average, after.average, arithmetic);
-  if (!leaf.adds()) carry(before.accumulator, after.accumulator, arithmetic);
+  if (!leaf.averages()) carry(before.average, after.average, arithmetic, leaf.forgets_average());
+  if (!leaf.adds()) carry(before.accumulator, after.accumulator, arithmetic, leaf.forgets());
   if (leaf.shape.factored) commit_moments(leaf, tile, before.row, before.col);
 }
 

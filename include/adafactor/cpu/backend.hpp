@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "adafactor/cpu/kernels.hpp"
 #include "adafactor/cpu/runner.hpp"
@@ -64,20 +65,20 @@ class CpuWork {
   void decide(Phase phase, Indices leaves) {
     switch (phase) {
       case Phase::moments:
-        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) {
-          find_gradient_squares(leaf, sums);
+        return for_leaves(leaves, [&](Leaf& leaf, const LeafTiles& tiles) {
+          find_gradient_squares(leaf, tiles);
           find_norm(leaf);
         });
       case Phase::verdict:
         return find_verdict(workspace_.leaves, plan_.call().global_clipnorm, propagates_, workspace_.verdict);
       case Phase::factors:
-        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) { find_clamp(leaf, sums); });
+        return for_leaves(leaves, [&](Leaf& leaf, const LeafTiles& tiles) { find_clamp(leaf, tiles); });
       case Phase::rms:
-        return for_leaves(leaves, [&](Leaf& leaf, const TileSums* sums) {
-          find_squares(leaf, sums);
+        return for_leaves(leaves, [&](Leaf& leaf, const LeafTiles& tiles) {
+          find_squares(leaf, tiles);
           if (goes_wide(leaf)) measure_anew(leaf);
           // That of a part waits for what the others have found.
-          if (!leaf.is_part()) find_step(leaf, sums, propagates_);
+          if (!leaf.is_part()) find_step(leaf, tiles, propagates_);
         });
       case Phase::means:
       case Phase::apply:
@@ -92,7 +93,7 @@ class CpuWork {
     const std::int64_t last = (std::min)(leaves.last, leaves_.last);
     for (std::int64_t i = (std::max)(leaves.first, leaves_.first); i < last; ++i) {
       Leaf& leaf = leaf_at(i);
-      body(leaf, sums_of(leaf));
+      body(leaf, LeafTiles(leaf.shape, sums_of(leaf)));
     }
   }
 
@@ -109,7 +110,7 @@ class CpuWork {
   void measure_anew(Leaf& leaf) {
     for_tiles({leaf.shape.first_tile, leaf.shape.first_tile + leaf.shape.tile_count},
               [&](const Leaf&, const Tile& tile, TileSums& sums) { kernels_of(leaf).rms(leaf, tile, sums); });
-    find_squares(leaf, sums_of(leaf));
+    find_squares(leaf, LeafTiles(leaf.shape, sums_of(leaf)));
   }
 
   Leaf& leaf_at(std::int64_t index) { return workspace_.leaves[static_cast<std::size_t>(index)]; }
@@ -145,6 +146,10 @@ class CpuBackend final : public Backend {
     detail::CpuWork work(workspace.plan, workspace, kernels_, leaves);
     TaskRunner runner(scratch.order, scratch.progress, phases, work);
     workspace.threads = (std::max)(workspace.threads, runner(team_for(scratch.order)));
+  }
+
+  void copy(void* to, const void* from, std::int64_t nbytes) const override {
+    std::memcpy(to, from, static_cast<std::size_t>(nbytes));
   }
 
   // All is found when a run returns.

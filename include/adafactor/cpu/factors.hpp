@@ -7,22 +7,73 @@
 #include <cstdint>
 #include <cstring>
 
+#include "adafactor/cpu/mean_moment.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/short/slices.hpp"
-#include "adafactor/cpu/slice_sums.hpp"
 #include "adafactor/step/leaf.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// M of a slice, the mean of its new R, from the means of the old ones and of G^2: whoever has a part of a slice knows
-// its M as soon as these two are added up, before there is a new R. Of one slice or of sixteen.
-template <class Numbers>
-ADAFACTOR_INLINE Numbers mean_moment(const Leaf& leaf, const MomentRule& rule, const Numbers& old,
-                                     const Numbers& mean) {
-  const Numbers moment = rule.beta_2 * old + rule.one_minus_beta_2 * (rule.square_scale * mean + rule.epsilon);
-  return larger(moment, leaf.rule.clamps ? leaf.rule.epsilon_1 : 0.0);
+// Eight numbers as one, by an operation of which the order does not matter.
+template <class Operation>
+ADAFACTOR_INLINE double fold_by(const double* numbers) {
+  constexpr Exactly<4> half;
+  double four[4];
+  const Lanes<double, 4> low = load<double>(numbers, half);
+  store(four, Lanes<double, 4>{loop_detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)},
+        half);
+  return Operation::of(Operation::of(four[0], four[1]), Operation::of(four[2], four[3]));
+}
+
+// The range of what both say.
+inline MomentRange range_of(const MomentRange& a, const MomentRange& b) {
+  return {smaller(a.smallest, b.smallest), larger(a.largest, b.largest)};
+}
+
+// moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means. Returns their
+// range.
+template <class T>
+MomentRange update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
+  constexpr double none = __builtin_inf();
+  constexpr Exactly<8> eight;
+  const auto update = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto mean = load<double>(moments + i, amount);
+    store(moments + i, next_moment(rule, load<double>(old + i, amount), mean), amount);
+    return load<double>(moments + i, amount);  // as it is stored
+  };
+  MomentRange range{none, 0};
+  std::int64_t i = 0;
+  if (n >= 8) {
+    double lows[8];
+    double highs[8];
+    auto low = fill<double, 8>(none);
+    auto high = fill<double, 8>(0);
+    for (; i + 8 <= n; i += 8) {
+      const auto moment = update(i, eight);
+      low = smaller(low, select_less(0.0, moment, moment, low));
+      high = larger(high, moment);
+    }
+    store(lows, low, eight);
+    store(highs, high, eight);
+    range = {fold_by<loop_detail::Smaller>(lows), fold_by<loop_detail::Larger>(highs)};
+  }
+  for (; i < n; ++i) {
+    const double moment = update(i, One{});
+    if (moment > 0) range.smallest = smaller(range.smallest, moment);
+    range.largest = larger(range.largest, moment);
+  }
+  return range;
+}
+
+// factors <- moment^-1/2, 0 where the moment is 0.
+template <class T>
+void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
+  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    const auto moment = load<double>(moments + i, amount);
+    store(factors + i, inverse_root(moment), amount);
+  });
 }
 
 namespace loop_detail {
@@ -93,14 +144,10 @@ MomentRange store_small_slice_factors(const Leaf& leaf, const Tile& tile, const 
 // M of the slices that begin in a tile.
 template <class T>
 void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
-  const auto rows = static_cast<double>(leaf.shape.whole_rows);
-  const double size = rows * static_cast<double>(leaf.shape.whole_cols);
+  const auto total = [](std::int64_t count, const auto& number) { return total_of(count, number); };
   const Indices slices = slices_begun_in(leaf, tile);
   for (std::int64_t slice = slices.first; slice < slices.last; ++slice) {
-    const SliceSums sums = leaf.shares_slices() ? SliceSums{leaf.at.shared[leaf.shared().old_moments() + slice],
-                                                            leaf.at.shared[leaf.shared().slice_squares() + slice]}
-                                                : sums_of_slice<T>(leaf, leaf_sums, slice);
-    leaf.at.mean_moment[slice] = mean_moment(leaf, rule, sums.old_moments / rows, sums.squares / size);
+    leaf.at.mean_moment[slice] = mean_moment_of<T>(leaf, leaf_sums, slice, rule, total);
   }
 }
 
@@ -109,8 +156,7 @@ void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf
 // `moments` left.
 template <class T>
 void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
-  const MomentRule rule{leaf.rule.beta_2, leaf.rule.one_minus_beta_2, leaf.found.norm_factor * leaf.found.norm_factor,
-                        leaf.rule.clamps ? 0 : leaf.rule.epsilon_1};
+  const MomentRule rule = moment_rule(leaf);
   sums.rows = sums.cols = {__builtin_inf(), 0};
   if (leaf.at.mean_moment) store_mean_moments<T>(leaf, tile, leaf_sums, rule);
   // Several slices are whole ones, so their moments follow each other.

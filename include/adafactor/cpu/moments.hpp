@@ -4,11 +4,11 @@
 
 #include <cstdint>
 
+#include "adafactor/cpu/mean_moment.hpp"
 #include "adafactor/cpu/runs/cells.hpp"
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/short/rows.hpp"
-#include "adafactor/cpu/slice_sums.hpp"
 #include "adafactor/step/leaf.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -224,7 +224,8 @@ void means_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums
   if (!leaf.shares_slices()) return;
   const Indices slices = slices_begun_in(leaf, tile);
   for (std::int64_t slice = slices.first; slice < slices.last; ++slice) {
-    const SliceSums sums = sums_of_slice<T>(leaf, leaf_sums, slice);
+    const SliceSums sums = sums_of_slice<T>(
+        leaf, leaf_sums, slice, [](std::int64_t count, const auto& number) { return total_of(count, number); });
     at.shared[leaf.shared().old_moments() + slice] = sums.old_moments;
     at.shared[leaf.shared().slice_squares() + slice] = sums.squares;
   }

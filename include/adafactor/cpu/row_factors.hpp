@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cpu/runs/formulas.hpp"
 #include "adafactor/lanes/lanes.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -11,16 +12,16 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
 // factors <- scale (R / M)^-1/2 for n rows of R and their M, 0 where R is 0; a NaN stays one.
 template <class T>
-void store_row_factors(const T* moments, double mean, double scale, T* factors, std::int64_t n) {
+ADAFACTOR_DEVICE void store_row_factors(const T* moments, double mean, double scale, T* factors, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto moment = load<double>(moments + i, amount);
-    store(factors + i, where_nonzero(square_root(mean / moment), moment) * scale, amount);
+    store(factors + i, row_factor(moment, mean) * scale, amount);
   });
 }
 
 // The same, where the bare factors were kept.
 template <class T>
-void scale_row_factors(const T* kept, double scale, T* factors, std::int64_t n) {
+ADAFACTOR_DEVICE void scale_row_factors(const T* kept, double scale, T* factors, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto bare = load<double>(kept + i, amount);
     store(factors + i, bare * scale, amount);

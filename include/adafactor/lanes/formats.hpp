@@ -1,6 +1,6 @@
 // The formats that are narrower than a float, and how their numbers become floats and back. By integers, so that every
 // CPU has the same bits; each function is written once, for one number (U is std::uint32_t, F is float) and for a
-// register of them. What a CPU's own instructions do is the same.
+// register of them. And how one number alone is read and written.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 #include "adafactor/compiler/abi.hpp"
 #include "adafactor/dtype.hpp"
-#include "adafactor/lanes/group.hpp"
+#include "adafactor/order.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
 
@@ -131,167 +131,57 @@ concept Formatted = requires(S element) { element.bits; };
 
 // The number that an element is; exact.
 template <Formatted S>
-inline float to_float(S element) {
+ADAFACTOR_DEVICE inline float to_float(S element) {
   return loop_detail::bits_as<float>(loop_detail::Format<S>::template widen<float>(std::uint32_t{element.bits}));
 }
 
 // The nearest element, ties to even; a NaN stays one, quiet.
 template <Formatted S>
-inline S round_to(float value) {
+ADAFACTOR_DEVICE inline S round_to(float value) {
   const std::uint32_t bits = loop_detail::Format<S>::template narrow<float>(loop_detail::bits_as<std::uint32_t>(value));
   return {static_cast<loop_detail::BitsOf<S>>(bits)};
 }
 
 // One of the two neighbours of a number between them, the nearer one the more often; `noise` is 16 random bits.
 template <Formatted S>
-inline S round_to(float value, std::uint16_t noise) {
+ADAFACTOR_DEVICE inline S round_to(float value, std::uint16_t noise) {
   const std::uint32_t bits =
       loop_detail::Format<S>::template narrow<float>(loop_detail::bits_as<std::uint32_t>(value), std::uint32_t{noise});
   return {static_cast<loop_detail::BitsOf<S>>(bits)};
 }
 
-// Groups of numbers from and to arrays in a format.
-namespace loop_detail {
-
-#if ADAFACTOR_NATIVE_LANES
+// How many elements there are: sixteen, fewer, one alone, or the first few of sixteen at the end of a run, where the
+// others read as zero.
 template <int n>
-using Words = typename Register<std::uint32_t, n>::type;
+struct Exactly {};
+using Full = Exactly<kLanes>;
+struct One {};
+struct Part {
+  int count;
+};
 
-// GCC makes four instructions of the conversion where the CPU has one.
-template <int n, class B>
-ADAFACTOR_INLINE Words<n> widen_words(const typename Register<B, n>::type& stored) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(B) == 2 && n == 16)
-    return reinterpret_cast<Words<n>>(_mm512_maskz_cvtepu16_epi32(0xffff, reinterpret_cast<__m256i>(stored)));
-#endif
-#if defined(__AVX2__)
-  if constexpr (sizeof(B) == 2 && n == 8)
-    return reinterpret_cast<Words<n>>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(stored)));
-#endif
-  return __builtin_convertvector(stored, Words<n>);
-}
-
-template <int n, class B>
-ADAFACTOR_INLINE typename Register<B, n>::type narrow_words(const Words<n>& words) {
-  using To = typename Register<B, n>::type;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(B) == 2 && n == 16)
-    return reinterpret_cast<To>(_mm512_maskz_cvtepi32_epi16(0xffff, reinterpret_cast<__m512i>(words)));
-#endif
-  return __builtin_convertvector(words, To);
-}
-#endif
-
-// n whole numbers of B, each in a word.
-template <int n, class B>
-ADAFACTOR_INLINE auto load_words(const void* from) {
-#if ADAFACTOR_NATIVE_LANES
-  typename Register<B, n>::type stored;
-  std::memcpy(&stored, from, sizeof stored);
-  return widen_words<n, B>(stored);
-#else
-  B stored;
-  std::memcpy(&stored, from, sizeof stored);
-  return std::uint32_t{stored};
-#endif
-}
-
-template <int n, class B, class W>
-ADAFACTOR_INLINE void store_words(void* to, const W& words) {
-#if ADAFACTOR_NATIVE_LANES
-  const typename Register<B, n>::type stored = narrow_words<n, B>(words);
-#else
-  const auto stored = static_cast<B>(words);
-#endif
-  std::memcpy(to, &stored, sizeof stored);
-}
-
-template <Formatted S, int n>
-ADAFACTOR_INLINE Group<float, n> load_format_group(const S* from) {
-  Group<float, n> group;
-  if constexpr (n > kNativeWidth<float>) {
-    group.low = load_format_group<S, n / 2>(from);
-    group.high = load_format_group<S, n / 2>(from + n / 2);
+// Loads and stores go through memcpy, since nothing promises that an array is aligned. Numbers of a narrower format
+// become floats where they are loaded, and are rounded to nearest where they are stored.
+template <class T, class S>
+ADAFACTOR_INLINE T load(const S* from, One) {
+  S one;
+  std::memcpy(&one, from, sizeof one);
+  if constexpr (Formatted<S>) {
+    return static_cast<T>(to_float(one));
   } else {
-    using F = decltype(group.value);
-    group.value = bits_as<F>(Format<S>::template widen<F>(load_words<n, BitsOf<S>>(from)));
-  }
-  return group;
-}
-
-template <Formatted S, int n>
-ADAFACTOR_INLINE void store_format_group(S* to, const Group<float, n>& group) {
-  if constexpr (n > kNativeWidth<float>) {
-    store_format_group(to, group.low);
-    store_format_group(to + n / 2, group.high);
-  } else {
-    using F = decltype(group.value);
-    using W = decltype(load_words<n, BitsOf<S>>(to));
-    store_words<n, BitsOf<S>>(to, Format<S>::template narrow<F>(bits_as<W>(group.value)));
+    return static_cast<T>(one);
   }
 }
-
-// Stores a group rounded by noise.
-template <Formatted S, int n>
-ADAFACTOR_INLINE void store_format_group(S* to, const Group<float, n>& group, const std::uint16_t* noise) {
-  if constexpr (n > kNativeWidth<float>) {
-    store_format_group(to, group.low, noise);
-    store_format_group(to + n / 2, group.high, noise + n / 2);
+template <class S, class T>
+ADAFACTOR_INLINE void store(S* to, T x, One) {
+  if constexpr (Formatted<S>) {
+    const S one = round_to<S>(static_cast<float>(x));
+    std::memcpy(to, &one, sizeof one);
   } else {
-    using F = decltype(group.value);
-    using W = decltype(load_words<n, BitsOf<S>>(to));
-    store_words<n, BitsOf<S>>(
-        to, Format<S>::template narrow<F>(bits_as<W>(group.value), load_words<n, std::uint16_t>(noise)));
+    const S one = static_cast<S>(x);
+    std::memcpy(to, &one, sizeof one);
   }
 }
-
-// float16 by the CPU's own conversions, where it has them: the same bits.
-#if ADAFACTOR_NATIVE_LANES && defined(__AVX512F__)
-template <>
-ADAFACTOR_INLINE Group<float, 16> load_format_group<Float16, 16>(const Float16* from) {
-  __m256i stored;
-  std::memcpy(&stored, from, sizeof stored);
-  Group<float, 16> group;
-  group.value = reinterpret_cast<decltype(group.value)>(_mm512_maskz_cvtph_ps(0xffff, stored));
-  return group;
-}
-template <>
-ADAFACTOR_INLINE void store_format_group<Float16, 16>(Float16* to, const Group<float, 16>& group) {
-  const __m256i stored =
-      _mm512_maskz_cvtps_ph(0xffff, reinterpret_cast<__m512>(group.value), _MM_FROUND_TO_NEAREST_INT);
-  std::memcpy(to, &stored, sizeof stored);
-}
-#elif ADAFACTOR_NATIVE_LANES && defined(__F16C__)
-template <>
-ADAFACTOR_INLINE Group<float, 8> load_format_group<Float16, 8>(const Float16* from) {
-  __m128i stored;
-  std::memcpy(&stored, from, sizeof stored);
-  Group<float, 8> group;
-  group.value = reinterpret_cast<decltype(group.value)>(_mm256_cvtph_ps(stored));
-  return group;
-}
-template <>
-ADAFACTOR_INLINE void store_format_group<Float16, 8>(Float16* to, const Group<float, 8>& group) {
-  const __m128i stored = _mm256_cvtps_ph(reinterpret_cast<__m256>(group.value), _MM_FROUND_TO_NEAREST_INT);
-  std::memcpy(to, &stored, sizeof stored);
-}
-#elif ADAFACTOR_NATIVE_LANES && defined(__ARM_NEON) && defined(__aarch64__)
-template <>
-ADAFACTOR_INLINE Group<float, 4> load_format_group<Float16, 4>(const Float16* from) {
-  float16x4_t stored;
-  std::memcpy(&stored, from, sizeof stored);
-  Group<float, 4> group;
-  group.value = reinterpret_cast<decltype(group.value)>(vcvt_f32_f16(stored));
-  return group;
-}
-template <>
-ADAFACTOR_INLINE void store_format_group<Float16, 4>(Float16* to, const Group<float, 4>& group) {
-  const float16x4_t stored = vcvt_f16_f32(reinterpret_cast<float32x4_t>(group.value));
-  std::memcpy(to, &stored, sizeof stored);
-}
-#endif
-
-}  // namespace loop_detail
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS
 

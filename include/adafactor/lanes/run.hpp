@@ -12,7 +12,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // the end of its page and begin anew in the next one, which costs them up to a quarter of the time. AMD's lose a tenth
 // by it.
 ADAFACTOR_INLINE bool asks_for_lines() {
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__)) && !ADAFACTOR_LANES_ARE_THREADS
   return __builtin_cpu_is("intel");
 #else
   return false;
@@ -29,7 +29,10 @@ struct Run {
   const S* at;
   std::ptrdiff_t ahead = 0;
 
-  Run(const S* from, std::ptrdiff_t distance = 0) : at(from), ahead(distance) {}
+  ADAFACTOR_INLINE Run(const S* from, std::ptrdiff_t distance = 0) : at(from), ahead(distance) {}
+
+  // What is left of it from an element on.
+  ADAFACTOR_INLINE Run from(std::int64_t first) const { return {at + first, ahead}; }
 
   // Asks for what lies ahead of some elements, at most a block of them.
   ADAFACTOR_INLINE void ask(std::int64_t first, std::int64_t count) const {
@@ -39,7 +42,7 @@ struct Run {
 
   // Asks for each of their cache lines.
   ADAFACTOR_INLINE void ask_for_lines([[maybe_unused]] std::int64_t first, [[maybe_unused]] std::int64_t count) const {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !ADAFACTOR_LANES_ARE_THREADS
     const std::uintptr_t end = place_of(first + count);
     for (std::uintptr_t line = place_of(first); line < end; line += 64) {
       __builtin_prefetch(reinterpret_cast<const void*>(line));
@@ -49,14 +52,14 @@ struct Run {
 
   // Asks for the page that begins among them, the only one, since no block is longer than a page.
   ADAFACTOR_INLINE void ask_for_page([[maybe_unused]] std::int64_t first, [[maybe_unused]] std::int64_t count) const {
-#if defined(__GNUC__)
+#if defined(__GNUC__) && !ADAFACTOR_LANES_ARE_THREADS
     const std::uintptr_t page = (place_of(first + count) - 1) & ~std::uintptr_t{4095};
     if (page >= place_of(first)) __builtin_prefetch(reinterpret_cast<const void*>(page));
 #endif
   }
 
  private:
-  std::uintptr_t place_of(std::int64_t element) const {
+  ADAFACTOR_INLINE std::uintptr_t place_of(std::int64_t element) const {
     return reinterpret_cast<std::uintptr_t>(at) + static_cast<std::uintptr_t>(ahead) +
            static_cast<std::uintptr_t>(element) * sizeof(S);
   }

@@ -8,7 +8,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// The key of a leaf's noise; noise.hpp says of what it is made.
+// The key of a leaf's noise; philox.hpp says of what it is made.
 inline std::uint64_t noise_key(std::string_view path, std::uint64_t seed) {
   std::uint64_t hash = 0xcbf29ce484222325U;
   for (const char byte : path) hash = (hash ^ static_cast<unsigned char>(byte)) * 0x100000001b3U;

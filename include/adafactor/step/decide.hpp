@@ -1,5 +1,6 @@
 // What is decided between the phases from what they found, leaf by leaf: whether the step goes on, what clipping
-// multiplies by, the step size, and whether the arithmetic's range is left. None of it throws, or touches an array.
+// multiplies by, the step size, and whether the arithmetic's range is left. None of it throws, or touches an array, and
+// a device decides by the same functions, from tiles that it has added up in its own way.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +9,6 @@
 #include <limits>
 #include <optional>
 #include <span>
-#include <utility>
 
 #include "adafactor/step/leaf.hpp"
 #include "adafactor/step/totals.hpp"
@@ -22,11 +22,43 @@ struct Verdict {
   bool finite = true;         // each of them, and the sums of their squares
   double scaled_squares = 0;  // their sum, so scaled that it stays finite where each leaf's own is
 
-  double norm() const { return std::sqrt(scaled_squares) / kScale; }
-  static double scaled(double squares) { return squares * (kScale * kScale); }
+  ADAFACTOR_DEVICE double norm() const { return std::sqrt(scaled_squares) / kScale; }
+  ADAFACTOR_DEVICE static double scaled(double squares) { return squares * (kScale * kScale); }
 
  private:
   static constexpr double kScale = 0x1p-32;
+};
+
+// The ranges of the new row and column moments of a leaf, of a part of one its own.
+struct MomentRanges {
+  MomentRange rows;
+  MomentRange cols;
+};
+
+// What the tiles of a leaf have found together, added up by one thread.
+class LeafTiles {
+ public:
+  LeafTiles(const LeafShape& shape, const TileSums* first) : count_(shape.tile_count), first_(first) {}
+
+  double total(double TileSums::* number) const {
+    return total_of(count_, [&](std::int64_t t) { return first_[t].*number; });
+  }
+  MomentRanges ranges() const {
+    MomentRange rows{std::numeric_limits<double>::infinity(), 0};
+    MomentRange cols = rows;
+    const auto widen = [](MomentRange& range, const MomentRange& more) {
+      range = {(std::min)(range.smallest, more.smallest), (std::max)(range.largest, more.largest)};
+    };
+    for (std::int64_t t = 0; t < count_; ++t) {
+      widen(rows, first_[t].rows);
+      widen(cols, first_[t].cols);
+    }
+    return {rows, cols};
+  }
+
+ private:
+  std::int64_t count_;
+  const TileSums* first_;
 };
 
 namespace detail {
@@ -34,42 +66,28 @@ namespace detail {
 inline constexpr double kUnlimited = std::numeric_limits<double>::infinity();
 
 // Whether a window of accumulation that holds this much could be completed by zeros: the update's sums stay in range.
-inline bool window_fits(const Leaf& leaf) {
+ADAFACTOR_DEVICE inline bool window_fits(const Leaf& leaf) {
   return leaf.shape.arithmetic != DType::float32 ||
          leaf.found.gradient_squares <= static_cast<double>((std::numeric_limits<float>::max)());
 }
 
-inline double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
+ADAFACTOR_DEVICE inline double norm_factor(double limit, double norm) { return norm <= limit ? 1 : limit / norm; }
 
 // Whether the factor of clipping and the scale are finite: if not, one NaN or Inf, of the state or of the parameter,
 // would make NaN of the whole leaf.
-inline bool can_step(const Leaf& leaf) {
+ADAFACTOR_DEVICE inline bool can_step(const Leaf& leaf) {
   return std::isfinite(leaf.found.update_squares) &&
          (!leaf.rule.scales_parameter || std::isfinite(leaf.found.parameter_squares));
 }
 
 // The squares left float although the gradient is finite.
-inline bool narrow_overflow(const Leaf& leaf) {
+ADAFACTOR_DEVICE inline bool narrow_overflow(const Leaf& leaf) {
   return leaf.shape.arithmetic == DType::float32 && std::isfinite(leaf.found.gradient_squares) &&
          !(std::isfinite(leaf.found.update_squares) && std::isfinite(leaf.found.parameter_squares));
 }
 
-// The ranges of the new row and column moments, of a part of a leaf its own.
-inline std::pair<MomentRange, MomentRange> moment_ranges(const Leaf& leaf, const TileSums* sums) {
-  MomentRange rows{kUnlimited, 0};
-  MomentRange cols = rows;
-  const auto widen = [](MomentRange& range, const MomentRange& more) {
-    range = {(std::min)(range.smallest, more.smallest), (std::max)(range.largest, more.largest)};
-  };
-  for (std::int64_t t = 0; t < leaf.shape.tile_count; ++t) {
-    widen(rows, sums[t].rows);
-    widen(cols, sums[t].cols);
-  }
-  return {rows, cols};
-}
-
 // No M of the leaf is larger. That of a part is the mean of rows which others have.
-inline double largest_mean(const Leaf& leaf, const MomentRange& rows) {
+ADAFACTOR_DEVICE inline double largest_mean(const Leaf& leaf, const MomentRange& rows) {
   double largest = leaf.rule.clamps ? (std::max)(rows.largest, leaf.rule.epsilon_1) : rows.largest;
   if (!leaf.is_part() || !leaf.at.mean_moment) return largest;
   for (std::int64_t slice = 0; slice < leaf.shape.slices; ++slice) {
@@ -80,10 +98,11 @@ inline double largest_mean(const Leaf& leaf, const MomentRange& rows) {
 
 // Whether float may not hold what `apply` forms on the way to a finite update: the row factor, into which everything
 // else is multiplied, its product with G, and U where nobody has measured it.
-inline bool may_overflow(const Leaf& leaf, const TileSums* sums) {
+template <class Tiles>
+ADAFACTOR_DEVICE bool may_overflow(const Leaf& leaf, const Tiles& tiles) {
   constexpr double limit = 1e38;
   if (!leaf.shape.factored || leaf.shape.arithmetic != DType::float32) return false;
-  const auto [rows, cols] = moment_ranges(leaf, sums);
+  const auto [rows, cols] = tiles.ranges();
   const double mean = largest_mean(leaf, rows);
   const double scale = leaf.found.clip_factor * (leaf.scales_early() ? leaf.found.step_size : 1);
   const double gradient_scale = std::abs(leaf.gradient_scale()) * leaf.found.norm_factor;
@@ -103,8 +122,9 @@ inline bool may_overflow(const Leaf& leaf, const TileSums* sums) {
 }
 
 // Whether the largest product of factors reaches the limit, or may by rounding.
-inline bool may_clamp(const Leaf& leaf, const TileSums* sums) {
-  const auto [rows, cols] = moment_ranges(leaf, sums);
+template <class Tiles>
+ADAFACTOR_DEVICE bool may_clamp(const Leaf& leaf, const Tiles& tiles) {
+  const auto [rows, cols] = tiles.ranges();
   const double row_factor = std::sqrt(largest_mean(leaf, rows) / rows.smallest);
   return !(row_factor / std::sqrt(cols.smallest) * leaf.rule.epsilon_1 < 0.999);
 }
@@ -112,17 +132,18 @@ inline bool may_clamp(const Leaf& leaf, const TileSums* sums) {
 }  // namespace detail
 
 // Whether NaN or Inf was found in a leaf that the verdict depends on.
-inline bool is_nonfinite(const Leaf& leaf) { return leaf.found.stopped || !std::isfinite(leaf.found.gradient_squares); }
+ADAFACTOR_DEVICE inline bool is_nonfinite(const Leaf& leaf) {
+  return leaf.found.stopped || !std::isfinite(leaf.found.gradient_squares);
+}
 
-// After `moments`: the squares of G. `sums` are those of the leaf's tiles, here and below.
-inline void find_gradient_squares(Leaf& leaf, const TileSums* sums) {
-  if (!leaf.in_verdict()) return;
-  leaf.found.gradient_squares =
-      total_of(leaf.shape.tile_count, [&](std::int64_t t) { return sums[t].gradient_squares; });
+// After `moments`: the squares of G. `tiles` are the leaf's, here and below.
+template <class Tiles>
+ADAFACTOR_DEVICE void find_gradient_squares(Leaf& leaf, const Tiles& tiles) {
+  if (leaf.in_verdict()) leaf.found.gradient_squares = tiles.total(&TileSums::gradient_squares);
 }
 
 // After these, of all parts: the factor of clipping by the leaf's norm.
-inline void find_norm(Leaf& leaf) {
+ADAFACTOR_DEVICE inline void find_norm(Leaf& leaf) {
   if (!leaf.in_verdict()) return;
   Found& found = leaf.found;
   if (leaf.adds() && !detail::window_fits(leaf)) found.gradient_squares = detail::kUnlimited;
@@ -150,26 +171,28 @@ inline void find_verdict(std::span<Leaf> leaves, std::optional<double> global_cl
 }
 
 // After `factors`: whether torch's clamp may bind.
-inline void find_clamp(Leaf& leaf, const TileSums* sums) {
-  leaf.found.clamp_binds = leaf.rule.clamps && leaf.shape.factored && leaf.updates() && detail::may_clamp(leaf, sums);
+template <class Tiles>
+ADAFACTOR_DEVICE void find_clamp(Leaf& leaf, const Tiles& tiles) {
+  leaf.found.clamp_binds = leaf.rule.clamps && leaf.shape.factored && leaf.updates() && detail::may_clamp(leaf, tiles);
 }
 
 // After `rms`: the sums of U^2 and P^2.
-inline void find_squares(Leaf& leaf, const TileSums* sums) {
+template <class Tiles>
+ADAFACTOR_DEVICE void find_squares(Leaf& leaf, const Tiles& tiles) {
   if (!leaf.measures()) return;
-  Found& found = leaf.found;
-  found.update_squares = total_of(leaf.shape.tile_count, [&](std::int64_t t) { return sums[t].update_squares; });
-  found.parameter_squares = total_of(leaf.shape.tile_count, [&](std::int64_t t) { return sums[t].parameter_squares; });
+  leaf.found.update_squares = tiles.total(&TileSums::update_squares);
+  leaf.found.parameter_squares = tiles.total(&TileSums::parameter_squares);
 }
 
 // After these: whether they left float, so that they have to be made anew, in double.
-inline bool goes_wide(Leaf& leaf) {
+ADAFACTOR_DEVICE inline bool goes_wide(Leaf& leaf) {
   leaf.found.wide = leaf.measures() && detail::narrow_overflow(leaf);
   return leaf.found.wide;
 }
 
 // After these, of all parts: the factor of clipping by rms, and alpha; or that the leaf is left alone.
-inline void find_step(Leaf& leaf, const TileSums* sums, bool propagates) {
+template <class Tiles>
+ADAFACTOR_DEVICE void find_step(Leaf& leaf, const Tiles& tiles, bool propagates) {
   if (!leaf.updates() || leaf.shape.whole_size == 0) return;
   const Rule& rule = leaf.rule;
   Found& found = leaf.found;
@@ -190,7 +213,7 @@ inline void find_step(Leaf& leaf, const TileSums* sums, bool propagates) {
   }
   found.step_size = rule.rho * scale;
   found.weight_decay = rule.decays_by_step ? rule.weight_decay * found.step_size : rule.weight_decay;
-  found.wide = found.wide || detail::may_overflow(leaf, sums);
+  found.wide = found.wide || detail::may_overflow(leaf, tiles);
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -47,7 +47,7 @@ struct StateSlots {
   StateArrays after;
 };
 
-// What the random bits of one leaf in one update depend on, beside the element; noise.hpp says how.
+// What the random bits of one leaf in one update depend on, beside the element; philox.hpp says how.
 struct Noise {
   std::uint64_t key = 0;
   std::uint64_t update = 0;
@@ -142,6 +142,7 @@ struct Rule {
   bool decays_first = true;
   double ema_momentum = 0;
   bool averages = false;
+  bool averages_early = false;     // also on calls that only accumulate
   bool starts_average = false;     // the first update, or one after a stop: the average becomes the parameter
   bool overwrites = false;         // the parameter becomes the average
   bool writes_difference = false;  // the output is what is to be added to the parameter, which stays
@@ -195,6 +196,10 @@ struct Leaf {
   ADAFACTOR_ALWAYS_INLINE bool updates() const { return rule.action == Action::update && !is_left_alone(); }
   ADAFACTOR_ALWAYS_INLINE bool adds() const { return rule.action == Action::accumulate && !is_left_alone(); }
   ADAFACTOR_ALWAYS_INLINE bool averages() const { return rule.averages && !is_left_alone(); }
+  // Whether its update leaves it alone, with what the calls of the window have gathered: that is forgotten, and so is
+  // an average that has moved on these calls, and may have taken NaN. It begins again when the leaf is updated.
+  ADAFACTOR_ALWAYS_INLINE bool forgets() const { return rule.action == Action::update && found.stopped && !found.held; }
+  ADAFACTOR_ALWAYS_INLINE bool forgets_average() const { return forgets() && rule.averages_early; }
   // Whether the parameter's scale or the clipping of U asks for `rms`.
   ADAFACTOR_ALWAYS_INLINE bool measures() const {
     return updates() && (rule.scales_parameter || rule.clip_threshold < __builtin_inf());

@@ -66,8 +66,6 @@ class CallRule {
   std::int64_t counted() const { return counted_; }
   // What a sum over the window is multiplied by.
   double mean() const { return mean_; }
-  // Whether averages move on calls that only accumulate, too.
-  bool averages_early() const { return averages_early_; }
 
   void set(Rule& rule, const LeafPlan& plan, std::size_t index) {
     const Config& config = plan_.knobs_of(plan);
@@ -83,6 +81,7 @@ class CallRule {
     if (config.weight_decay_on == WeightDecayOn::learning_rate) rule.weight_decay *= scalars.learning_rate;
     const bool was_forgotten = averages_early_ && count.stopped;
     rule.averages = averages_ && (updates_ || !was_forgotten);
+    rule.averages_early = averages_early_;
     rule.starts_average = counters_.updates == 0 || was_forgotten;
     rule.overwrites = overwrites_;
     rule.writes_difference = call_.output == Output::differences;

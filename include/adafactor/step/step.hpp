@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <utility>
 
@@ -34,6 +33,7 @@ inline Workspace& workspace_of(Stepper& stepper, const Backend& backend) {
       const LeafPlan& leaf = plan.leaves()[i];
       made->leaves[i].rule = detail::rule_of(leaf, plan.knobs_of(leaf));
     }
+    made->on_device = stepper.take_device_scratch(backend.device_nbytes(plan));
     backend.prepare(*made);
     stepper.workspace = made;
   }
@@ -265,7 +265,7 @@ class Step {
       } else {
         leaf.found.update_squares = leaf.at.shared[leaf.shared().squares()];
         leaf.found.parameter_squares = leaf.at.shared[leaf.shared().squares() + 1];
-        find_step(leaf, workspace_.sums.data() + leaf.shape.first_tile, propagates());
+        find_step(leaf, LeafTiles(leaf.shape, workspace_.sums.data() + leaf.shape.first_tile), propagates());
       }
     }
   }
@@ -293,7 +293,6 @@ class Step {
         continue;
       }
       if (leaf.updates()) ++count.updates;
-      if (leaf.found.stopped) forget(leaf);
       if (leaf.in_verdict()) count.stopped = leaf.found.stopped;
       count.accumulated = false;
     }
@@ -307,15 +306,6 @@ class Step {
     return -1;
   }
 
-  // Forgets what the calls of the window have gathered of a leaf that its update left alone, and an average that has
-  // moved on these calls, and may have taken NaN: it begins again when the leaf is updated.
-  void forget(const Leaf& leaf) const {
-    const std::int64_t size = leaf.shape.size() * item_size(leaf.shape.arithmetic);
-    for (void* array : {leaf.at.after.accumulator, rule_.averages_early() ? leaf.at.after.average : nullptr}) {
-      if (array) std::memset(array, 0, static_cast<std::size_t>(size));
-    }
-  }
-
   // A leaf without elements is in no phase; its moments may have some.
   void carry_what_has_no_tiles() const {
     for (std::size_t i = 0; i < workspace_.leaves.size(); ++i) {
@@ -323,7 +313,7 @@ class Step {
       if (leaf.shape.tile_count > 0 || !leaf.shape.factored) continue;
       const auto carry = [&](StateKind kind, const void* from, void* to) {
         const auto nbytes = plan_.leaves()[i].state[static_cast<std::size_t>(kind)].nbytes();
-        if (nbytes > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(nbytes));
+        if (nbytes > 0 && from != to) backend_.copy(to, from, nbytes);
       };
       carry(StateKind::row, leaf.at.before.row, leaf.at.after.row);
       carry(StateKind::col, leaf.at.before.col, leaf.at.after.col);

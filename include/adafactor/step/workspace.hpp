@@ -16,6 +16,31 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // Whose arrays of the state the leaves know: those that a call has brought along, or those of a State's own memory.
 enum class StateSource : std::uint8_t { none, call, memory };
 
+namespace detail {
+
+// What the phases know of a leaf's layout.
+inline LeafShape shape_of(const LeafPlan& plan) {
+  const Layout& layout = plan.layout;
+  LeafShape shape;
+  shape.arithmetic = plan.arithmetic;
+  shape.factored = layout.factored;
+  shape.shares_rows = layout.factored && plan.cuts.rows != 0;
+  shape.shares_cols = layout.factored && plan.cuts.cols != 0;
+  shape.slices = layout.slices;
+  shape.rows = layout.rows;
+  shape.cols = layout.cols;
+  shape.row_blocks = plan.row_blocks;
+  shape.col_blocks = plan.col_blocks;
+  shape.first_tile = plan.first_tile;
+  shape.tile_count = plan.tile_count;
+  shape.whole_rows = plan.whole.rows;
+  shape.whole_cols = plan.whole.cols;
+  shape.whole_size = plan.whole.size();
+  return shape;
+}
+
+}  // namespace detail
+
 // Scratch of a step, in one block of memory whose size depends on the plan alone.
 class Workspace {
  public:
@@ -23,6 +48,8 @@ class Workspace {
   Workspace(const Plan& plan, std::int64_t backend_nbytes, detail::Pieces& pieces);
 
   std::byte* moments() const { return moments_.data(); }
+  // Where a device keeps what its phases need (Backend::device_nbytes()); null on a CPU.
+  std::byte* on_device = nullptr;
   // What the backend keeps: it alone knows what that is.
   std::byte* of_backend() const { return of_backend_.data(); }
 
@@ -47,30 +74,6 @@ class Workspace {
 #if ADAFACTOR_DEFINES_STEP
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
-
-namespace detail {
-
-inline LeafShape shape_of(const LeafPlan& plan) {
-  const Layout& layout = plan.layout;
-  LeafShape shape;
-  shape.arithmetic = plan.arithmetic;
-  shape.factored = layout.factored;
-  shape.shares_rows = layout.factored && plan.cuts.rows != 0;
-  shape.shares_cols = layout.factored && plan.cuts.cols != 0;
-  shape.slices = layout.slices;
-  shape.rows = layout.rows;
-  shape.cols = layout.cols;
-  shape.row_blocks = plan.row_blocks;
-  shape.col_blocks = plan.col_blocks;
-  shape.first_tile = plan.first_tile;
-  shape.tile_count = plan.tile_count;
-  shape.whole_rows = plan.whole.rows;
-  shape.whole_cols = plan.whole.cols;
-  shape.whole_size = plan.whole.size();
-  return shape;
-}
-
-}  // namespace detail
 
 ADAFACTOR_RARE ADAFACTOR_FUNCTION Workspace::Workspace(const Plan& made_for, std::int64_t backend_nbytes,
                                                        detail::Pieces& pieces)

@@ -8,6 +8,7 @@
 #include <limits>
 #include <vector>
 
+#include "adafactor/cpu/short/slices.hpp"
 #include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "support/check.hpp"

@@ -29,6 +29,7 @@ class QueuedBackend final : public adafactor::Backend {
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
     queue_.push_back({&workspace, phases, leaves});
   }
+  void copy(void* to, const void* from, std::int64_t nbytes) const override { cpu_.copy(to, from, nbytes); }
   void finish(Workspace&) const override {
     for (const Run& run : queue_) cpu_.run(*run.workspace, run.phases, run.leaves);
     queue_.clear();

@@ -12,17 +12,6 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// The gradient links of the elements from `first` on, in the order of the state, with or without clipping by value.
-template <class T>
-GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
-  const double limit = clips && leaf.rule.clip_value > 0 ? leaf.rule.clip_value : __builtin_inf();
-  const T* accumulator = static_cast<const T*>(leaf.at.before.accumulator);
-  return {{leaf.rule.accumulates ? accumulator + first : nullptr, bytes_ahead()},
-          static_cast<T>(leaf.rule.multiplier),
-          static_cast<T>(leaf.rule.mean_factor),
-          static_cast<T>(limit)};
-}
-
 // buffer <- G of n elements of a row from `first` on. Where loops read the row in place, the
 // buffer may be the accumulator itself: each element is read before it is written.
 template <class T>

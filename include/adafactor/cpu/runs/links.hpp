@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cpu/runs/formulas.hpp"
 #include "adafactor/dtype.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "adafactor/lanes/run.hpp"
@@ -38,6 +39,17 @@ struct GradientLinks {
   }
 };
 
+// Those of the elements from `first` on, in the order of the state, with or without clipping by value.
+template <class T>
+ADAFACTOR_DEVICE GradientLinks<T> gradient_links(const Leaf& leaf, std::int64_t first, bool clips = true) {
+  const double limit = clips && leaf.rule.clip_value > 0 ? leaf.rule.clip_value : __builtin_inf();
+  const T* accumulator = static_cast<const T*>(leaf.at.before.accumulator);
+  return {{leaf.rule.accumulates ? accumulator + first : nullptr, bytes_ahead()},
+          static_cast<T>(leaf.rule.multiplier),
+          static_cast<T>(leaf.rule.mean_factor),
+          static_cast<T>(limit)};
+}
+
 // U of what is read, through the gradient links.
 template <class T, class U>
 struct LinkedU {
@@ -70,11 +82,10 @@ void multiply(T* g, T scale, std::int64_t n) {
 // after <- beta_1 before + (1 - beta_1) x, and x becomes it.
 template <class T>
 void apply_momentum(T* x, Run<T> before, T* after, double beta_1, std::int64_t n) {
-  const T decay = static_cast<T>(beta_1);
-  const T gain = static_cast<T>(1 - beta_1);
+  const MovingMean<T> mean(beta_1);
   before.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto momentum = decay * load<T>(before, i, amount) + gain * load<T>(x + i, amount);
+    const auto momentum = mean(load<T>(before, i, amount), load<T>(x + i, amount));
     store(after + i, momentum, amount);
     store(x + i, momentum, amount);
   });
@@ -83,32 +94,31 @@ void apply_momentum(T* x, Run<T> before, T* after, double beta_1, std::int64_t n
 // What apply_momentum() does where the momentum is stored in 16 bits; x becomes it before (exact) or after rounding.
 template <class T>
 void apply_momentum(T* x, Run<Bfloat16> before, Bfloat16* after, double beta_1, bool exact, std::int64_t n) {
-  const T decay = static_cast<T>(beta_1);
-  const T gain = static_cast<T>(1 - beta_1);
+  const MovingMean<T> mean(beta_1);
   before.ask(0, n);
   if constexpr (sizeof(T) == sizeof(float)) {
     for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const auto momentum = decay * load<T>(before, i, amount) + gain * load<T>(x + i, amount);
+      const auto momentum = mean(load<T>(before, i, amount), load<T>(x + i, amount));
       store(after + i, momentum, amount);
       store(x + i, exact ? momentum : load<T>(after + i, amount), amount);
     });
   } else {
     for (std::int64_t i = 0; i < n; ++i) {
-      const T momentum = decay * static_cast<T>(to_float(before.at[i])) + gain * x[i];
+      const T momentum = mean(static_cast<T>(to_float(before.at[i])), x[i]);
       after[i] = round_to<Bfloat16>(static_cast<float>(momentum));
       x[i] = exact ? momentum : static_cast<T>(to_float(after[i]));
     }
   }
 }
 
-// out <- p - (u + decay p). Never p (1 - decay): 1 - decay loses what is below a unit of 1.
+// out <- p - (u + decay p).
 template <class T, class G, class P, class U>
 void subtract_with_decay(Run<G> g, Run<P> p, P* out, const U& u_of, T decay, std::int64_t n) {
   g.ask(0, n);
   p.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto old = load<T>(p, i, amount);
-    store(out + i, old - (u_of(load<T>(g, i, amount), i, amount) + decay * old), amount);
+    store(out + i, decayed(old, u_of(load<T>(g, i, amount), i, amount), decay), amount);
   });
 }
 
@@ -117,7 +127,7 @@ template <class T>
 void store_difference(const T* u, Run<T> p, T* out, T decay, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto update = load<T>(u + i, amount);
-    store(out + i, (decay == 0 ? update : update + decay * load<T>(p, i, amount)) * T{-1}, amount);
+    store(out + i, (decay == 0 ? update : with_decay(load<T>(p, i, amount), update, decay)) * T{-1}, amount);
   });
 }
 
@@ -132,12 +142,10 @@ struct StoredU {
 // after <- momentum before + (1 - momentum) p, or p where the average starts; p becomes it where it overwrites.
 template <class T>
 void apply_average(T* p, Run<T> before, T* after, const Leaf& leaf, std::int64_t n) {
-  const double momentum = leaf.rule.starts_average ? 0 : leaf.rule.ema_momentum;
-  const T decay = static_cast<T>(momentum);
-  const T gain = static_cast<T>(1 - momentum);
+  const MovingMean<T> mean(leaf.rule.starts_average ? 0 : leaf.rule.ema_momentum);
   before.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto average = decay * load<T>(before, i, amount) + gain * load<T>(p + i, amount);
+    const auto average = mean(load<T>(before, i, amount), load<T>(p + i, amount));
     store(after + i, average, amount);
     if (leaf.rule.overwrites) store(p + i, average, amount);
   });

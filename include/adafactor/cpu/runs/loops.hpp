@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "adafactor/cpu/runs/formulas.hpp"
 #include "adafactor/lanes/lanes.hpp"
 #include "adafactor/lanes/run.hpp"
 #include "adafactor/step/leaf.hpp"
@@ -23,12 +24,14 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
 
 // Adds, to a sum for each block of a run of G, the squares of what `function` makes of each element.
 template <class T, class G, class Function>
-void add_squares_of(Run<G> g, const Function& function, std::int64_t n, double* sums) {
+ADAFACTOR_DEVICE void add_squares_of(G g, const Function& function, std::int64_t n, double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     Lanes<T> squares = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = function(load<T>(g, first + i, amount), first + i, amount);
+    const auto read = [&](std::int64_t i, auto amount)
+                          ADAFACTOR_INLINE_LAMBDA { return load<T>(g, first + i, amount); };
+    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = function(number, first + i, amount);
       squares = squares + x * x;
     });
     sums[first / kBlock] += fold(squares);
@@ -37,7 +40,7 @@ void add_squares_of(Run<G> g, const Function& function, std::int64_t n, double* 
 
 // Adds the squares of scale * g in this way.
 template <class T, class G>
-void add_squares(Run<G> g, T scale, std::int64_t n, double* sums) {
+ADAFACTOR_DEVICE void add_squares(G g, T scale, std::int64_t n, double* sums) {
   const auto scaled = [scale](const auto& x, std::int64_t, auto) ADAFACTOR_INLINE_LAMBDA { return x * scale; };
   add_squares_of<T>(g, scaled, n, sums);
 }
@@ -45,7 +48,8 @@ void add_squares(Run<G> g, T scale, std::int64_t n, double* sums) {
 // row_sum + the squares of a run of scale * g, block by block. Adds each block's to its cell's sum, and each element's
 // to its column's.
 template <class T, class G>
-double add_squares_by_column(Run<G> g, T scale, std::int64_t n, T* column_sums, double row_sum, double* sums) {
+ADAFACTOR_DEVICE double add_squares_by_column(G g, T scale, std::int64_t n, T* column_sums, double row_sum,
+                                              double* sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares) ADAFACTOR_INLINE_LAMBDA {
       row_sum += squares;
@@ -53,12 +57,13 @@ double add_squares_by_column(Run<G> g, T scale, std::int64_t n, T* column_sums, 
     };
     // These are the block's own, since what lies outside would be read again after each store.
     g.ask(first, count);
-    const G* const run = g.at + first;
+    const G run = g.from(first);
     T* const columns = column_sums + first;
     const T factor = scale;
     Lanes<T> squares = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> x = load<T>(run + i, amount) * factor;
+    const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { return load<T>(run, i, amount); };
+    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> x = number * factor;
       const Lanes<T> square = x * x;
       squares = squares + square;
       store(columns + i, load<T>(columns + i, amount) + square, amount);
@@ -70,8 +75,8 @@ double add_squares_by_column(Run<G> g, T scale, std::int64_t n, T* column_sums, 
 
 // What this does of a run of G through its links; the squares of G before clipping go to the cell's other sum.
 template <class T, class G, class Links>
-double add_squares_by_column(Run<G> g, Links links, std::int64_t n, T* column_sums, double row_sum, double* sums,
-                             double* sums_before_clipping) {
+ADAFACTOR_DEVICE double add_squares_by_column(G g, Links links, std::int64_t n, T* column_sums, double row_sum,
+                                              double* sums, double* sums_before_clipping) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares, double before) ADAFACTOR_INLINE_LAMBDA {
       row_sum += squares;
@@ -82,8 +87,10 @@ double add_squares_by_column(Run<G> g, Links links, std::int64_t n, T* column_su
     links.ask(first, count);
     Lanes<T> squares = fill(T{});
     Lanes<T> before = squares;
-    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> whole = links.unclipped(load<T>(g, first + i, amount), first + i, amount);
+    const auto read = [&](std::int64_t i, auto amount)
+                          ADAFACTOR_INLINE_LAMBDA { return load<T>(g, first + i, amount); };
+    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> whole = links.unclipped(number, first + i, amount);
       const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
       squares = squares + square;
@@ -98,7 +105,7 @@ double add_squares_by_column(Run<G> g, Links links, std::int64_t n, T* column_su
 
 // totals += values, or totals = values, widening to double.
 template <class T>
-void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
+ADAFACTOR_DEVICE void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto wide = load<double>(values + i, amount);
     store(totals + i, begins ? wide : load<double>(totals + i, amount) + wide, amount);
@@ -107,7 +114,7 @@ void add_wide(const T* values, double* totals, bool begins, std::int64_t n) {
 
 // The sum of n numbers, in double.
 template <class T>
-ADAFACTOR_OWN_FRAME double sum_of(const T* values, std::int64_t n) {
+ADAFACTOR_DEVICE ADAFACTOR_OWN_FRAME double sum_of(const T* values, std::int64_t n) {
   double sum = 0;
   if (n == 8) return fold(load<double>(values, Exactly<8>{}));  // the others being zero
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
@@ -124,63 +131,6 @@ template <class T>
 void store_means(const double* sums, double count, T* means, std::int64_t n) {
   for_each(n, [&](std::int64_t i, auto amount)
                   ADAFACTOR_INLINE_LAMBDA { store(means + i, load<double>(sums + i, amount) / count, amount); });
-}
-
-// What turns the means of g^2 into new moments.
-struct MomentRule {
-  double beta_2;
-  double one_minus_beta_2;
-  double square_scale;  // of the mean of g^2: the square of the factor of clipping by norm
-  double epsilon;       // added to it
-};
-
-// The range of what both say.
-inline MomentRange range_of(const MomentRange& a, const MomentRange& b) {
-  return {smaller(a.smallest, b.smallest), larger(a.largest, b.largest)};
-}
-
-// moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means. Returns their
-// range.
-template <class T>
-MomentRange update_moments(const T* old, T* moments, MomentRule rule, std::int64_t n) {
-  constexpr double none = __builtin_inf();
-  constexpr Exactly<8> eight;
-  const auto update = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto mean = rule.square_scale * load<double>(moments + i, amount) + rule.epsilon;
-    store(moments + i, rule.beta_2 * load<double>(old + i, amount) + rule.one_minus_beta_2 * mean, amount);
-    return load<double>(moments + i, amount);  // as it is stored
-  };
-  MomentRange range{none, 0};
-  std::int64_t i = 0;
-  if (n >= 8) {
-    double lows[8];
-    double highs[8];
-    auto low = fill<double, 8>(none);
-    auto high = fill<double, 8>(0);
-    for (; i + 8 <= n; i += 8) {
-      const auto moment = update(i, eight);
-      low = smaller(low, select_less(0.0, moment, moment, low));
-      high = larger(high, moment);
-    }
-    store(lows, low, eight);
-    store(highs, high, eight);
-    range = {fold_by<loop_detail::Smaller>(lows), fold_by<loop_detail::Larger>(highs)};
-  }
-  for (; i < n; ++i) {
-    const double moment = update(i, One{});
-    if (moment > 0) range.smallest = smaller(range.smallest, moment);
-    range.largest = larger(range.largest, moment);
-  }
-  return range;
-}
-
-// factors <- moment^-1/2, 0 where the moment is 0.
-template <class T>
-void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
-  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto moment = load<double>(moments + i, amount);
-    store(factors + i, where_nonzero(1.0 / square_root(moment), moment), amount);
-  });
 }
 
 // U of a factored leaf, as a function for one run: u = (g * row) * col.
@@ -213,19 +163,29 @@ struct ClampedU {
   }
 };
 
+// What a loop reads of two runs before it uses either.
+template <class Numbers>
+struct Pair {
+  Numbers gradient;
+  Numbers parameter;
+};
+
 // Adds, to two sums for each block of a run, the squares of u and of p.
 template <class T, class G, class P, class U>
-void add_u_squares(Run<G> g, Run<P> p, const U& u_of, std::int64_t n, double* update_sums, double* parameter_sums) {
+ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, double* update_sums,
+                                    double* parameter_sums) {
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     p.ask(first, count);
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
-    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-      const Lanes<T> u = u_of(load<T>(g, first + i, amount), first + i, amount);
-      const Lanes<T> x = load<T>(p, first + i, amount);
+    const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      return Pair<Lanes<T>>{load<T>(g, first + i, amount), load<T>(p, first + i, amount)};
+    };
+    for_lanes(count, read, [&](std::int64_t i, auto amount, const Pair<Lanes<T>>& x) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> u = u_of(x.gradient, first + i, amount);
       of_update = of_update + u * u;
-      of_parameter = of_parameter + x * x;
+      of_parameter = of_parameter + x.parameter * x.parameter;
     });
     update_sums[first / kBlock] += fold(of_update);
     parameter_sums[first / kBlock] += fold(of_parameter);
@@ -250,16 +210,6 @@ void store_u(Run<T> g, T* out, const U& u_of, std::int64_t n) {
                   ADAFACTOR_INLINE_LAMBDA { store(out + i, u_of(load<T>(g, i, amount), i, amount), amount); });
 }
 
-// The rule of an unfactored leaf.
-template <class T>
-struct FullRule {
-  T gradient_scale;
-  T beta_2;
-  T one_minus_beta_2;
-  T epsilon;  // added to g^2
-  T floor;    // of the estimate under the root
-};
-
 // v_out <- beta2 v + (1 - beta2) (g^2 + epsilon); u <- scale * g / sqrt(max(v_out, floor)), 0 where that is 0.
 // v_out may be null (`rms` needs u alone) and may be v.
 template <class T>
@@ -268,10 +218,9 @@ void update_full(Run<T> g, Run<T> v, T* v_out, FullRule<T> rule, T scale, T* u, 
   v.ask(0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto x = load<T>(g, i, amount) * rule.gradient_scale;
-    const auto moment = rule.beta_2 * load<T>(v, i, amount) + rule.one_minus_beta_2 * (x * x + rule.epsilon);
+    const auto moment = next_moment(rule, load<T>(v, i, amount), x);
     if (v_out) store(v_out + i, moment, amount);
-    const auto estimate = larger(moment, rule.floor);
-    store(u + i, where_nonzero(x / square_root(estimate), estimate) * scale, amount);
+    store(u + i, full_u(rule, x, moment) * scale, amount);
   });
 }
 

@@ -26,7 +26,7 @@ ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
 template <class T>
 class SliceU {
  public:
-  SliceU(const Leaf& leaf, std::int64_t slice, double scale)
+  ADAFACTOR_DEVICE SliceU(const Leaf& leaf, std::int64_t slice, double scale)
       : leaf_(leaf),
         gradient_scale_(leaf.gradient_scale() * leaf.found.norm_factor),
         update_scale_(scale),
@@ -46,7 +46,9 @@ class SliceU {
   }
 
   // U as a function of lanes, for columns from `first` on, where it is plain.
-  FactoredU<T> plain(T row_factor, std::int64_t first) const { return {row_factor, col_factors_ + first}; }
+  ADAFACTOR_DEVICE FactoredU<T> plain(T row_factor, std::int64_t first) const {
+    return {row_factor, col_factors_ + first};
+  }
 
   // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
   // stay; `rms` needs u alone.
@@ -59,53 +61,59 @@ class SliceU {
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g, i, One{}), factor, first + i));
     } else {
       if (leaf_.found.clamp_binds) {
-        store_u(g, u, clamped(row, first), n);
+        store_u(g, u, clamped(kept_row_factor(row), first), n);
       } else {
-        store_u(g, u, plain(static_cast<T>(kept_row_factor(row) * scale_), first), n);
+        store_u(g, u, plain(scaled_row_factor(row), first), n);
       }
     }
   }
 
-  // (R / M)^-1/2 of a row.
-  double row_factor(std::int64_t row) const {
+  // (R / M)^-1/2 of a row, and what was kept of it, which may have been rounded.
+  ADAFACTOR_DEVICE double row_factor(std::int64_t row) const {
     const double moment = static_cast<double>(row_moments_[row]);
-    return moment == 0 ? 0 : square_root(mean_ / moment);
+    return adafactor::row_factor(moment, mean_);
   }
+  ADAFACTOR_DEVICE double kept_row_factor(std::int64_t row) const {
+    return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
+  }
+  // That as plain() takes it.
+  ADAFACTOR_DEVICE T scaled_row_factor(std::int64_t row) const { return static_cast<T>(kept_row_factor(row) * scale_); }
 
   // scale U of one element of a wide leaf, in double.
-  double wide(T g, double factor_of_row, std::int64_t col) const {
+  ADAFACTOR_DEVICE double wide(T g, double factor_of_row, std::int64_t col) const {
     const double moment = static_cast<double>(col_moments_[col]);
     double factor = moment == 0 ? 0 : factor_of_row / square_root(moment);
     if (leaf_.rule.clamps && factor > 1 / leaf_.rule.epsilon_1) factor = 1 / leaf_.rule.epsilon_1;
     return static_cast<double>(g) * scale_ * factor;
   }
 
- private:
-  ClampedU<T> clamped(std::int64_t row, std::int64_t first) const {
-    const double bare = kept_row_factor(row);
+  // U where torch's clamp may bind, for columns from `first` on.
+  ADAFACTOR_DEVICE ClampedU<T> clamped(double bare, std::int64_t first) const {
     const double limit = 1 / leaf_.rule.epsilon_1;
     return {static_cast<T>(bare * scale_), col_factors_ + first, static_cast<T>(bare), static_cast<T>(limit),
             static_cast<T>(limit * scale_)};
   }
 
+  // The rule of an unfactored leaf, and what its U is multiplied by.
+  ADAFACTOR_DEVICE FullRule<T> full_rule() const {
+    const T floor = leaf_.rule.clamps ? static_cast<T>(leaf_.rule.epsilon_1 * leaf_.rule.epsilon_1) : T{0};
+    const T epsilon = leaf_.rule.clamps ? T{0} : static_cast<T>(leaf_.rule.epsilon_1);
+    return {static_cast<T>(gradient_scale_), static_cast<T>(leaf_.rule.beta_2),
+            static_cast<T>(leaf_.rule.one_minus_beta_2), epsilon, floor};
+  }
+  ADAFACTOR_DEVICE T full_scale() const { return static_cast<T>(update_scale_); }
+
+ private:
   // M of a small slice, where it was not kept.
-  double mean_of_moments() const {
+  ADAFACTOR_DEVICE double mean_of_moments() const {
     const double mean = sum_of(row_moments_, leaf_.shape.rows) / static_cast<double>(leaf_.shape.rows);
     return leaf_.rule.clamps && mean < leaf_.rule.epsilon_1 ? leaf_.rule.epsilon_1 : mean;
   }
 
-  double kept_row_factor(std::int64_t row) const {
-    return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
-  }
-
   void store_full(Run<T> g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
-    const T floor = leaf_.rule.clamps ? static_cast<T>(leaf_.rule.epsilon_1 * leaf_.rule.epsilon_1) : T{0};
-    const T epsilon = leaf_.rule.clamps ? T{0} : static_cast<T>(leaf_.rule.epsilon_1);
-    const FullRule<T> rule{static_cast<T>(gradient_scale_), static_cast<T>(leaf_.rule.beta_2),
-                           static_cast<T>(leaf_.rule.one_minus_beta_2), epsilon, floor};
     const Run<T> before(static_cast<const T*>(leaf_.at.before.full) + first, bytes_ahead());
     T* after = moments == Moments::keep ? static_cast<T*>(leaf_.at.after.full) + first : nullptr;
-    update_full(g, before, after, rule, static_cast<T>(update_scale_), u, n);
+    update_full(g, before, after, full_rule(), full_scale(), u, n);
   }
 
   const Leaf& leaf_;

@@ -8,7 +8,7 @@
 #include "adafactor/cpu/runs/cells.hpp"
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
-#include "adafactor/cpu/short/factors.hpp"
+#include "adafactor/cpu/short/rows.hpp"
 #include "adafactor/cpu/short/slices.hpp"
 #include "adafactor/step/leaf.hpp"
 #include "adafactor/step/totals.hpp"
@@ -213,7 +213,7 @@ template <class T>
 void add_narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile, TileSquares& squares) {
   const T scale = static_cast<T>(leaf.gradient_scale());
   T buffer[kBlock];
-  for_row_ranges(leaf, tile, NarrowFactors<T>::most_rows(leaf), [&](RowRange rows) {
+  for_row_ranges(leaf, tile, rows_of_run(leaf), [&](RowRange rows) {
     double cell = 0;
     add_squares(read_gradient_rows(leaf, rows, buffer, false), scale, rows.count * leaf.shape.cols, &cell);
     squares.before_clipping.add(cell);

@@ -10,12 +10,12 @@
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
 // Whether rows are too short for runs of their own; parts of longer ones are summed like these.
-inline bool is_narrow(const Leaf& leaf) {
+ADAFACTOR_DEVICE inline bool is_narrow(const Leaf& leaf) {
   return leaf.shape.factored && leaf.shape.whole_cols < kLanes && leaf.shape.cols > 0;
 }
 
 // Whether slices are small too; then a range of rows holds whole ones.
-inline bool has_small_slices(const Leaf& leaf) { return leaf.at.row_factor != nullptr; }
+ADAFACTOR_DEVICE inline bool has_small_slices(const Leaf& leaf) { return leaf.at.row_factor != nullptr; }
 
 // A range of rows, counted through all slices.
 struct RowRange {
@@ -24,8 +24,14 @@ struct RowRange {
 };
 
 // The rows of a tile.
-inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
+ADAFACTOR_DEVICE inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
   return {tile.slice * leaf.shape.rows + tile.row, tile.slices * tile.rows};
+}
+
+// How many rows a run has: those that fit in a block, and where slices are small too, whole slices.
+ADAFACTOR_DEVICE inline std::int64_t rows_of_run(const Leaf& leaf) {
+  const std::int64_t most = kBlock / leaf.shape.cols;
+  return has_small_slices(leaf) ? most - most % leaf.shape.rows : most;
 }
 
 // Calls body(rows) for ranges of at most so many rows.

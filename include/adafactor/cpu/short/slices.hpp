@@ -2,6 +2,9 @@
 // compiler knows the shape, and the loops over rows and columns, which are no longer than this, cost nothing.
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include "adafactor/lanes/lanes.hpp"
 #include "adafactor/lanes/stored.hpp"
 #include "adafactor/step/leaf.hpp"
@@ -37,6 +40,44 @@ ADAFACTOR_INLINE auto with_small_slice(const Leaf& leaf, const Body& body) {
     if (leaf.shape.rows == size && leaf.shape.cols == size) return body(SquareSlice<size>{});
     return with_small_slice<T, size - 1>(leaf, body);
   }
+}
+
+// Reads sixteen numbers, each `apart` after the last.
+template <class T>
+ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
+  return {loop_detail::group_of<T, kLanes>([&](int i) ADAFACTOR_INLINE_LAMBDA {
+    T one;
+    std::memcpy(&one, from + i * apart, sizeof one);
+    return one;
+  })};
+}
+
+// to[lane][k] = from[k][lane], for `lanes` runs of n numbers that follow each other.
+template <class T>
+ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) {
+  for (int lane = 0; lane < lanes; ++lane) {
+    for (int k = 0; k < n; ++k) std::memcpy(to++, from + k * kLanes + lane, sizeof(T));
+  }
+}
+
+// What fold() gives, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
+ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
+  if (count <= 4) {  // so few are added up in registers
+    Lanes<double> even = load<double>(vectors, Full{});
+    if (count == 1) return even;
+    Lanes<double> odd = load<double>(vectors + kLanes, Full{});
+    if (count > 2) even = even + load<double>(vectors + 2 * kLanes, Full{});
+    if (count > 3) odd = odd + load<double>(vectors + 3 * kLanes, Full{});
+    return even + odd;
+  }
+  for (int half = kLanes / 2; half >= 1; half /= 2) {
+    for (int i = half; i < count; ++i) {
+      double* sum = vectors + (i - half) * kLanes;
+      store(sum, load<double>(sum, Full{}) + load<double>(vectors + i * kLanes, Full{}), Full{});
+    }
+    if (count > half) count = half;
+  }
+  return load<double>(vectors, Full{});
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

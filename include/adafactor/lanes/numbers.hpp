@@ -1,13 +1,13 @@
-// Groups of numbers, from one register down to its halves or plain numbers: what the sixteen lanes are made of. Every
-// operation is by element.
+// Sixteen numbers at a time and what is computed with them, element by element: groups, from one register down to its
+// halves or plain numbers, are what they are made of. The same functions exist of single numbers.
 #pragma once
 
 #include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include <concepts>
+#include <cstddef>
 
 #include "adafactor/compiler/abi.hpp"
+#include "adafactor/order.hpp"
 
 #if defined(__AVX__)
 #include <immintrin.h>
@@ -21,7 +21,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-#if !defined(__GNUC__) || defined(ADAFACTOR_PLAIN_LANES)
+#if !defined(__GNUC__) || defined(ADAFACTOR_PLAIN_LANES) || ADAFACTOR_LANES_ARE_THREADS
 #define ADAFACTOR_NATIVE_LANES 0
 #else
 #define ADAFACTOR_NATIVE_LANES 1
@@ -48,9 +48,12 @@ struct Register {
 };
 #endif
 
-// The widest group of T that is one value for the compiler: a register, or a single number.
+// The widest group of T that is one value for the compiler: a register, or a single number, which may be one in each of
+// sixteen threads.
 template <class T>
-inline constexpr int kNativeWidth = kRegisterBytes == 0 ? 1 : kRegisterBytes / static_cast<int>(sizeof(T));
+inline constexpr int kNativeWidth = ADAFACTOR_LANES_ARE_THREADS ? kLanes
+                                    : kRegisterBytes == 0       ? 1
+                                                                : kRegisterBytes / static_cast<int>(sizeof(T));
 
 template <class T, int n, bool native = (n <= kNativeWidth<T>)>
 struct Group;
@@ -69,86 +72,6 @@ struct Group<T, n, true> {
   T value;
 #endif
 };
-
-#if ADAFACTOR_NATIVE_LANES
-// n numbers of S as numbers of T. GCC makes two or three instructions of what the CPUs have one for, where T is wider.
-template <class T, int n, class S>
-ADAFACTOR_INLINE typename Register<T, n>::type convert_register(const typename Register<S, n>::type& from) {
-  using To = typename Register<T, n>::type;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) > sizeof(S) && n == 8)
-    return reinterpret_cast<To>(_mm512_maskz_cvtps_pd(0xff, reinterpret_cast<__m256>(from)));
-#endif
-#if defined(__AVX__)
-  if constexpr (sizeof(T) > sizeof(S) && n == 4)
-    return reinterpret_cast<To>(_mm256_cvtps_pd(reinterpret_cast<__m128>(from)));
-#endif
-#if defined(__SSE2__)
-  if constexpr (sizeof(T) > sizeof(S) && n == 2) {
-    return reinterpret_cast<To>(_mm_cvtps_pd(_mm_castpd_ps(_mm_set_sd(__builtin_bit_cast(double, from)))));
-  }
-#endif
-  return __builtin_convertvector(from, To);
-}
-#endif
-
-// Reads n numbers stored as S.
-template <class T, int n, class S>
-ADAFACTOR_INLINE Group<T, n> load_group(const S* from) {
-  Group<T, n> group;
-  if constexpr (n > kNativeWidth<T>) {
-    group.low = load_group<T, n / 2>(from);
-    group.high = load_group<T, n / 2>(from + n / 2);
-  } else if constexpr (sizeof(S) == sizeof(T)) {
-    std::memcpy(&group.value, from, sizeof group.value);
-#if ADAFACTOR_NATIVE_LANES
-  } else {
-    typename Register<S, n>::type stored;
-    std::memcpy(&stored, from, sizeof stored);
-    group.value = convert_register<T, n, S>(stored);
-  }
-#else
-  } else {
-    group.value = static_cast<T>(*from);
-  }
-#endif
-  return group;
-}
-
-// The numbers number(first), number(first + 1), ..., asked for in this order. Built in one expression: number by
-// number, GCC would build them in memory, and wait for its stores.
-template <class T, int n, class Number>
-ADAFACTOR_INLINE Group<T, n> group_of(const Number& number, int first = 0) {
-  Group<T, n> group;
-  if constexpr (n > kNativeWidth<T>) {
-    group.low = group_of<T, n / 2>(number, first);
-    group.high = group_of<T, n / 2>(number, first + n / 2);
-  } else {
-    group.value = [&]<int... i>(std::integer_sequence<int, i...>) ADAFACTOR_INLINE_LAMBDA {
-      return decltype(group.value){number(first + i)...};
-    }(std::make_integer_sequence<int, n>{});
-  }
-  return group;
-}
-
-template <class S, class T, int n>
-ADAFACTOR_INLINE void store_group(S* to, const Group<T, n>& group) {
-  if constexpr (n > kNativeWidth<T>) {
-    store_group<S>(to, group.low);
-    store_group<S>(to + n / 2, group.high);
-  } else if constexpr (sizeof(S) == sizeof(T)) {
-    std::memcpy(to, &group.value, sizeof group.value);
-#if ADAFACTOR_NATIVE_LANES
-  } else {
-    const auto stored = __builtin_convertvector(group.value, typename Register<S, n>::type);
-    std::memcpy(to, &stored, sizeof stored);
-  }
-#else
-  } else {
-    *to = static_cast<S>(group.value);
-  }
-#endif
-}
 
 template <class T, int n>
 ADAFACTOR_INLINE Group<T, n> fill_group(T x) {
@@ -285,6 +208,121 @@ ADAFACTOR_INLINE Group<T, n> sqrt_group(const Group<T, n>& a) {
 }
 
 }  // namespace loop_detail
+
+namespace loop_detail {
+
+template <class T>
+struct SameAs {
+  using type = T;
+};
+
+}  // namespace loop_detail
+
+// T, but a template does not find out T from it.
+template <class T>
+using Same = typename loop_detail::SameAs<T>::type;
+
+// Sixteen numbers, or eight or four where there are no more. Arithmetic is by element.
+template <class T, int n = kLanes>
+struct Lanes {
+  loop_detail::Group<T, n> group;
+};
+
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator+(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Sum>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator-(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Difference>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Product>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Quotient>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> smaller(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Smaller>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> larger(const Lanes<T, n>& a, const Lanes<T, n>& b) {
+  return {loop_detail::combine<loop_detail::Larger>(a.group, b.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> where_nonzero(const Lanes<T, n>& a, const Lanes<T, n>& condition) {
+  return {loop_detail::combine<loop_detail::WhereNonzero>(a.group, condition.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> select_less(const Lanes<T, n>& a, const Lanes<T, n>& b, const Lanes<T, n>& c,
+                                         const Lanes<T, n>& d) {
+  return {loop_detail::select_less_group(a.group, b.group, c.group, d.group)};
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> square_root(const Lanes<T, n>& a) {
+  return {loop_detail::sqrt_group(a.group)};
+}
+ADAFACTOR_INLINE float square_root(float a) { return loop_detail::sqrt_one(a); }
+ADAFACTOR_INLINE double square_root(double a) { return loop_detail::sqrt_one(a); }
+template <class T, int n = kLanes>
+ADAFACTOR_INLINE Lanes<T, n> fill(T x) {
+  return {loop_detail::fill_group<T, n>(x)};
+}
+
+// A number beside lanes stands for as many of it.
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator+(const Lanes<T, n>& a, Same<T> b) {
+  return a + fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(const Lanes<T, n>& a, Same<T> b) {
+  return a * fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator*(Same<T> a, const Lanes<T, n>& b) {
+  return fill<T, n>(a) * b;
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(Same<T> a, const Lanes<T, n>& b) {
+  return fill<T, n>(a) / b;
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> operator/(const Lanes<T, n>& a, Same<T> b) {
+  return a / fill<T, n>(b);
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> smaller(const Lanes<T, n>& a, Same<T> b) {
+  return smaller(a, fill<T, n>(b));
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> larger(const Lanes<T, n>& a, Same<T> b) {
+  return larger(a, fill<T, n>(b));
+}
+template <class T, int n>
+ADAFACTOR_INLINE Lanes<T, n> select_less(Same<T> a, const Lanes<T, n>& b, const Lanes<T, n>& c, const Lanes<T, n>& d) {
+  return select_less(fill<T, n>(a), b, c, d);
+}
+
+// These functions exist of single numbers too, so that a loop's body serves lanes and one.
+template <std::floating_point T>
+ADAFACTOR_INLINE T smaller(T a, T b) {
+  return loop_detail::Smaller::of(a, b);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T larger(T a, T b) {
+  return loop_detail::Larger::of(a, b);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T where_nonzero(T a, T condition) {
+  return loop_detail::WhereNonzero::of(a, condition);
+}
+template <std::floating_point T>
+ADAFACTOR_INLINE T select_less(T a, T b, T c, T d) {
+  return a < b ? c : d;
+}
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS
 

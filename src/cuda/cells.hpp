@@ -1,0 +1,99 @@
+// How a tile is cut into cells, whose sums are added up in their order: the twin of what cpu/runs/cells.hpp and
+// cpu/short walk through.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/short/rows.hpp"
+#include "adafactor/order.hpp"
+#include "adafactor/step/leaf.hpp"
+#include "threads.hpp"
+#include "view.hpp"
+
+namespace adafactor::cuda {
+
+ADAFACTOR_DEVICE constexpr std::int64_t divided_up(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
+
+// A group of rows in a block of columns.
+struct Cell {
+  std::int64_t slice;
+  std::int64_t row, rows;
+  std::int64_t col, cols;
+};
+
+// Those of a tile that is walked by rows: slice after slice, panel after panel, group after group, block after block.
+class RowCells {
+ public:
+  ADAFACTOR_DEVICE explicit RowCells(const Tile& tile)
+      : tile_(tile), groups_(divided_up(tile.rows, kRowGroup)), blocks_(divided_up(tile.cols, kBlock)) {}
+
+  ADAFACTOR_DEVICE std::int64_t groups() const { return groups_; }
+  ADAFACTOR_DEVICE std::int64_t blocks() const { return blocks_; }
+  ADAFACTOR_DEVICE std::int64_t of_slice() const { return groups_ * blocks_; }
+  ADAFACTOR_DEVICE std::int64_t count() const { return tile_.slices * of_slice(); }
+  // Of a slice, those before the end of a panel.
+  ADAFACTOR_DEVICE std::int64_t before_end_of(std::int64_t panel) const {
+    const std::int64_t end = (panel + 1) * kPanelBlocks;
+    return groups_ * (end < blocks_ ? end : blocks_);
+  }
+
+  ADAFACTOR_DEVICE std::int64_t index(std::int64_t slice, std::int64_t group, std::int64_t block) const {
+    const std::int64_t first = block / kPanelBlocks * kPanelBlocks;  // of the panel
+    return slice * of_slice() + first * groups_ + group * width(first) + block - first;
+  }
+  ADAFACTOR_DEVICE Cell at(std::int64_t index) const {
+    const std::int64_t slice = index / of_slice();
+    const std::int64_t in_slice = index - slice * of_slice();
+    const std::int64_t first = in_slice / (groups_ * kPanelBlocks) * kPanelBlocks;
+    const std::int64_t in_panel = in_slice - first * groups_;
+    const std::int64_t group = in_panel / width(first);
+    return cell(slice, group, first + in_panel - group * width(first));
+  }
+  ADAFACTOR_DEVICE Cell cell(std::int64_t slice, std::int64_t group, std::int64_t block) const {
+    const std::int64_t row = group * kRowGroup;
+    const std::int64_t col = block * kBlock;
+    return {tile_.slice + slice, tile_.row + row, least(tile_.rows - row, kRowGroup), tile_.col + col,
+            least(tile_.cols - col, kBlock)};
+  }
+
+  static constexpr std::int64_t kPanelBlocks = kPanel / kBlock;
+
+ private:
+  static ADAFACTOR_DEVICE std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+  // The blocks of the panel that begins with a block.
+  ADAFACTOR_DEVICE std::int64_t width(std::int64_t first) const { return least(blocks_ - first, kPanelBlocks); }
+
+  const Tile& tile_;
+  std::int64_t groups_, blocks_;
+};
+
+// Those of a tile of short rows, each a run of whole rows.
+class RunCells {
+ public:
+  ADAFACTOR_DEVICE RunCells(const Leaf& leaf, const Tile& tile)
+      : most_(rows_of_run(leaf)), rows_(rows_of(leaf, tile)) {}
+
+  ADAFACTOR_DEVICE std::int64_t count() const { return divided_up(rows_.count, most_); }
+  ADAFACTOR_DEVICE RowRange at(std::int64_t index) const {
+    const std::int64_t done = index * most_;
+    return {rows_.first + done, rows_.count - done < most_ ? rows_.count - done : most_};
+  }
+
+ private:
+  std::int64_t most_;
+  RowRange rows_;
+};
+
+// Those of a tile of small slices, each two groups of sixteen.
+inline constexpr std::int64_t kSlicesOfCell = 2 * kLanes;
+ADAFACTOR_DEVICE inline std::int64_t slice_cells(const Tile& tile) { return divided_up(tile.slices, kSlicesOfCell); }
+
+// Whether a leaf's sums of G^2 by row and column are made.
+ADAFACTOR_DEVICE inline bool makes_moments(const Leaf& leaf) {
+  return leaf.shape.factored && leaf.rule.action == Action::update;
+}
+
+// Whether a phase goes through the runs of short rows.
+ADAFACTOR_DEVICE inline bool goes_by_runs(const Leaf& leaf) { return is_narrow(leaf) && leaf.is_plain(); }
+
+}  // namespace adafactor::cuda

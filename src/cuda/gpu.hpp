@@ -1,0 +1,219 @@
+// The phases of a step on a GPU: a fixed list of launches over the pieces of all leaves, whose tables lie on the
+// device. The host asks for it and waits for nothing but the end.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "adafactor/host/memory.hpp"
+#include "adafactor/plan.hpp"
+#include "adafactor/step/backend.hpp"
+#include "adafactor/step/leaf.hpp"
+#include "adafactor/step/workspace.hpp"
+#include "runtime.hpp"
+#include "view.hpp"
+#include "work.hpp"
+
+namespace adafactor::cuda {
+
+// What the host keeps with a workspace.
+struct GpuScratch {
+  GpuScratch(const Plan& plan, adafactor::detail::Pieces& pieces)
+      : work(plan, pieces),
+        leaves(pieces.take<Leaf>(static_cast<std::int64_t>(plan.leaves().size()))),
+        places_in_verdict(pieces.take<std::int32_t>(static_cast<std::int64_t>(plan.leaves().size()))) {}
+
+  HostWork work;
+  std::span<Leaf> leaves;                     // on their way to the device and back
+  std::span<std::int32_t> places_in_verdict;  // on their way
+  Verdict verdict;                            // on its way back
+  View view;
+  bool is_on_device = false;  // whether the device has what the host knows of the call
+};
+
+class GpuBackend final : public Backend {
+ public:
+  explicit GpuBackend(Runtime& runtime) : runtime_(runtime) {}
+
+  std::int64_t scratch_nbytes(const Plan& plan) const override {
+    return adafactor::detail::nbytes_of<GpuScratch>(plan);
+  }
+  std::int64_t device_nbytes(const Plan& plan) const override {
+    adafactor::detail::Pieces pieces;
+    DeviceScratch(plan, count_work(plan), pieces);
+    return pieces.nbytes();
+  }
+
+  void prepare(Workspace& workspace) const override {
+    const Plan& plan = workspace.plan;
+    auto& scratch = *adafactor::detail::make_in<GpuScratch>(workspace.of_backend(), plan);
+    const DeviceScratch device = on_device(workspace, scratch);
+    scratch.view = view_of(device, plan);
+    copy_in(device.tiles, std::span(plan.tiles()));
+    copy_in(device.places, scratch.work.places);
+    copy_lists(device.float32, scratch.work.float32);
+    copy_lists(device.float64, scratch.work.float64);
+    runtime_.zero(device.sums, static_cast<std::int64_t>(plan.tiles().size() * sizeof(TileSums)));
+    // The tiles belong to a plan which may end before anything is done.
+    runtime_.wait();
+  }
+
+  void run(Workspace& workspace, Phases phases, Indices leaves) const override {
+    GpuScratch& scratch = scratch_of(workspace);
+    if (!scratch.is_on_device) send(workspace, scratch);
+    scratch.is_on_device = true;
+    View view = scratch.view;
+    view.range = leaves;
+    for (int phase = static_cast<int>(phases.first); phase <= static_cast<int>(phases.last); ++phase) {
+      launch(static_cast<Phase>(phase), view, scratch.work.counts);
+    }
+  }
+
+  void copy(void* to, const void* from, std::int64_t nbytes) const override { runtime_.copy(to, from, nbytes); }
+
+  void finish(Workspace& workspace) const override {
+    GpuScratch& scratch = scratch_of(workspace);
+    if (!scratch.is_on_device) return;
+    scratch.is_on_device = false;
+    const DeviceScratch device = on_device(workspace, scratch);
+    copy_out(scratch.leaves, device.leaves);
+    copy_out(std::span(&scratch.verdict, 1), device.verdict);
+    copy_out(workspace.sums, device.sums);
+    copy_out(workspace.shared, device.shared);
+    runtime_.wait();
+    for (std::size_t i = 0; i < scratch.leaves.size(); ++i) workspace.leaves[i].found = scratch.leaves[i].found;
+    workspace.verdict = scratch.verdict;
+  }
+
+ private:
+  static GpuScratch& scratch_of(Workspace& workspace) { return reinterpret_cast<GpuScratch&>(*workspace.of_backend()); }
+  static DeviceScratch on_device(Workspace& workspace, const GpuScratch& scratch) {
+    adafactor::detail::Pieces pieces(workspace.on_device);
+    return {workspace.plan, scratch.work.counts, pieces};
+  }
+
+  static View view_of(const DeviceScratch& device, const Plan& plan) {
+    View view;
+    view.leaves = device.leaves;
+    view.tiles = device.tiles;
+    view.sums = device.sums;
+    view.places = device.places;
+    view.float32 = {device.float32.columns, device.float32.cells, device.float32.tiles};
+    view.float64 = {device.float64.columns, device.float64.cells, device.float64.tiles};
+    view.cells = device.cells;
+    view.folds = device.folds;
+    view.columns = device.columns;
+    view.verdict = device.verdict;
+    view.leaf_squares = device.leaf_squares;
+    view.places_in_verdict = device.places_in_verdict;
+    view.leaf_count = static_cast<std::int32_t>(plan.leaves().size());
+    view.propagates = plan.call().on_nonfinite == OnNonfinite::propagate;
+    view.clips_all = plan.call().global_clipnorm.has_value();
+    view.global_clipnorm = plan.call().global_clipnorm.value_or(0);
+    return view;
+  }
+
+  // What the host knows of a call goes to the device: the leaves, as they lie there, with what was found so far.
+  void send(Workspace& workspace, GpuScratch& scratch) const {
+    const DeviceScratch device = on_device(workspace, scratch);
+    std::int32_t in_verdict = 0;
+    double* partials = device.partials;
+    for (std::size_t i = 0; i < scratch.leaves.size(); ++i) {
+      scratch.leaves[i] = workspace.leaves[i];
+      const LeafPlan& planned = workspace.plan.leaves()[i];
+      place(scratch.leaves[i].at, workspace, device);
+      if (planned.row_partials() > 0) scratch.leaves[i].at.row_partial = partials;
+      if (planned.col_partials() > 0) scratch.leaves[i].at.col_partial = partials + planned.row_partials();
+      partials += planned.partials();
+      scratch.places_in_verdict[i] = workspace.leaves[i].in_verdict() ? in_verdict++ : -1;
+    }
+    scratch.view.verdict_count = in_verdict;
+    scratch.verdict = workspace.verdict;
+    copy_in(device.leaves, scratch.leaves);
+    copy_in(device.places_in_verdict, scratch.places_in_verdict);
+    copy_in(device.verdict, std::span(&scratch.verdict, 1));
+    copy_in(device.axes, workspace.axes);
+    copy_in(device.shared, workspace.shared);
+  }
+
+  // Turns what lies in the workspace into its place on the device.
+  static void place(LeafArrays& at, const Workspace& workspace, const DeviceScratch& device) {
+    const auto move = [](auto*& pointer, const auto* host, auto* there) {
+      if (!pointer) return;
+      const auto bytes = reinterpret_cast<const std::byte*>(pointer) - reinterpret_cast<const std::byte*>(host);
+      pointer =
+          reinterpret_cast<std::remove_reference_t<decltype(pointer)>>(reinterpret_cast<std::byte*>(there) + bytes);
+    };
+    for (Walk* walk : {&at.gradient, &at.parameter, &at.parameter_out, &at.elements}) {
+      move(walk->slice_axes, workspace.axes.data(), device.axes);
+      move(walk->col_axes, workspace.axes.data(), device.axes);
+    }
+    for (void** moments : {&at.row_moment, &at.col_moment, &at.col_factor, &at.row_factor}) {
+      move(*moments, workspace.moments(), device.moments);
+    }
+    move(at.mean_moment, workspace.moments(), device.moments);
+    for (double** shared : {&at.shared, &at.row_partial, &at.col_partial}) {
+      move(*shared, workspace.shared.data(), device.shared);
+    }
+  }
+
+  void launch(Phase phase, const View& view, const WorkCounts& counts) const {
+    switch (phase) {
+      case Phase::moments:
+        over(&WorkCounts::OfArithmetic::columns, Kernel::column_moments, view, counts);
+        over(&WorkCounts::OfArithmetic::cells, Kernel::slice_moments, view, counts);
+        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_squares, view, counts);
+        over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_moments, view, counts);
+        return decide(Kernel::find_norm, view);
+      case Phase::means:
+        return over(&WorkCounts::OfArithmetic::tiles, Kernel::means, view, counts);
+      case Phase::verdict:
+        return runtime_.launch(Kernel::find_verdict, DType::float32, view, 1);
+      case Phase::factors:
+        over(&WorkCounts::OfArithmetic::tiles, Kernel::factors, view, counts);
+        return decide(Kernel::find_clamp, view);
+      case Phase::rms:
+        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms, view, counts);
+        over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms, view, counts);
+        decide(Kernel::find_wide, view);
+        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms_again, view, counts);
+        over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms_again, view, counts);
+        return decide(Kernel::find_step, view);
+      case Phase::apply:
+        over(&WorkCounts::OfArithmetic::cells, Kernel::apply, view, counts);
+        return over(&WorkCounts::OfArithmetic::tiles, Kernel::commit, view, counts);
+    }
+  }
+
+  // A block of threads for each piece of one of the lists, of each arithmetic.
+  void over(std::int64_t WorkCounts::OfArithmetic::* list, Kernel kernel, const View& view,
+            const WorkCounts& counts) const {
+    for (const DType arithmetic : {DType::float32, DType::float64}) {
+      const std::int64_t blocks = counts.of(arithmetic).*list;
+      if (blocks > 0) runtime_.launch(kernel, arithmetic, view, blocks);
+    }
+  }
+  // A team for each leaf.
+  void decide(Kernel kernel, const View& view) const {
+    if (view.leaf_count > 0) runtime_.launch(kernel, DType::float32, view, divided_up(view.leaf_count, kTeams));
+  }
+
+  template <class T, class From>
+  void copy_in(T* to, const From& from) const {
+    if (!from.empty()) runtime_.copy_in(to, from.data(), static_cast<std::int64_t>(from.size_bytes()));
+  }
+  template <class T>
+  void copy_out(std::span<T> to, const T* from) const {
+    if (!to.empty()) runtime_.copy_out(to.data(), from, static_cast<std::int64_t>(to.size_bytes()));
+  }
+  void copy_lists(const DeviceScratch::Lists& device, const HostWork::OfArithmetic& work) const {
+    copy_in(device.columns, work.columns);
+    copy_in(device.cells, work.cells);
+    copy_in(device.tiles, work.tiles);
+  }
+
+  Runtime& runtime_;
+};
+
+}  // namespace adafactor::cuda

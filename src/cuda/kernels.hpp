@@ -1,0 +1,66 @@
+// The kernels by their names: who launches one calls its functor once for each thread of each block.
+#pragma once
+
+#include "adafactor/dtype.hpp"
+#include "apply.hpp"
+#include "decisions.hpp"
+#include "factors.hpp"
+#include "moments.hpp"
+#include "rms.hpp"
+#include "runtime.hpp"
+
+namespace adafactor::cuda {
+
+// Calls body(functor) with the kernel's, where it is one that goes through the elements.
+template <class T, class Body>
+void with_kernel_of(Kernel kernel, const Body& body) {
+  switch (kernel) {
+    case Kernel::column_moments:
+      return body(ColumnMoments<T>{});
+    case Kernel::slice_moments:
+      return body(SliceMoments<T>{});
+    case Kernel::cell_squares:
+      return body(CellSquares<T>{});
+    case Kernel::tile_moments:
+      return body(TileMoments<T>{});
+    case Kernel::means:
+      return body(Means<T>{});
+    case Kernel::factors:
+      return body(Factors<T>{});
+    case Kernel::cell_rms:
+      return body(CellRms<T, false>{});
+    case Kernel::tile_rms:
+      return body(TileRms<T, false>{});
+    case Kernel::cell_rms_again:
+      return body(CellRms<T, true>{});
+    case Kernel::tile_rms_again:
+      return body(TileRms<T, true>{});
+    case Kernel::apply:
+      return body(Apply<T>{});
+    case Kernel::commit:
+      return body(Commit<T>{});
+    default:
+      return;
+  }
+}
+
+// Calls body(functor) with the kernel's.
+template <class Body>
+void with_kernel(Kernel kernel, DType arithmetic, const Body& body) {
+  switch (kernel) {
+    case Kernel::find_norm:
+      return body(FindNorm{});
+    case Kernel::find_verdict:
+      return body(FindVerdict{});
+    case Kernel::find_clamp:
+      return body(FindClamp{});
+    case Kernel::find_wide:
+      return body(FindWide{});
+    case Kernel::find_step:
+      return body(FindStep{});
+    default:
+      return arithmetic == DType::float64 ? with_kernel_of<double>(kernel, body) : with_kernel_of<float>(kernel, body);
+  }
+}
+
+}  // namespace adafactor::cuda

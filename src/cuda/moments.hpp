@@ -1,0 +1,337 @@
+// Phase `moments`: the sums of G^2 of cells, rows and columns, and of an unfactored leaf those of `rms` along with
+// them; then what the tiles have of these. The twin of cpu/moments.hpp and cpu/short/moments.hpp.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/runs/cells.hpp"
+#include "adafactor/cpu/runs/loops.hpp"
+#include "adafactor/step/leaf.hpp"
+#include "cells.hpp"
+#include "places.hpp"
+#include "rms.hpp"
+#include "small_slices.hpp"
+#include "team.hpp"
+#include "threads.hpp"
+#include "update.hpp"
+#include "view.hpp"
+
+namespace adafactor::cuda {
+
+// A block of columns of a slice: each team adds up a group of rows, then each thread the groups of its columns.
+template <class T>
+struct ColumnMoments {
+  // Of double fewer groups fit.
+  static constexpr int kGroups = sizeof(T) == sizeof(float) ? kTeams : kTeams / 2;
+  struct Shared {
+    T columns[std::size_t{kGroups}][kBlock];
+    double totals[kBlock];
+  };
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared& shared) const {
+    const ColumnPiece piece = view.lists<T>().columns[index];
+    const Tile& tile = view.tiles[piece.tile];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !makes_moments(leaf)) return;
+    const RowCells cells(tile);
+    const auto width = static_cast<int>(cells.cell(0, 0, piece.block).cols);
+    double totals[kBlock / kThreads] = {};
+    for (std::int64_t first = 0; first < cells.groups(); first += kGroups) {
+      const std::int64_t group = first + team_of_block();
+      if (team_of_block() < kGroups && group < cells.groups()) {
+        add_group(view, piece, leaf, group, shared.columns[team_of_block()]);
+      }
+      meet();
+      add_groups(shared, width, cells.groups() - first, first == 0, totals);
+      meet();
+    }
+    finish(view, piece, leaf, width, totals, shared);
+  }
+
+ private:
+  // Adds up the rows of a group: their folds, the cell's sum, and the columns' in T.
+  ADAFACTOR_KERNEL void add_group(const View& view, const ColumnPiece& piece, const Leaf& leaf, std::int64_t group,
+                                  T* columns) const {
+    const Tile& tile = view.tiles[piece.tile];
+    const TilePlace& place = view.places[piece.tile];
+    const RowCells cells(tile);
+    const Cell cell = cells.cell(piece.slice, group, piece.block);
+    double* folds = view.folds + place.folds + piece.slice * tile.rows * cells.blocks();
+    for_each(cell.cols, [&](std::int64_t i, auto amount) { store(columns + i, fill(T{}), amount); });
+    double clipped = 0;
+    double before = 0;
+    double of_lane = 0;  // the sum of this lane's row
+    for (std::int64_t r = 0; r < cell.rows; ++r) {
+      const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
+      const double sum = add_row(leaf, places, cell.cols, columns, clipped, before);
+      if (lane() == r) of_lane = sum;
+      if (lane() == 0) folds[(cell.row - tile.row + r) * cells.blocks() + piece.block] = sum;
+    }
+    // Short rows are added up as a tree.
+    if (is_narrow(leaf)) clipped = fold(Lanes<double>{{of_lane}});
+    if (lane() != 0) return;
+    const std::int64_t at = place.cells + cells.index(piece.slice, group, piece.block);
+    view.cells.first[at] = clipped;
+    if (!is_narrow(leaf)) view.cells.second[at] = before;
+  }
+
+  ADAFACTOR_KERNEL double add_row(const Leaf& leaf, const RowPlaces& places, std::int64_t n, T* columns,
+                                  double& clipped, double& before) const {
+    const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
+    const MadeGradient<T> made(leaf, places.first());
+    if (made.is_linked()) return add_squares_by_column(g, made.links(), n, columns, 0.0, &clipped, &before);
+    return add_squares_by_column(g, static_cast<T>(leaf.gradient_scale()), n, columns, 0.0, &clipped);
+  }
+
+  // Adds the groups' sums of this thread's columns to their totals, in their order.
+  ADAFACTOR_KERNEL void add_groups(const Shared& shared, int width, std::int64_t groups, bool begins,
+                                   double (&totals)[kBlock / kThreads]) const {
+    for (int k = 0; k < kBlock / kThreads; ++k) {
+      const int col = thread_of_block() + k * kThreads;
+      if (col >= width) continue;
+      for (int group = 0; group < kGroups && group < groups; ++group) {
+        const auto sum = static_cast<double>(shared.columns[group][col]);
+        totals[k] = begins && group == 0 ? sum : totals[k] + sum;
+      }
+    }
+  }
+
+  ADAFACTOR_KERNEL void finish(const View& view, const ColumnPiece& piece, const Leaf& leaf, int width,
+                               const double (&totals)[kBlock / kThreads], Shared& shared) const {
+    const Tile& tile = view.tiles[piece.tile];
+    const std::int64_t slice = tile.slice + piece.slice;
+    const std::int64_t first = tile.col + piece.block * kBlock;
+    for (int k = 0; k < kBlock / kThreads; ++k) {
+      const int col = thread_of_block() + k * kThreads;
+      if (col >= width) continue;
+      shared.totals[col] = totals[k];
+      if (!leaf.at.col_partial) {
+        static_cast<T*>(leaf.at.col_moment)[slice * leaf.shape.cols + first + col] =
+            static_cast<T>(totals[k] / static_cast<double>(leaf.shape.rows));
+      } else {
+        leaf.at.col_partial[(slice * leaf.shape.row_blocks + tile.row_block) * leaf.shape.cols + first + col] =
+            totals[k];
+      }
+    }
+    meet();
+    if (team_of_block() != 0) return;
+    const double sum = sum_of(static_cast<const double*>(shared.totals), width);
+    const std::int64_t at = view.places[piece.tile].columns + piece.slice * RowCells(tile).blocks() + piece.block;
+    if (lane() == 0) view.columns[at] = sum;
+  }
+};
+
+// The cells of what needs no sums by row and column: of a leaf that only adds its gradient up, of an unfactored one,
+// with `rms` where it goes along, and what short rows have before they are clipped by value.
+template <class T>
+struct CellSquares {
+  struct Shared {};
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
+    const CellPiece piece = view.lists<T>().cells[index];
+    const Tile& tile = view.tiles[piece.tile];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !leaf.in_verdict()) return;
+    const std::int64_t cell = piece.first + team_of_block();
+    const std::int64_t at = view.places[piece.tile].cells + cell;
+    if (makes_moments(leaf)) {
+      if (is_narrow(leaf) && leaf.rule.clip_value > 0) add_run(leaf, tile, cell, view.cells.second + at);
+      return;
+    }
+    const RowCells cells(tile);
+    if (cell >= cells.count()) return;
+    const bool early = leaf.measures_early();
+    add_rows(leaf, cells.at(cell), (early ? view.cells.third : view.cells.first) + at);
+    if (early) add_row_cell<T>(leaf, cells.at(cell), view.cells.first + at, view.cells.second + at);
+  }
+
+ private:
+  template <class Places>
+  static ADAFACTOR_KERNEL void add(const Leaf& leaf, const Places& places, std::int64_t n, double& sum) {
+    const MadeGradient<T> made(leaf, places.first());
+    const T scale = static_cast<T>(leaf.gradient_scale());
+    const auto unclipped = [&](const Lanes<T>& g, std::int64_t i, auto amount) {
+      return made.unclipped(g, i, amount) * scale;
+    };
+    add_squares_of<T>(Numbers<T, Places>(leaf.at.gradient, places), unclipped, n, &sum);
+  }
+
+  ADAFACTOR_KERNEL void add_rows(const Leaf& leaf, const Cell& cell, double* to) const {
+    double sum = 0;
+    for (std::int64_t r = 0; r < cell.rows; ++r) {
+      add(leaf, RowPlaces(leaf.shape, cell.slice, cell.row + r, cell.col), cell.cols, sum);
+    }
+    if (lane() == 0) *to = sum;
+  }
+
+  ADAFACTOR_KERNEL void add_run(const Leaf& leaf, const Tile& tile, std::int64_t cell, double* to) const {
+    const RunCells cells(leaf, tile);
+    if (cell >= cells.count()) return;
+    const RowRange rows = cells.at(cell);
+    double sum = 0;
+    add(leaf, RowsPlaces(leaf.shape, rows.first), rows.count * leaf.shape.cols, sum);
+    if (lane() == 0) *to = sum;
+  }
+};
+
+// What a tile has of all that: the sums of its rows, and the totals of its cells.
+template <class T>
+struct TileMoments {
+  struct Shared {};
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
+    const std::int32_t t = view.lists<T>().tiles[index];
+    const Tile& tile = view.tiles[t];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !leaf.in_verdict() || tile.size() == 0) return;
+    if (!makes_moments(leaf)) return add_up_cells(view, leaf, t);
+    if (!has_small_slices(leaf)) {
+      add_up_rows(view, leaf, t);
+      if (leaf.shape.tiles_hold_slices()) add_up_slices(view, leaf, t);
+    }
+    if (team_of_block() == 0) add_up(view, leaf, t);
+  }
+
+ private:
+  ADAFACTOR_KERNEL void add_up_cells(const View& view, const Leaf& leaf, std::int32_t t) const {
+    if (team_of_block() != 0) return;
+    const std::int64_t first = view.places[t].cells;
+    const std::int64_t count = RowCells(view.tiles[t]).count();
+    const bool early = leaf.measures_early();
+    if (early) add_up_rms_cells(view, t, count);
+    const double squares = sum_of((early ? view.cells.third : view.cells.first) + first, count);
+    if (lane() == 0) view.sums[t].gradient_squares = squares;
+  }
+
+  // Each thread a row: the folds of its blocks, in their order.
+  ADAFACTOR_KERNEL void add_up_rows(const View& view, const Leaf& leaf, std::int32_t t) const {
+    const Tile& tile = view.tiles[t];
+    const std::int64_t blocks = RowCells(tile).blocks();
+    const double* folds = view.folds + view.places[t].folds;
+    for (std::int64_t r = thread_of_block(); r < tile.slices * tile.rows; r += kThreads) {
+      double sum = 0;
+      for (std::int64_t block = 0; block < blocks; ++block) sum += folds[r * blocks + block];
+      const std::int64_t slice = tile.slice + r / tile.rows;
+      const std::int64_t row = tile.row + r % tile.rows;
+      if (!leaf.at.row_partial) {
+        static_cast<T*>(leaf.at.row_moment)[slice * leaf.shape.rows + row] =
+            static_cast<T>(sum / static_cast<double>(leaf.shape.cols));
+      } else {
+        leaf.at.row_partial[(slice * leaf.shape.col_blocks + tile.col_block) * leaf.shape.rows + row] = sum;
+      }
+    }
+  }
+
+  // The sum of G^2 of each slice, until M takes its place.
+  ADAFACTOR_KERNEL void add_up_slices(const View& view, const Leaf& leaf, std::int32_t t) const {
+    const Tile& tile = view.tiles[t];
+    const std::int64_t cells = RowCells(tile).of_slice();
+    for (std::int64_t slice = team_of_block(); slice < tile.slices; slice += kTeams) {
+      const double sum = sum_of(view.cells.first + view.places[t].cells + slice * cells, cells);
+      if (lane() == 0) leaf.at.mean_moment[tile.slice + slice] = sum;
+    }
+  }
+
+  ADAFACTOR_KERNEL void add_up(const View& view, const Leaf& leaf, std::int32_t t) const {
+    const Tile& tile = view.tiles[t];
+    const double* first = view.cells.first + view.places[t].cells;
+    const std::int64_t count = has_small_slices(leaf) ? slice_cells(tile) : RowCells(tile).count();
+    const double clipped = sum_of(first, count);
+    const double squares = leaf.rule.clip_value > 0 ? before_clipping(view, leaf, t) : clipped;
+    const double spoilt = clipped < kSafeTotal<T> ? 0 : spoilt_by_columns(view, leaf, t);
+    const bool has_rows = tile.col_block == 0 && !leaf.shape.tiles_hold_slices();
+    const T* old = static_cast<const T*>(leaf.at.before.row) + tile.slice * leaf.shape.rows + tile.row;
+    const double row_moments = has_rows ? sum_of(old, tile.rows) : 0;
+    if (lane() != 0) return;
+    TileSums& sums = view.sums[t];
+    sums.clipped_squares = clipped;
+    sums.gradient_squares = squares + spoilt;
+    if (has_rows) sums.row_moments = row_moments;
+  }
+
+  ADAFACTOR_KERNEL double before_clipping(const View& view, const Leaf& leaf, std::int32_t t) const {
+    const Tile& tile = view.tiles[t];
+    const std::int64_t count = is_narrow(leaf) ? RunCells(leaf, tile).count() : RowCells(tile).count();
+    return sum_of(view.cells.second + view.places[t].cells, count);
+  }
+
+  // NaN where the sum of a column is not finite, which the total so far tells.
+  ADAFACTOR_KERNEL double spoilt_by_columns(const View& view, const Leaf& leaf, std::int32_t t) const {
+    const Tile& tile = view.tiles[t];
+    const double* columns = view.columns + view.places[t].columns;
+    if (has_small_slices(leaf)) {
+      double sum = 0;
+      for (std::int64_t cell = 0; cell < slice_cells(tile); ++cell) sum += columns[cell];
+      return 0 * sum;
+    }
+    const RowCells cells(tile);
+    const double* first = view.cells.first + view.places[t].cells;
+    double spoilt = 0;
+    for (std::int64_t slice = 0; slice < tile.slices; ++slice) {
+      for (std::int64_t block = 0; block < cells.blocks(); block += RowCells::kPanelBlocks) {
+        const std::int64_t done = slice * cells.of_slice() + cells.before_end_of(block / RowCells::kPanelBlocks);
+        if (sum_of(first, done) < kSafeTotal<T>) continue;
+        double sum = 0;
+        for (std::int64_t b = block; b < cells.blocks() && b < block + RowCells::kPanelBlocks; ++b) {
+          sum += columns[slice * cells.blocks() + b];
+        }
+        spoilt += 0 * sum;
+      }
+    }
+    return spoilt;
+  }
+};
+
+// What the tiles of a slice left in parts, of rows and of columns, becomes their means.
+template <class T>
+struct Means {
+  struct Shared {};
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
+    const std::int32_t t = view.lists<T>().tiles[index];
+    const Tile& tile = view.tiles[t];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !makes_moments(leaf)) return;
+    const LeafShape& shape = leaf.shape;
+    if (leaf.at.row_partial && tile.col_block == 0) {
+      const std::int64_t first = tile.slice * shape.rows + tile.row;
+      add_parts(leaf.at.row_partial + tile.slice * shape.col_blocks * shape.rows + tile.row, shape.col_blocks,
+                shape.rows, leaf.row_sums() ? leaf.row_sums() + first : nullptr, shape.cols,
+                static_cast<T*>(leaf.at.row_moment) + first, tile.rows);
+    }
+    if (leaf.at.col_partial && tile.row_block == 0) {
+      const std::int64_t first = tile.slice * shape.cols + tile.col;
+      add_parts(leaf.at.col_partial + tile.slice * shape.row_blocks * shape.cols + tile.col, shape.row_blocks,
+                shape.cols, leaf.col_sums() ? leaf.col_sums() + first : nullptr, shape.rows,
+                static_cast<T*>(leaf.at.col_moment) + first, tile.cols);
+    }
+    if (leaf.shares_slices()) share_slices(view, leaf, tile);
+  }
+
+ private:
+  ADAFACTOR_KERNEL void add_parts(const double* partial, std::int64_t parts, std::int64_t stride, double* sums,
+                                  std::int64_t count, T* means, std::int64_t n) const {
+    if (partial == sums) return;
+    for (std::int64_t i = thread_of_block(); i < n; i += kThreads) {
+      double sum = partial[i];
+      for (std::int64_t part = 1; part < parts; ++part) sum = sum + partial[part * stride + i];
+      if (sums) {
+        sums[i] = sum;
+      } else {
+        means[i] = static_cast<T>(sum / static_cast<double>(count));
+      }
+    }
+  }
+
+  ADAFACTOR_KERNEL void share_slices(const View& view, const Leaf& leaf, const Tile& tile) const {
+    const Indices slices = slices_begun_in(leaf, tile);
+    for (std::int64_t slice = slices.first + team_of_block(); slice < slices.last; slice += kTeams) {
+      const SliceSums sums = sums_of_slice<T>(leaf, view.sums + leaf.shape.first_tile, slice, TeamTotal{});
+      if (lane() != 0) continue;
+      leaf.at.shared[leaf.shared().old_moments() + slice] = sums.old_moments;
+      leaf.at.shared[leaf.shared().slice_squares() + slice] = sums.squares;
+    }
+  }
+};
+
+}  // namespace adafactor::cuda

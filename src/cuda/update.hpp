@@ -1,0 +1,132 @@
+// U of a run as its elements come, of every kind of leaf: the twin of SliceU::store() and of the short rows' factors.
+#pragma once
+
+#include <cstdint>
+
+#include "adafactor/cpu/runs/links.hpp"
+#include "adafactor/cpu/runs/loops.hpp"
+#include "adafactor/cpu/runs/u.hpp"
+#include "adafactor/step/leaf.hpp"
+#include "places.hpp"
+#include "threads.hpp"
+
+namespace adafactor::cuda {
+
+// What is read of a gradient becomes G, before it is multiplied by gradient_scale().
+template <class T>
+class MadeGradient {
+ public:
+  ADAFACTOR_KERNEL MadeGradient(const Leaf& leaf, std::int64_t first)
+      : linked_(leaf.links_gradient()), links_(gradient_links<T>(leaf, first)) {}
+
+  ADAFACTOR_KERNEL bool is_linked() const { return linked_; }
+  ADAFACTOR_KERNEL const GradientLinks<T>& links() const { return links_; }
+
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Amount amount) const {
+    return linked_ ? links_.clip(links_.unclipped(g, i, amount)) : g;
+  }
+  // Before it is clipped by value.
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> unclipped(const Lanes<T>& g, std::int64_t i, Amount amount) const {
+    return linked_ ? links_.unclipped(g, i, amount) : g;
+  }
+
+ private:
+  bool linked_;
+  GradientLinks<T> links_;
+};
+
+// scale U of the elements of a row from a column on. The new moments of an unfactored leaf go to `after`, if that is
+// something.
+template <class T>
+class RowU {
+ public:
+  ADAFACTOR_KERNEL RowU(const Leaf& leaf, const SliceU<T>& u, const RowPlaces& places, double bare_factor,
+                        std::int64_t col, T* after)
+      : leaf_(leaf), u_(u), gradient_(leaf, places.first()), bare_(bare_factor), col_(col) {
+    if (leaf.shape.factored) {
+      factors_ = u.clamped(bare_factor, col);
+    } else {
+      rule_ = u.full_rule();
+      before_ = static_cast<const T*>(leaf.at.before.full) + places.first();
+      if (after) after_ = after + places.first();
+    }
+  }
+
+  // Where the leaf is wide it is made in double, and rounded to T.
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& read, std::int64_t i, Amount amount) const {
+    const Lanes<T> g = gradient_(read, i, amount);
+    if (!leaf_.shape.factored) return full(g, i, amount);
+    if (leaf_.found.wide) return {{static_cast<T>(wide_of(g, i, amount))}};
+    if (leaf_.found.clamp_binds) return factors_(g, i, amount);
+    return FactoredU<T>{factors_.row, factors_.cols}(g, i, amount);
+  }
+  // In double, and not rounded where it is made there.
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<double> wide(const Lanes<T>& read, std::int64_t i, Amount amount) const {
+    if (!leaf_.shape.factored) return widen((*this)(read, i, amount));
+    return {{wide_of(gradient_(read, i, amount), i, amount)}};
+  }
+
+ private:
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> full(const Lanes<T>& g, std::int64_t i, Amount amount) const {
+    const Lanes<T> x = g * rule_.gradient_scale;
+    const Lanes<T> moment = next_moment(rule_, load<T>(before_ + i, amount), x);
+    if (after_) store(after_ + i, moment, amount);
+    return full_u(rule_, x, moment) * u_.full_scale();
+  }
+  template <class Amount>
+  ADAFACTOR_KERNEL double wide_of(const Lanes<T>& g, std::int64_t i, Amount amount) const {
+    return has_lane(amount) ? u_.wide(g.group.value, bare_, col_ + i + lane()) : 0;
+  }
+
+  const Leaf& leaf_;
+  const SliceU<T>& u_;
+  MadeGradient<T> gradient_;
+  double bare_;
+  std::int64_t col_;
+  ClampedU<T> factors_{};
+  FullRule<T> rule_{};
+  const T* before_ = nullptr;
+  T* after_ = nullptr;
+};
+
+// scale U of whole short rows that follow each other, where it is plain: each element has its own factors.
+template <class T>
+class RowsU {
+ public:
+  ADAFACTOR_KERNEL RowsU(const Leaf& leaf, const RowsPlaces& places, double scale)
+      : leaf_(leaf),
+        places_(places),
+        gradient_(leaf, places.first()),
+        scale_(leaf.gradient_scale() * leaf.found.norm_factor * scale) {}
+
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& read, std::int64_t i, Amount amount) const {
+    const Lanes<T> g = gradient_(read, i, amount);
+    if (!has_lane(amount)) return {{T{}}};
+    const std::int64_t row = places_.row(i + lane());
+    const std::int64_t slice = row / leaf_.shape.rows;
+    const T* cols = static_cast<const T*>(leaf_.at.col_factor) + slice * leaf_.shape.cols;
+    return {{(g.group.value * row_factor_of(row, slice)) * cols[places_.col(i + lane())]}};
+  }
+
+ private:
+  ADAFACTOR_KERNEL T row_factor_of(std::int64_t row, std::int64_t slice) const {
+    if (has_small_slices(leaf_)) {
+      return static_cast<T>(static_cast<double>(static_cast<const T*>(leaf_.at.row_factor)[row]) * scale_);
+    }
+    const double moment = static_cast<double>(static_cast<const T*>(leaf_.at.row_moment)[row]);
+    return static_cast<T>(row_factor(moment, leaf_.at.mean_moment[slice]) * scale_);
+  }
+
+  const Leaf& leaf_;
+  const RowsPlaces& places_;
+  MadeGradient<T> gradient_;
+  double scale_;
+};
+
+}  // namespace adafactor::cuda

@@ -7,6 +7,7 @@ gets one process.
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,13 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in set(out)]
     files = {item.path for item in items if item.get_closest_marker("apart")}
     items.sort(key=lambda item: (item.path in files, item.path.name not in LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    """What torch draws where nobody has given a seed, as the weights of a layer, is the same in each run."""
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(0)
 
 
 # Side by side: what pytest-xdist calls workers.

@@ -31,7 +31,7 @@ class AppliedRun {
     const auto read = [&](std::int64_t i, auto amount) {
       return Pair<Lanes<T>>{load<T>(g, i, amount), load<T>(p, i, amount)};
     };
-    for_lanes(n, read, [&](std::int64_t i, auto amount, const Pair<Lanes<T>>& numbers) {
+    for_lanes<Numbers<T, Places>>(n, read, [&](std::int64_t i, auto amount, const Pair<Lanes<T>>& numbers) {
       Lanes<T> x = u_of(numbers.gradient, i, amount);
       if (!has_lane(amount)) return;
       const std::int64_t element = first_ + i + lane();
@@ -126,7 +126,31 @@ class AppliedRun {
   std::int64_t first_;
 };
 
-// The elements of a tile, cell by cell.
+// The cells of leaves that are updated without links, where gradient and parameter are stored as G and P and lie side
+// by side, as the output does.
+template <class T, class G, class P>
+struct PlainApply {
+  struct Shared {};
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
+    const CellPiece piece = view.lists<T>().cells[index];
+    const Tile& tile = view.tiles[piece.tile];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !applies_in_place(leaf)) return;
+    if (leaf.at.gradient.dtype != dtype_of<G> || leaf.at.parameter.dtype != dtype_of<P>) return;
+    const RowCells cells(tile);
+    if (piece.first + team_of_block() >= cells.count()) return;
+    const Cell cell = cells.at(piece.first + team_of_block());
+    const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
+    const CellRows<const P> p(leaf.at.parameter, leaf.shape, cell);
+    const CellRows<P> out(leaf.at.parameter_out, leaf.shape, cell);
+    for_plain_rows_of<T>(leaf, cell, leaf.update_scale(), [&](std::int64_t row, const FactoredU<T>& u_of) {
+      subtract_u<T>(Run<G>(g[row]), Run<P>(p[row]), out[row], u_of, cell.cols);
+    });
+  }
+};
+
+// The elements of all other leaves, cell by cell.
 template <class T>
 struct Apply {
   struct Shared {};
@@ -135,7 +159,7 @@ struct Apply {
     const CellPiece piece = view.lists<T>().cells[index];
     const Tile& tile = view.tiles[piece.tile];
     const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf)) return;
+    if (!view.has(tile.leaf) || applies_in_place(leaf)) return;
     const std::int64_t cell = piece.first + team_of_block();
     if (leaf.updates() && goes_by_runs(leaf)) return apply_run(leaf, tile, cell);
     const RowCells cells(tile);

@@ -93,6 +93,21 @@ ADAFACTOR_DEVICE inline bool makes_moments(const Leaf& leaf) {
   return leaf.shape.factored && leaf.rule.action == Action::update;
 }
 
+// Whether the elements of a leaf are read in `moments` where they lie, side by side and without links.
+ADAFACTOR_DEVICE inline bool reads_in_place(const Leaf& leaf) {
+  const Walk& g = leaf.at.gradient;
+  return leaf.shape.factored && leaf.shape.arithmetic == DType::float32 && !is_narrow(leaf) && g.data && g.contiguous &&
+         !leaf.links_gradient();
+}
+// The same of `rms` and `apply`.
+ADAFACTOR_DEVICE inline bool measures_in_place(const Leaf& leaf) {
+  return reads_in_place(leaf) && leaf.at.parameter.contiguous && leaf.is_plain();
+}
+ADAFACTOR_DEVICE inline bool applies_in_place(const Leaf& leaf) {
+  return measures_in_place(leaf) && leaf.at.parameter_out.contiguous && leaf.updates() && !leaf.links_update() &&
+         !leaf.rule.rounds_by_noise;
+}
+
 // Whether a phase goes through the runs of short rows.
 ADAFACTOR_DEVICE inline bool goes_by_runs(const Leaf& leaf) { return is_narrow(leaf) && leaf.is_plain(); }
 

@@ -5,6 +5,7 @@
 #include <source_location>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "cuda_runtime.hpp"
 #include "kernels.hpp"
@@ -22,8 +23,19 @@ void check(cudaError_t error, const std::source_location& where = std::source_lo
                            std::to_string(where.line()) + ")");
 }
 
+// How many blocks a multiprocessor has room for at least, since each thread uses few enough registers: those that read
+// in place wait for memory, and the more of them wait the better.
 template <class Functor>
-__global__ void __launch_bounds__(kThreads) run_blocks(const View view) {
+inline constexpr int kResident = 2;
+template <class G>
+inline constexpr int kResident<ColumnMoments<float, G>> = std::is_void_v<G> ? 2 : 3;
+template <class T, class G, class P>
+inline constexpr int kResident<PlainRms<T, G, P>> = 3;
+template <class T, class G, class P>
+inline constexpr int kResident<PlainApply<T, G, P>> = 3;
+
+template <class Functor>
+__global__ void __launch_bounds__(kThreads, kResident<Functor>) run_blocks(const View view) {
   __shared__ typename Functor::Shared shared;
   Functor{}(view, static_cast<int>(blockIdx.x), shared);
 }
@@ -52,8 +64,8 @@ void CudaRuntime::zero(void* memory, std::int64_t nbytes) {
   check(cudaMemsetAsync(memory, 0, static_cast<std::size_t>(nbytes), stream_of(stream_)));
 }
 
-void CudaRuntime::launch(Kernel kernel, DType arithmetic, const View& view, std::int64_t blocks) {
-  with_kernel(kernel, arithmetic, [&]<class Functor>(Functor) {
+void CudaRuntime::launch(const Variant& variant, const View& view, std::int64_t blocks) {
+  with_kernel(variant, [&]<class Functor>(Functor) {
     run_blocks<Functor><<<static_cast<unsigned>(blocks), kThreads, 0, stream_of(stream_)>>>(view);
   });
   check(cudaGetLastError());

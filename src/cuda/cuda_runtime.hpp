@@ -20,7 +20,7 @@ class CudaRuntime final : public Runtime {
   void copy_out(void* to, const void* from, std::int64_t nbytes) override;
   void copy(void* to, const void* from, std::int64_t nbytes) override;
   void zero(void* memory, std::int64_t nbytes) override;
-  void launch(Kernel kernel, DType arithmetic, const View& view, std::int64_t blocks) override;
+  void launch(const Variant& variant, const View& view, std::int64_t blocks) override;
   void wait() override;
 
  private:

@@ -2,9 +2,12 @@
 // device. The host asks for it and waits for nothing but the end.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
+#include <type_traits>
 
 #include "adafactor/host/memory.hpp"
 #include "adafactor/plan.hpp"
@@ -30,6 +33,8 @@ struct GpuScratch {
   Verdict verdict;                            // on its way back
   View view;
   bool is_on_device = false;  // whether the device has what the host knows of the call
+  // Which types of gradients and parameters some leaf of the call reads in place.
+  bool in_place[kDTypes.size()][kDTypes.size()] = {};
 };
 
 class GpuBackend final : public Backend {
@@ -66,7 +71,7 @@ class GpuBackend final : public Backend {
     View view = scratch.view;
     view.range = leaves;
     for (int phase = static_cast<int>(phases.first); phase <= static_cast<int>(phases.last); ++phase) {
-      launch(static_cast<Phase>(phase), view, scratch.work.counts);
+      launch(static_cast<Phase>(phase), view, scratch);
     }
   }
 
@@ -118,6 +123,7 @@ class GpuBackend final : public Backend {
   void send(Workspace& workspace, GpuScratch& scratch) const {
     const DeviceScratch device = on_device(workspace, scratch);
     std::int32_t in_verdict = 0;
+    for (auto& pairs : scratch.in_place) std::ranges::fill(pairs, false);
     double* partials = device.partials;
     for (std::size_t i = 0; i < scratch.leaves.size(); ++i) {
       scratch.leaves[i] = workspace.leaves[i];
@@ -126,6 +132,11 @@ class GpuBackend final : public Backend {
       if (planned.row_partials() > 0) scratch.leaves[i].at.row_partial = partials;
       if (planned.col_partials() > 0) scratch.leaves[i].at.col_partial = partials + planned.row_partials();
       partials += planned.partials();
+      if (reads_in_place(scratch.leaves[i])) {
+        const LeafArrays& at = scratch.leaves[i].at;
+        scratch.in_place[static_cast<std::size_t>(at.gradient.dtype)][static_cast<std::size_t>(at.parameter.dtype)] =
+            true;
+      }
       scratch.places_in_verdict[i] = workspace.leaves[i].in_verdict() ? in_verdict++ : -1;
     }
     scratch.view.verdict_count = in_verdict;
@@ -158,9 +169,11 @@ class GpuBackend final : public Backend {
     }
   }
 
-  void launch(Phase phase, const View& view, const WorkCounts& counts) const {
+  void launch(Phase phase, const View& view, const GpuScratch& scratch) const {
+    const WorkCounts& counts = scratch.work.counts;
     switch (phase) {
       case Phase::moments:
+        over_pairs(Kernel::plain_moments, counts.float32.columns, view, scratch);
         over(&WorkCounts::OfArithmetic::columns, Kernel::column_moments, view, counts);
         over(&WorkCounts::OfArithmetic::cells, Kernel::slice_moments, view, counts);
         over(&WorkCounts::OfArithmetic::cells, Kernel::cell_squares, view, counts);
@@ -169,11 +182,12 @@ class GpuBackend final : public Backend {
       case Phase::means:
         return over(&WorkCounts::OfArithmetic::tiles, Kernel::means, view, counts);
       case Phase::verdict:
-        return runtime_.launch(Kernel::find_verdict, DType::float32, view, 1);
+        return runtime_.launch({.kernel = Kernel::find_verdict}, view, 1);
       case Phase::factors:
         over(&WorkCounts::OfArithmetic::tiles, Kernel::factors, view, counts);
         return decide(Kernel::find_clamp, view);
       case Phase::rms:
+        over_pairs(Kernel::plain_rms, counts.float32.cells, view, scratch);
         over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms, view, counts);
         over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms, view, counts);
         decide(Kernel::find_wide, view);
@@ -181,6 +195,7 @@ class GpuBackend final : public Backend {
         over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms_again, view, counts);
         return decide(Kernel::find_step, view);
       case Phase::apply:
+        over_pairs(Kernel::plain_apply, counts.float32.cells, view, scratch);
         over(&WorkCounts::OfArithmetic::cells, Kernel::apply, view, counts);
         return over(&WorkCounts::OfArithmetic::tiles, Kernel::commit, view, counts);
     }
@@ -191,12 +206,28 @@ class GpuBackend final : public Backend {
             const WorkCounts& counts) const {
     for (const DType arithmetic : {DType::float32, DType::float64}) {
       const std::int64_t blocks = counts.of(arithmetic).*list;
-      if (blocks > 0) runtime_.launch(kernel, arithmetic, view, blocks);
+      if (blocks > 0) runtime_.launch({.kernel = kernel, .arithmetic = arithmetic}, view, blocks);
+    }
+  }
+  // The same for each type, or pair of types, that some leaf has.
+  void over_pairs(Kernel kernel, std::int64_t blocks, const View& view, const GpuScratch& scratch) const {
+    if (blocks == 0) return;
+    for (const DType gradient : kDTypes) {
+      const auto& pairs = scratch.in_place[static_cast<std::size_t>(gradient)];
+      if (kernel == Kernel::plain_moments) {
+        if (std::ranges::find(pairs, true) == std::end(pairs)) continue;
+        runtime_.launch({.kernel = kernel, .gradient = gradient}, view, blocks);
+        continue;
+      }
+      for (const DType parameter : kDTypes) {
+        if (!pairs[static_cast<std::size_t>(parameter)]) continue;
+        runtime_.launch({.kernel = kernel, .gradient = gradient, .parameter = parameter}, view, blocks);
+      }
     }
   }
   // A team for each leaf.
   void decide(Kernel kernel, const View& view) const {
-    if (view.leaf_count > 0) runtime_.launch(kernel, DType::float32, view, divided_up(view.leaf_count, kTeams));
+    if (view.leaf_count > 0) runtime_.launch({.kernel = kernel}, view, divided_up(view.leaf_count, kTeams));
   }
 
   template <class T, class From>

@@ -11,6 +11,16 @@
 
 namespace adafactor::cuda {
 
+// Calls body.operator()<G, P>() with what gradients and parameters are stored as.
+template <class Body>
+void with_pair(const Variant& variant, const Body& body) {
+  with_storage<float>(variant.gradient, [&](auto of_gradient) {
+    with_storage<float>(variant.parameter, [&](auto of_parameter) {
+      body.template operator()<typename decltype(of_gradient)::type, typename decltype(of_parameter)::type>();
+    });
+  });
+}
+
 // Calls body(functor) with the kernel's, where it is one that goes through the elements.
 template <class T, class Body>
 void with_kernel_of(Kernel kernel, const Body& body) {
@@ -46,8 +56,16 @@ void with_kernel_of(Kernel kernel, const Body& body) {
 
 // Calls body(functor) with the kernel's.
 template <class Body>
-void with_kernel(Kernel kernel, DType arithmetic, const Body& body) {
-  switch (kernel) {
+void with_kernel(const Variant& variant, const Body& body) {
+  switch (variant.kernel) {
+    case Kernel::plain_moments:
+      return with_storage<float>(variant.gradient, [&](auto of_gradient) {
+        body(ColumnMoments<float, typename decltype(of_gradient)::type>{});
+      });
+    case Kernel::plain_rms:
+      return with_pair(variant, [&]<class G, class P>() { body(PlainRms<float, G, P>{}); });
+    case Kernel::plain_apply:
+      return with_pair(variant, [&]<class G, class P>() { body(PlainApply<float, G, P>{}); });
     case Kernel::find_norm:
       return body(FindNorm{});
     case Kernel::find_verdict:
@@ -59,7 +77,8 @@ void with_kernel(Kernel kernel, DType arithmetic, const Body& body) {
     case Kernel::find_step:
       return body(FindStep{});
     default:
-      return arithmetic == DType::float64 ? with_kernel_of<double>(kernel, body) : with_kernel_of<float>(kernel, body);
+      return variant.arithmetic == DType::float64 ? with_kernel_of<double>(variant.kernel, body)
+                                                  : with_kernel_of<float>(variant.kernel, body);
   }
 }
 

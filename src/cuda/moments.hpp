@@ -2,7 +2,9 @@
 // them; then what the tiles have of these. The twin of cpu/moments.hpp and cpu/short/moments.hpp.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "adafactor/cpu/runs/cells.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
@@ -18,9 +20,19 @@
 
 namespace adafactor::cuda {
 
-// A block of columns of a slice: each team adds up a group of rows, then each thread the groups of its columns.
-template <class T>
+// A block of columns of a slice: each team adds up a group of rows, then each thread the groups of its columns. Of
+// gradients that are stored as G and read in place; void: of all others.
+template <class T, class G = void>
 struct ColumnMoments {
+  static ADAFACTOR_KERNEL bool takes(const Leaf& leaf) {
+    if (!makes_moments(leaf) || has_small_slices(leaf)) return false;
+    if constexpr (std::is_void_v<G>) {
+      return !reads_in_place(leaf);
+    } else {
+      return reads_in_place(leaf) && leaf.at.gradient.dtype == dtype_of<G>;
+    }
+  }
+
   // Of double fewer groups fit.
   static constexpr int kGroups = sizeof(T) == sizeof(float) ? kTeams : kTeams / 2;
   struct Shared {
@@ -32,7 +44,7 @@ struct ColumnMoments {
     const ColumnPiece piece = view.lists<T>().columns[index];
     const Tile& tile = view.tiles[piece.tile];
     const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || !makes_moments(leaf)) return;
+    if (!view.has(tile.leaf) || !takes(leaf)) return;
     const RowCells cells(tile);
     const auto width = static_cast<int>(cells.cell(0, 0, piece.block).cols);
     double totals[kBlock / kThreads] = {};
@@ -58,29 +70,37 @@ struct ColumnMoments {
     const Cell cell = cells.cell(piece.slice, group, piece.block);
     double* folds = view.folds + place.folds + piece.slice * tile.rows * cells.blocks();
     for_each(cell.cols, [&](std::int64_t i, auto amount) { store(columns + i, fill(T{}), amount); });
+    const T scale = static_cast<T>(leaf.gradient_scale());
     double clipped = 0;
     double before = 0;
     double of_lane = 0;  // the sum of this lane's row
-    for (std::int64_t r = 0; r < cell.rows; ++r) {
-      const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
-      const double sum = add_row(leaf, places, cell.cols, columns, clipped, before);
-      if (lane() == r) of_lane = sum;
-      if (lane() == 0) folds[(cell.row - tile.row + r) * cells.blocks() + piece.block] = sum;
+    const auto add_rows = [&](const auto& add_row) {
+      for (std::int64_t r = 0; r < cell.rows; ++r) {
+        const double sum = add_row(r);
+        if (lane() == r) of_lane = sum;
+        if (lane() == 0) folds[(cell.row - tile.row + r) * cells.blocks() + piece.block] = sum;
+      }
+    };
+    if constexpr (std::is_void_v<G>) {
+      add_rows([&](std::int64_t r) {
+        const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
+        const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
+        const MadeGradient<T> made(leaf, places.first());
+        if (!made.is_linked()) return add_squares_by_column(g, scale, cell.cols, columns, 0.0, &clipped);
+        return add_squares_by_column(g, made.links(), cell.cols, columns, 0.0, &clipped, &before);
+      });
+      // Short rows are added up as a tree.
+      if (is_narrow(leaf)) clipped = fold(Lanes<double>{{of_lane}});
+    } else {
+      const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
+      add_rows([&](std::int64_t r) {
+        return add_squares_by_column(Run<G>(g[r]), scale, cell.cols, columns, 0.0, &clipped);
+      });
     }
-    // Short rows are added up as a tree.
-    if (is_narrow(leaf)) clipped = fold(Lanes<double>{{of_lane}});
     if (lane() != 0) return;
     const std::int64_t at = place.cells + cells.index(piece.slice, group, piece.block);
     view.cells.first[at] = clipped;
-    if (!is_narrow(leaf)) view.cells.second[at] = before;
-  }
-
-  ADAFACTOR_KERNEL double add_row(const Leaf& leaf, const RowPlaces& places, std::int64_t n, T* columns,
-                                  double& clipped, double& before) const {
-    const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
-    const MadeGradient<T> made(leaf, places.first());
-    if (made.is_linked()) return add_squares_by_column(g, made.links(), n, columns, 0.0, &clipped, &before);
-    return add_squares_by_column(g, static_cast<T>(leaf.gradient_scale()), n, columns, 0.0, &clipped);
+    if (leaf.rule.clip_value > 0 && !is_narrow(leaf)) view.cells.second[at] = before;
   }
 
   // Adds the groups' sums of this thread's columns to their totals, in their order.

@@ -11,6 +11,7 @@
 #include "adafactor/lanes/lanes.hpp"
 #include "adafactor/lanes/stored.hpp"
 #include "adafactor/step/leaf.hpp"
+#include "cells.hpp"
 #include "threads.hpp"
 
 namespace adafactor::cuda {
@@ -86,6 +87,42 @@ ADAFACTOR_KERNEL Lanes<T> load(const Numbers<T, Places>& numbers, std::int64_t i
   return {{has_lane(amount) ? numbers.at(i + lane()) : T{}}};
 }
 
+// The rows of a cell, of an array that is stored as S and has the elements of a row side by side.
+template <class S>
+class CellRows {
+ public:
+  ADAFACTOR_KERNEL CellRows(const Walk& walk, const LeafShape& shape, const Cell& cell)
+      : first_(reinterpret_cast<S*>(walk.data) + RowPlaces(shape, cell.slice, cell.row, cell.col).offset(walk, 0)),
+        stride_(walk.row_stride) {}
+
+  ADAFACTOR_KERNEL S* operator[](std::int64_t row) const { return in_device_memory(first_ + row * stride_); }
+
+ private:
+  S* first_;
+  std::int64_t stride_;
+};
+
+// Writes one number; `element` is what its noise depends on. It is not a part of each loop that calls it, since it is
+// long and takes the compiler long.
+template <class T>
+ADAFACTOR_KERNEL_CALL T write_number(std::byte* array, std::int64_t offset, DType dtype, T number, const Rule& rule,
+                                     std::int64_t element) {
+  with_storage<T>(dtype, [&](auto storage) {
+    using S = typename decltype(storage)::type;
+    S* to = reinterpret_cast<S*>(array) + offset;
+    if constexpr (Formatted<S>) {
+      if (rule.rounds_by_noise) {
+        *to = round_to<S>(static_cast<float>(number), noise_of(rule.noise, element));
+        number = load<T>(static_cast<const S*>(to), One{});
+        return;
+      }
+    }
+    store(to, number, One{});
+    number = load<T>(static_cast<const S*>(to), One{});
+  });
+  return number;
+}
+
 // The outputs at the places of a run.
 template <class T, class Places>
 class Outputs {
@@ -95,22 +132,9 @@ class Outputs {
   // Writes one, rounded to nearest or by noise where it is stored in fewer bits. Returns what it is then.
   ADAFACTOR_KERNEL T write(std::int64_t i, T number) const {
     const Walk& walk = leaf_.at.parameter_out;
-    const std::int64_t offset = places_.offset(walk, i);
-    with_storage<T>(walk.dtype, [&](auto storage) {
-      using S = typename decltype(storage)::type;
-      S* to = reinterpret_cast<S*>(walk.data) + offset;
-      if constexpr (Formatted<S>) {
-        if (leaf_.rule.rounds_by_noise) {
-          const std::int64_t element = leaf_.rule.noise.first + places_.offset(leaf_.at.elements, i);
-          *to = round_to<S>(static_cast<float>(number), noise_of(leaf_.rule.noise, element));
-          number = load<T>(static_cast<const S*>(to), One{});
-          return;
-        }
-      }
-      store(to, number, One{});
-      number = load<T>(static_cast<const S*>(to), One{});
-    });
-    return number;
+    const bool by_noise = leaf_.rule.rounds_by_noise;
+    const std::int64_t element = by_noise ? leaf_.rule.noise.first + places_.offset(leaf_.at.elements, i) : 0;
+    return write_number(walk.data, places_.offset(walk, i), walk.dtype, number, leaf_.rule, element);
   }
 
   // Writes the parameter as it is, to the bit.

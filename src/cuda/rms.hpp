@@ -49,7 +49,36 @@ ADAFACTOR_KERNEL void add_row_cell(const Leaf& leaf, const Cell& cell, double* t
   *to_parameter = of_parameter;
 }
 
-// The cells of all leaves that are measured after `factors`; or once more those that turned out to be wide.
+// The cells of leaves that are measured after `factors`, where gradient and parameter are stored as G and P and read in
+// place.
+template <class T, class G, class P>
+struct PlainRms {
+  struct Shared {};
+
+  ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
+    const CellPiece piece = view.lists<T>().cells[index];
+    const Tile& tile = view.tiles[piece.tile];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    if (!view.has(tile.leaf) || !leaf.measures() || !measures_in_place(leaf)) return;
+    if (leaf.at.gradient.dtype != dtype_of<G> || leaf.at.parameter.dtype != dtype_of<P>) return;
+    const RowCells cells(tile);
+    const std::int64_t index_of_cell = piece.first + team_of_block();
+    if (index_of_cell >= cells.count()) return;
+    const Cell cell = cells.at(index_of_cell);
+    double of_update = 0;
+    double of_parameter = 0;
+    const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
+    const CellRows<const P> p(leaf.at.parameter, leaf.shape, cell);
+    for_plain_rows_of<T>(leaf, cell, 1, [&](std::int64_t row, const FactoredU<T>& u_of) {
+      add_u_squares<T>(Run<G>(g[row]), Run<P>(p[row]), u_of, cell.cols, &of_update, &of_parameter);
+    });
+    if (lane() != 0) return;
+    view.cells.first[view.places[piece.tile].cells + index_of_cell] = of_update;
+    view.cells.second[view.places[piece.tile].cells + index_of_cell] = of_parameter;
+  }
+};
+
+// The cells of all other leaves; or once more of those that turned out to be wide.
 template <class T, bool again>
 struct CellRms {
   struct Shared {};
@@ -59,6 +88,7 @@ struct CellRms {
     const Tile& tile = view.tiles[piece.tile];
     const Leaf& leaf = view.leaves[tile.leaf];
     if (!view.has(tile.leaf) || !leaf.measures() || (again ? !leaf.found.wide : leaf.measures_early())) return;
+    if (measures_in_place(leaf)) return;
     const std::int64_t cell = piece.first + team_of_block();
     const std::int64_t at = view.places[piece.tile].cells + cell;
     if (goes_by_runs(leaf)) return add_run(leaf, tile, cell, view.cells.first + at, view.cells.second + at);

@@ -9,8 +9,11 @@
 
 namespace adafactor::cuda {
 
-// The kernels, each a file of which (kernels.hpp) says what it does; those of `lists` come for each arithmetic.
+// The kernels (kernels.hpp says which functor each is).
 enum class Kernel : std::uint8_t {
+  plain_moments,
+  plain_rms,
+  plain_apply,
   column_moments,
   slice_moments,
   cell_squares,
@@ -30,6 +33,14 @@ enum class Kernel : std::uint8_t {
   find_step,
 };
 
+// A kernel, for leaves of one arithmetic; those that read in place also for one type of gradients and of parameters.
+struct Variant {
+  Kernel kernel;
+  DType arithmetic = DType::float32;
+  DType gradient = DType::float32;
+  DType parameter = DType::float32;
+};
+
 // What is asked for is done later, in the order in which it was asked for: host memory stays as it is until wait().
 class Runtime {
  public:
@@ -43,8 +54,8 @@ class Runtime {
   virtual void copy_out(void* to, const void* from, std::int64_t nbytes) = 0;
   virtual void copy(void* to, const void* from, std::int64_t nbytes) = 0;
   virtual void zero(void* memory, std::int64_t nbytes) = 0;
-  // So many blocks of kThreads threads, of a kernel in one arithmetic.
-  virtual void launch(Kernel kernel, DType arithmetic, const View& view, std::int64_t blocks) = 0;
+  // So many blocks of kThreads threads.
+  virtual void launch(const Variant& variant, const View& view, std::int64_t blocks) = 0;
   // Returns when all is done.
   virtual void wait() = 0;
 };

@@ -27,18 +27,24 @@ struct TeamTotal {
   }
 };
 
+namespace thread_detail {
+
+// Of the lanes first, first + apart, first + 2 apart, ... their sum as a tree; those beyond `count` are zero.
+template <int first, int apart, class Number>
+ADAFACTOR_KERNEL double fold_from(std::int64_t count, const Number& number) {
+  if constexpr (apart == kLanes) {
+    return first < count ? number(first) : 0;
+  } else {
+    return fold_from<first, 2 * apart>(count, number) + fold_from<first + apart, 2 * apart>(count, number);
+  }
+}
+
+}  // namespace thread_detail
+
 // What one thread makes of up to fifteen numbers: the sum that fold() makes of the lanes.
 template <class Number>
 ADAFACTOR_KERNEL double fold_few(std::int64_t count, const Number& number) {
-  double lanes[kLanes];
-  ADAFACTOR_UNROLL
-  for (int i = 0; i < kLanes; ++i) lanes[i] = i < count ? number(i) : 0;
-  ADAFACTOR_UNROLL
-  for (int half = kLanes / 2; half >= 1; half /= 2) {
-    ADAFACTOR_UNROLL
-    for (int i = 0; i < half; ++i) lanes[i] = lanes[i] + lanes[i + half];
-  }
-  return lanes[0];
+  return thread_detail::fold_from<0, 1>(count, number);
 }
 
 // The range of what the threads of a team have found.

@@ -8,8 +8,10 @@
 
 #if defined(__CUDACC__)
 #define ADAFACTOR_KERNEL __device__ __forceinline__
+#define ADAFACTOR_KERNEL_CALL __device__ __noinline__
 #else
 #define ADAFACTOR_KERNEL inline
+#define ADAFACTOR_KERNEL_CALL inline
 #endif
 
 namespace adafactor {
@@ -43,6 +45,15 @@ double exchange(double number, int distance);
 double of_lane(double number, int lane);  // what the lane has as its number
 
 #endif
+
+// An array of the device's memory, which the compiler is told that it is.
+template <class S>
+ADAFACTOR_KERNEL S* in_device_memory(S* array) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(array));
+#endif
+  return array;
+}
 
 ADAFACTOR_KERNEL int team_of_block() { return thread_of_block() / kLanes; }
 

@@ -7,6 +7,7 @@
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/runs/u.hpp"
 #include "adafactor/step/leaf.hpp"
+#include "cells.hpp"
 #include "places.hpp"
 #include "threads.hpp"
 
@@ -93,6 +94,18 @@ class RowU {
   const T* before_ = nullptr;
   T* after_ = nullptr;
 };
+
+// Calls body(row, u_of) for each row of a cell of a leaf whose U is plain; the lanes make the rows' factors
+// together.
+template <class T, class Body>
+ADAFACTOR_KERNEL void for_plain_rows_of(const Leaf& leaf, const Cell& cell, double scale, const Body& body) {
+  const SliceU<T> u(leaf, cell.slice, scale);
+  const T factor = lane() < cell.rows ? u.scaled_row_factor(cell.row + lane()) : T{};
+  ADAFACTOR_KEEP_ROLLED
+  for (std::int64_t r = 0; r < cell.rows; ++r) {
+    body(r, u.plain(static_cast<T>(of_lane(static_cast<double>(factor), static_cast<int>(r))), cell.col));
+  }
+}
 
 // scale U of whole short rows that follow each other, where it is plain: each element has its own factors.
 template <class T>

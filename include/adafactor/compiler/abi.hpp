@@ -106,9 +106,11 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 #define ADAFACTOR_RARE
 #define ADAFACTOR_STAY_SCALAR
 #define ADAFACTOR_UNROLL _Pragma("unroll")
+#define ADAFACTOR_KEEP_ROLLED _Pragma("unroll 1")
 #elif defined(__GNUC__)
 #define ADAFACTOR_DEVICE
 #define ADAFACTOR_UNROLL
+#define ADAFACTOR_KEEP_ROLLED
 // This one marks functions of plain data, which files of all instruction sets share: none becomes a symbol of an
 // object.
 #define ADAFACTOR_ALWAYS_INLINE inline __attribute__((always_inline))
@@ -126,6 +128,7 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 #define ADAFACTOR_RARE
 #define ADAFACTOR_STAY_SCALAR
 #define ADAFACTOR_UNROLL
+#define ADAFACTOR_KEEP_ROLLED
 #endif
 
 #if defined(__CUDACC__)

@@ -6,7 +6,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <type_traits>
 #include <utility>
 
 #include "adafactor/lanes/formats.hpp"
@@ -248,15 +247,15 @@ ADAFACTOR_INLINE void store_format_group<Float16, 4>(Float16* to, const Group<fl
 template <class S>
 ADAFACTOR_INLINE void copy_few(S* to, const S* from, int count) {
   int done = 0;
-  const auto copy = [&](auto n) ADAFACTOR_INLINE_LAMBDA {
+  const auto copy = [&](int n) ADAFACTOR_INLINE_LAMBDA {
     if (!(count & n)) return;
-    std::memcpy(to + done, from + done, n * sizeof(S));
+    std::memcpy(to + done, from + done, static_cast<std::size_t>(n) * sizeof(S));
     done += n;
   };
-  copy(std::integral_constant<int, 8>{});
-  copy(std::integral_constant<int, 4>{});
-  copy(std::integral_constant<int, 2>{});
-  copy(std::integral_constant<int, 1>{});
+  copy(8);
+  copy(4);
+  copy(2);
+  copy(1);
 }
 
 }  // namespace loop_detail
@@ -331,8 +330,8 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
   if (i < n) body(i, Part{static_cast<int>(n - i)});
 }
 
-// Calls use(i, amount, read(i, amount)) in this way.
-template <class Read, class Use>
+// Calls use(i, amount, read(i, amount)) in this way; a GPU has to know the source that is read.
+template <class Source, class Read, class Use>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Read& read, const Use& use) {
   for_lanes(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { use(i, amount, read(i, amount)); });
 }
@@ -354,9 +353,8 @@ ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
     body(i, One{});
   }
 }
-
-// Calls use(i, amount, read(i, amount)) in this way.
-template <class Read, class Use>
+// Calls use(i, amount, read(i, amount)) in this way; a GPU has to know the source that is read.
+template <class Source, class Read, class Use>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Read& read, const Use& use) {
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { use(i, amount, read(i, amount)); });
 }

@@ -3,10 +3,12 @@
 // CPU has.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "adafactor/lanes/formats.hpp"
 #include "adafactor/lanes/numbers.hpp"
+#include "adafactor/lanes/run.hpp"
 #include "adafactor/order.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -50,32 +52,50 @@ ADAFACTOR_INLINE double fold(const Lanes<T>& lanes) {
 // Calls body(i, amount) for i = 0, 16, 32, ... below n; lanes beyond the end have no element.
 template <class Body>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
+  ADAFACTOR_KEEP_ROLLED
   for (std::int64_t i = 0; i < n; i += kLanes) body(i, Part{static_cast<int>(n - i < kLanes ? n - i : kLanes)});
 }
 
-// Calls use(i, amount, read(i, amount)) in this way, but a batch is read before the first of it is used: a thread of a
-// GPU waits for what it reads.
-template <class Read, class Use>
-ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Read& read, const Use& use) {
-  constexpr int batch = 8;
+// How many numbers of a source a thread asks for before it uses the first: it waits for what it reads. Of a source that
+// has to be looked for, one.
+template <class Source>
+inline constexpr int kBatch = 1;
+template <class S>
+inline constexpr int kBatch<Run<S>> = 8;
+
+// Calls use(i, amount, read(i, amount)) in this way, so many at a time.
+template <int batch, class Read, class Use>
+ADAFACTOR_INLINE void for_batches(std::int64_t n, const Read& read, const Use& use) {
   const int count = static_cast<int>(n);
-  decltype(read(std::int64_t{0}, Full{})) numbers[batch];
+  decltype(read(std::int64_t{0}, Full{})) numbers[std::size_t{batch}];
   int first = 0;
+  ADAFACTOR_KEEP_ROLLED
   for (; first + batch * kLanes <= count; first += batch * kLanes) {
     ADAFACTOR_UNROLL
     for (int k = 0; k < batch; ++k) numbers[k] = read(first + k * kLanes, Full{});
     ADAFACTOR_UNROLL
     for (int k = 0; k < batch; ++k) use(first + k * kLanes, Full{}, numbers[k]);
   }
+  ADAFACTOR_KEEP_ROLLED
   for (; first < count; first += kLanes) {
     const Part part{count - first};
     use(first, part, read(first, part));
   }
 }
 
-template <class... Bodies>
-ADAFACTOR_INLINE void for_each(std::int64_t n, const Bodies&... bodies) {
-  for_lanes(n, bodies...);
+template <class Source, class Read, class Use>
+ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Read& read, const Use& use) {
+  for_batches<kBatch<Source>>(n, read, use);
+}
+
+template <class Body>
+ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
+  for_lanes(n, body);
+}
+// What goes on to memory keeps more registers busy.
+template <class Source, class Read, class Use>
+ADAFACTOR_INLINE void for_each(std::int64_t n, const Read& read, const Use& use) {
+  for_batches<(kBatch<Source> + 1) / 2>(n, read, use);
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

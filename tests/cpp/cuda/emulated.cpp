@@ -74,12 +74,11 @@ void Runtime::zero(void* memory, std::int64_t nbytes) {
   queue([=] { std::memset(memory, 0, static_cast<std::size_t>(nbytes)); });
 }
 
-void Runtime::launch(adafactor::cuda::Kernel kernel, adafactor::DType arithmetic, const adafactor::cuda::View& view,
-                     std::int64_t blocks) {
+void Runtime::launch(const adafactor::cuda::Variant& variant, const adafactor::cuda::View& view, std::int64_t blocks) {
   require(blocks > 0 && blocks < 0x7fffffff, "a launch of no block, or of too many");
   ++launches_;
-  queue([this, kernel, arithmetic, view, blocks] {
-    adafactor::cuda::with_kernel(kernel, arithmetic, [&]<class Functor>(Functor functor) {
+  queue([this, variant, view, blocks] {
+    adafactor::cuda::with_kernel(variant, [&]<class Functor>(Functor functor) {
       for (const int index : numbers_in(order_, static_cast<int>(blocks), random_)) {
         // What another block left there means nothing.
         typename Functor::Shared shared;

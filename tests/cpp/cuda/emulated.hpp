@@ -28,8 +28,7 @@ class Runtime final : public adafactor::cuda::Runtime {
   void copy_out(void* to, const void* from, std::int64_t nbytes) override;
   void copy(void* to, const void* from, std::int64_t nbytes) override;
   void zero(void* memory, std::int64_t nbytes) override;
-  void launch(adafactor::cuda::Kernel kernel, adafactor::DType arithmetic, const adafactor::cuda::View& view,
-              std::int64_t blocks) override;
+  void launch(const adafactor::cuda::Variant& variant, const adafactor::cuda::View& view, std::int64_t blocks) override;
   void wait() override;
 
   std::int64_t launches() const { return launches_; }

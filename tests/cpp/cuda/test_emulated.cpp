@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -136,6 +137,7 @@ class OnDevice {
   }
 
   const adafactor::Stepper& stepper() const { return stepper_; }
+  const emulation::Runtime& runtime() const { return runtime_; }
   const std::byte* array(std::size_t leaf, StateKind kind) { return before_->look_at(leaf, kind); }
 
   adafactor::Outcome make(const adafactor::Call& call) {
@@ -181,9 +183,116 @@ void every_digest_is_that_of_a_cpu() {
   }
 }
 
+// Whether two numbers have the same bits; one NaN is like another.
+bool same(double a, double b) { return (a != a && b != b) || std::memcmp(&a, &b, sizeof a) == 0; }
+bool same(const adafactor::MomentRange& a, const adafactor::MomentRange& b) {
+  return same(a.smallest, b.smallest) && same(a.largest, b.largest);
+}
+bool same(const adafactor::TileSums& a, const adafactor::TileSums& b) {
+  return same(a.gradient_squares, b.gradient_squares) && same(a.clipped_squares, b.clipped_squares) &&
+         same(a.update_squares, b.update_squares) && same(a.parameter_squares, b.parameter_squares) &&
+         same(a.row_moments, b.row_moments) && same(a.rows, b.rows) && same(a.cols, b.cols);
+}
+bool same(const adafactor::Found& a, const adafactor::Found& b) {
+  return a.held == b.held && a.stopped == b.stopped && a.clamp_binds == b.clamp_binds && a.wide == b.wide &&
+         a.at_floor == b.at_floor && same(a.gradient_squares, b.gradient_squares) &&
+         same(a.norm_factor, b.norm_factor) && same(a.update_squares, b.update_squares) &&
+         same(a.parameter_squares, b.parameter_squares) && same(a.clip_factor, b.clip_factor) &&
+         same(a.step_size, b.step_size) && same(a.weight_decay, b.weight_decay);
+}
+
+// What the phases find in each tile and leaf, and what is decided from it, call by call.
+void each_number_on_the_way_is_that_of_a_cpu() {
+  for (const digest::Case& what : digest::read_cases(digest::data_file())) {
+    OnDevice device(what, Order::shuffled, true);
+    adafactor::State state(digest::plan_of(what));
+    digest::Arrays on_cpu(what.leaves);
+    digest::Arrays on_device(what.leaves);
+    digest::Arrays gradients(what.gradients);
+    on_cpu.fill(1, what.of_parameters);
+    on_device.copy_from(on_cpu);
+    const adafactor::LearningRate rate{what.config.learning_rate, false};
+    for (int call = 0; call < 2; ++call) {
+      gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
+      adafactor::step(state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
+      device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
+      const adafactor::Workspace& expected = *state.workspace;
+      const adafactor::Workspace& found = *device.stepper().workspace;
+      for (std::size_t i = 0; i < expected.sums.size(); ++i) CHECK(same(found.sums[i], expected.sums[i]));
+      for (std::size_t i = 0; i < expected.leaves.size(); ++i) {
+        CHECK(same(found.leaves[i].found, expected.leaves[i].found));
+      }
+      CHECK_EQ(found.verdict.finite, expected.verdict.finite);
+      CHECK(same(found.verdict.scaled_squares, expected.verdict.scaled_squares));
+    }
+  }
+}
+
+// Gradients with NaN or Inf, in the leaves that show it in every way: with `skip` nothing is written, and with
+// `propagate` the bits are those of a CPU.
+void a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu() {
+  for (const adafactor::OnNonfinite policy : {adafactor::OnNonfinite::skip, adafactor::OnNonfinite::propagate}) {
+    for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      digest::Case what;
+      what.calls = 1;
+      what.config.on_nonfinite = policy;
+      what.config.clipnorm = 1;
+      what.spread = what.of_parameters = {-2, 2, 0};
+      for (const std::vector<std::int64_t>& shape :
+           std::vector<std::vector<std::int64_t>>{{20, 33}, {700}, {40, 3}, {20, 3, 3}, {}}) {
+        what.leaves.push_back({shape});
+      }
+      what.gradients = what.leaves;
+      for (std::size_t leaf = 0; leaf < what.leaves.size(); ++leaf) {
+        OnDevice device(what, Order::forward, true);
+        adafactor::State state(digest::plan_of(what));
+        digest::Arrays on_cpu(what.leaves);
+        digest::Arrays on_device(what.leaves);
+        digest::Arrays gradients(what.leaves);
+        on_cpu.fill(1, what.of_parameters);
+        on_device.copy_from(on_cpu);
+        gradients.fill(2, what.spread);
+        const std::uint64_t before = on_cpu.fold_into(0);
+        std::memcpy(gradients.views()[leaf].data, &bad, sizeof bad);
+        const adafactor::LearningRate rate{0.1, false};
+        const adafactor::Outcome expected = adafactor::step(
+            state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
+        const adafactor::Outcome found = device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
+        CHECK_EQ(found.skipped, policy == adafactor::OnNonfinite::skip);
+        CHECK_EQ(found.skipped, expected.skipped);
+        CHECK_EQ(found.nonfinite_leaf, static_cast<std::int64_t>(leaf));
+        CHECK_EQ(on_device.fold_into(0) == before, found.skipped);
+        for (std::size_t i = 0; i < what.leaves.size(); ++i) {
+          CHECK(same(device.stepper().workspace->leaves[i].found, state.workspace->leaves[i].found));
+        }
+      }
+    }
+  }
+}
+
+// The launches of a step are as many for forty leaves as for one.
+void a_step_is_a_fixed_list_of_launches() {
+  const auto launches = [](int leaves) {
+    digest::Case what;
+    what.spread = what.of_parameters = {-2, 2, 0};
+    for (int leaf = 0; leaf < leaves; ++leaf) what.leaves.push_back({{20, 33}});
+    what.gradients = what.leaves;
+    OnDevice device(what, Order::forward, true);
+    digest::Arrays parameters(what.leaves);
+    parameters.fill(1, what.of_parameters);
+    const adafactor::LearningRate rate{0.1, false};
+    device.make({parameters.views(), parameters.views(), parameters.views(), &rate});
+    return device.runtime().launches();
+  };
+  CHECK_EQ(launches(40), launches(1));
+}
+
 }  // namespace
 
 int main() {
   every_digest_is_that_of_a_cpu();
+  each_number_on_the_way_is_that_of_a_cpu();
+  a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu();
+  a_step_is_a_fixed_list_of_launches();
   return check::report();
 }

@@ -30,7 +30,7 @@ ADAFACTOR_DEVICE void add_squares_of(G g, const Function& function, std::int64_t
     Lanes<T> squares = fill(T{});
     const auto read = [&](std::int64_t i, auto amount)
                           ADAFACTOR_INLINE_LAMBDA { return load<T>(g, first + i, amount); };
-    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+    for_lanes<G>(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> x = function(number, first + i, amount);
       squares = squares + x * x;
     });
@@ -62,7 +62,7 @@ ADAFACTOR_DEVICE double add_squares_by_column(G g, T scale, std::int64_t n, T* c
     const T factor = scale;
     Lanes<T> squares = fill(T{});
     const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { return load<T>(run, i, amount); };
-    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+    for_lanes<G>(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> x = number * factor;
       const Lanes<T> square = x * x;
       squares = squares + square;
@@ -89,7 +89,7 @@ ADAFACTOR_DEVICE double add_squares_by_column(G g, Links links, std::int64_t n, 
     Lanes<T> before = squares;
     const auto read = [&](std::int64_t i, auto amount)
                           ADAFACTOR_INLINE_LAMBDA { return load<T>(g, first + i, amount); };
-    for_lanes(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
+    for_lanes<G>(count, read, [&](std::int64_t i, auto amount, const Lanes<T>& number) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> whole = links.unclipped(number, first + i, amount);
       const Lanes<T> x = links.clip(whole);
       const Lanes<T> square = x * x;
@@ -182,7 +182,7 @@ ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, dou
     const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
       return Pair<Lanes<T>>{load<T>(g, first + i, amount), load<T>(p, first + i, amount)};
     };
-    for_lanes(count, read, [&](std::int64_t i, auto amount, const Pair<Lanes<T>>& x) ADAFACTOR_INLINE_LAMBDA {
+    for_lanes<G>(count, read, [&](std::int64_t i, auto amount, const Pair<Lanes<T>>& x) ADAFACTOR_INLINE_LAMBDA {
       const Lanes<T> u = u_of(x.gradient, first + i, amount);
       of_update = of_update + u * u;
       of_parameter = of_parameter + x.parameter * x.parameter;
@@ -194,11 +194,14 @@ ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, dou
 
 // out <- p - u, the whole of `apply` where no update link is.
 template <class T, class G, class P, class U>
-void subtract_u(Run<G> g, Run<P> p, P* out, const U& u_of, std::int64_t n) {
+ADAFACTOR_DEVICE void subtract_u(Run<G> g, Run<P> p, P* out, const U& u_of, std::int64_t n) {
   g.ask(0, n);
   p.ask(0, n);
-  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    store(out + i, load<T>(p, i, amount) - u_of(load<T>(g, i, amount), i, amount), amount);
+  const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+    return Pair<decltype(load<T>(g, i, amount))>{load<T>(g, i, amount), load<T>(p, i, amount)};
+  };
+  for_each<Run<G>>(n, read, [&](std::int64_t i, auto amount, const auto& x) ADAFACTOR_INLINE_LAMBDA {
+    store(out + i, x.parameter - u_of(x.gradient, i, amount), amount);
   });
 }
 

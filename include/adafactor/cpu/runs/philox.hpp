@@ -63,7 +63,9 @@ ADAFACTOR_DEVICE inline std::uint16_t noise_of(Noise noise, std::int64_t element
                             static_cast<std::uint32_t>(noise.update), static_cast<std::uint32_t>(noise.update >> 32)};
   loop_detail::philox(noise.key, words);
   const auto half = static_cast<int>(e / 16 % 8);
-  return static_cast<std::uint16_t>(words[half / 2] >> (half % 2 * 16));
+  const std::uint32_t early = half / 2 == 0 ? words[0] : words[1];
+  const std::uint32_t late = half / 2 == 2 ? words[2] : words[3];
+  return static_cast<std::uint16_t>((half < 4 ? early : late) >> (half % 2 * 16));
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -333,7 +333,10 @@ ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Body& body) {
 // Calls use(i, amount, read(i, amount)) in this way; a GPU has to know the source that is read.
 template <class Source, class Read, class Use>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Read& read, const Use& use) {
-  for_lanes(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA { use(i, amount, read(i, amount)); });
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) use(i, Full{}, read(i, Full{}));
+  const Part rest{static_cast<int>(n - i)};
+  if (i < n) use(i, rest, read(i, rest));
 }
 
 // Calls body(i, amount) for all of n elements, sixteen at a time, then eight where loops are compiled once, then one.

@@ -40,10 +40,10 @@ class LeafTiles {
  public:
   LeafTiles(const LeafShape& shape, const TileSums* first) : count_(shape.tile_count), first_(first) {}
 
-  double total(double TileSums::* number) const {
+  ADAFACTOR_ALWAYS_INLINE double total(double TileSums::* number) const {
     return total_of(count_, [&](std::int64_t t) { return first_[t].*number; });
   }
-  MomentRanges ranges() const {
+  ADAFACTOR_ALWAYS_INLINE MomentRanges ranges() const {
     MomentRange rows{std::numeric_limits<double>::infinity(), 0};
     MomentRange cols = rows;
     const auto widen = [](MomentRange& range, const MomentRange& more) {

@@ -31,6 +31,8 @@ CATCHES = {
     "benchmarks beside their peers": "a benchmark that another library's version breaks",
     "a cross-compiler": "nothing: it brings it",
     "other systems": "a warning of Clang for Windows, macOS, or Linux with musl",
+    "a compiler for GPUs": "nothing: it brings it",
+    "kernels for GPUs": "a warning of NVIDIA's compiler, a product fused with a sum, a kernel that spills",
     "compiling": "C++ that takes longer to compile, or more memory, than its limit allows",
     "tests, oldest versions": "a library that pyproject.toml allows and that is too old",
     "tests, newest versions": "a library that has changed since the versions were pinned",

@@ -30,7 +30,6 @@ struct Factors {
       const Indices slices = slices_begun_in(leaf, tile);
       for (std::int64_t slice = slices.first + team_of_block(); slice < slices.last; slice += kTeams) {
         const double mean = mean_moment_of<T>(leaf, sums, slice, rule, TeamTotal{});
-        meet_team();  // all have read what is written now
         if (lane() == 0) leaf.at.mean_moment[slice] = mean;
       }
     }

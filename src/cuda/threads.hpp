@@ -33,14 +33,12 @@ ADAFACTOR_KERNEL unsigned team_mask() { return 0xffffU << (threadIdx.x & 16U); }
 ADAFACTOR_KERNEL double of_lane(double number, int lane) {
   return __shfl_sync(thread_detail::team_mask(), number, lane, kLanes);
 }
-ADAFACTOR_KERNEL void meet_team() { __syncwarp(thread_detail::team_mask()); }
 
 #else
 
 // Defined by whoever stands in for a GPU.
 int thread_of_block();
-void meet();       // of all threads of the block
-void meet_team();  // of the team's
+void meet();  // of all threads of the block
 double exchange(double number, int distance);
 double of_lane(double number, int lane);  // what the lane has as its number
 

@@ -18,7 +18,6 @@ namespace adafactor::cuda {
 
 int thread_of_block() { return emulation::Block::running().thread(); }
 void meet() { emulation::Block::running().meet(); }
-void meet_team() { emulation::Block::running().meet_team(); }
 double exchange(double number, int distance) {
   emulation::Block& block = emulation::Block::running();
   return block.hear(number, (block.thread() ^ distance) % kLanes);

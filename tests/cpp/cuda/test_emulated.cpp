@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -173,8 +174,10 @@ class OnDevice {
   bool in_place_;
 };
 
-void every_digest_is_that_of_a_cpu() {
+// Of all cases, or of those whose names are given.
+void every_digest_is_that_of_a_cpu(const std::set<std::string>& names) {
   for (const digest::Case& what : digest::read_cases(digest::data_file())) {
+    if (!names.empty() && !names.contains(what.name)) continue;
     for (const Order order : {Order::forward, Order::backward, Order::shuffled}) {
       const bool in_place = order != Order::backward;
       OnDevice device(what, order, in_place);
@@ -270,6 +273,48 @@ void a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu() {
   }
 }
 
+// Squares so large that the sum of a column leaves float although each of them is finite, or nearly.
+void columns_that_overflow_do_what_they_do_on_a_cpu() {
+  for (const float size : {4e18F, 1.5e19F}) {
+    for (const std::vector<std::int64_t>& shape :
+         std::vector<std::vector<std::int64_t>>{{20, 33}, {300, 600}, {40, 3}, {40, 3, 3}, {5, 20, 33}}) {
+      digest::Case what;
+      what.config.on_nonfinite = adafactor::OnNonfinite::skip;
+      what.leaves = what.gradients = {{shape}};
+      OnDevice device(what, Order::forward, true);
+      adafactor::State state(digest::plan_of(what));
+      digest::Arrays on_cpu(what.leaves);
+      digest::Arrays on_device(what.leaves);
+      digest::Arrays gradients(what.leaves);
+      on_cpu.fill(1, {-2, 2, 0});
+      on_device.copy_from(on_cpu);
+      for (std::int64_t i = 0; i < gradients.count(0); ++i) {
+        std::memcpy(static_cast<std::byte*>(gradients.views()[0].data) + i * std::int64_t{sizeof size}, &size,
+                    sizeof size);
+      }
+      const adafactor::LearningRate rate{0.1, false};
+      const adafactor::Outcome expected =
+          adafactor::step(state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
+      const adafactor::Outcome found = device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
+      CHECK_EQ(found.skipped, expected.skipped);
+      CHECK_EQ(found.skipped, size > 1e19F || shape.back() == 600);  // a lane has the squares of 32 columns
+      CHECK(same(device.stepper().workspace->leaves[0].found, state.workspace->leaves[0].found));
+      CHECK_EQ(on_device.fold_into(0), on_cpu.fold_into(0));
+    }
+  }
+}
+
+// The sums of a row in double, of numbers so far apart that another order of its blocks shows.
+void the_blocks_of_a_row_are_added_up_in_their_order() {
+  digest::Case what;
+  what.calls = 1;
+  what.leaves = {{{20, 2100}, adafactor::DType::float64}};
+  what.gradients = what.leaves;
+  what.spread = {-30, 30, 0};
+  OnDevice device(what, Order::forward, true);
+  CHECK_EQ(digest::run_on(device, what, 1, true).digest, digest::run(what, 1, true).digest);
+}
+
 // The launches of a step are as many for forty leaves as for one.
 void a_step_is_a_fixed_list_of_launches() {
   const auto launches = [](int leaves) {
@@ -289,8 +334,11 @@ void a_step_is_a_fixed_list_of_launches() {
 
 }  // namespace
 
-int main() {
-  every_digest_is_that_of_a_cpu();
+int main(int count, char** words) {
+  every_digest_is_that_of_a_cpu({words + 1, words + count});
+  columns_that_overflow_do_what_they_do_on_a_cpu();
+  the_blocks_of_a_row_are_added_up_in_their_order();
+  if (count > 1) return check::report();
   each_number_on_the_way_is_that_of_a_cpu();
   a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu();
   a_step_is_a_fixed_list_of_launches();

@@ -12,7 +12,10 @@
 
 namespace adafactor::cuda {
 
-ADAFACTOR_DEVICE constexpr std::int64_t divided_up(std::int64_t n, std::int64_t size) { return (n + size - 1) / size; }
+template <class Number>
+ADAFACTOR_DEVICE constexpr Number divided_up(Number n, Number size) {
+  return (n + size - 1) / size;
+}
 
 // A group of rows in a block of columns.
 struct Cell {
@@ -41,13 +44,16 @@ class RowCells {
     const std::int64_t first = block / kPanelBlocks * kPanelBlocks;  // of the panel
     return slice * of_slice() + first * groups_ + group * width(first) + block - first;
   }
+  // A tile has few cells, so that small numbers are divided.
   ADAFACTOR_DEVICE Cell at(std::int64_t index) const {
-    const std::int64_t slice = index / of_slice();
-    const std::int64_t in_slice = index - slice * of_slice();
-    const std::int64_t first = in_slice / (groups_ * kPanelBlocks) * kPanelBlocks;
-    const std::int64_t in_panel = in_slice - first * groups_;
-    const std::int64_t group = in_panel / width(first);
-    return cell(slice, group, first + in_panel - group * width(first));
+    const auto slice = static_cast<int>(index) / static_cast<int>(of_slice());
+    const auto in_slice = static_cast<int>(index - slice * of_slice());
+    const auto of_panel = static_cast<int>(groups_ * kPanelBlocks);
+    const auto first = in_slice / of_panel * static_cast<int>(kPanelBlocks);
+    const auto in_panel = in_slice - first * static_cast<int>(groups_);
+    const auto blocks = static_cast<int>(width(first));
+    const auto group = in_panel / blocks;
+    return cell(slice, group, first + in_panel - group * blocks);
   }
   ADAFACTOR_DEVICE Cell cell(std::int64_t slice, std::int64_t group, std::int64_t block) const {
     const std::int64_t row = group * kRowGroup;
@@ -73,7 +79,9 @@ class RunCells {
   ADAFACTOR_DEVICE RunCells(const Leaf& leaf, const Tile& tile)
       : most_(rows_of_run(leaf)), rows_(rows_of(leaf, tile)) {}
 
-  ADAFACTOR_DEVICE std::int64_t count() const { return divided_up(rows_.count, most_); }
+  ADAFACTOR_DEVICE std::int64_t count() const {
+    return divided_up(static_cast<int>(rows_.count), static_cast<int>(most_));
+  }
   ADAFACTOR_DEVICE RowRange at(std::int64_t index) const {
     const std::int64_t done = index * most_;
     return {rows_.first + done, rows_.count - done < most_ ? rows_.count - done : most_};

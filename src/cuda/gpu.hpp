@@ -20,6 +20,29 @@
 
 namespace adafactor::cuda {
 
+// Which kernels some leaf of a call needs, as far as the host can tell. The others would return at once, but not for
+// nothing.
+struct Needs {
+  // The types of gradients and parameters that are read in place.
+  bool in_place[kDTypes.size()][kDTypes.size()] = {};
+  bool column_moments = false;
+  bool slice_moments = false;
+  bool cell_squares = false;
+  bool cell_rms = false;
+
+  void add(const Leaf& leaf) {
+    const LeafArrays& at = leaf.at;
+    const bool makes = makes_moments(leaf);
+    const bool reads = reads_in_place(leaf);
+    if (reads)
+      in_place[static_cast<std::size_t>(at.gradient.dtype)][static_cast<std::size_t>(at.parameter.dtype)] = true;
+    if (makes && !reads) (has_small_slices(leaf) ? slice_moments : column_moments) = true;
+    if (leaf.in_verdict() && (!makes || (is_narrow(leaf) && leaf.rule.clip_value > 0))) cell_squares = true;
+    const bool measures = leaf.measures() && !leaf.measures_early();
+    if (measures && (!reads || !at.parameter.contiguous || leaf.rule.clamps)) cell_rms = true;
+  }
+};
+
 // What the host keeps with a workspace.
 struct GpuScratch {
   GpuScratch(const Plan& plan, adafactor::detail::Pieces& pieces)
@@ -33,8 +56,7 @@ struct GpuScratch {
   Verdict verdict;                            // on its way back
   View view;
   bool is_on_device = false;  // whether the device has what the host knows of the call
-  // Which types of gradients and parameters some leaf of the call reads in place.
-  bool in_place[kDTypes.size()][kDTypes.size()] = {};
+  Needs needs;
 };
 
 class GpuBackend final : public Backend {
@@ -123,7 +145,7 @@ class GpuBackend final : public Backend {
   void send(Workspace& workspace, GpuScratch& scratch) const {
     const DeviceScratch device = on_device(workspace, scratch);
     std::int32_t in_verdict = 0;
-    for (auto& pairs : scratch.in_place) std::ranges::fill(pairs, false);
+    scratch.needs = {};
     double* partials = device.partials;
     for (std::size_t i = 0; i < scratch.leaves.size(); ++i) {
       scratch.leaves[i] = workspace.leaves[i];
@@ -132,11 +154,7 @@ class GpuBackend final : public Backend {
       if (planned.row_partials() > 0) scratch.leaves[i].at.row_partial = partials;
       if (planned.col_partials() > 0) scratch.leaves[i].at.col_partial = partials + planned.row_partials();
       partials += planned.partials();
-      if (reads_in_place(scratch.leaves[i])) {
-        const LeafArrays& at = scratch.leaves[i].at;
-        scratch.in_place[static_cast<std::size_t>(at.gradient.dtype)][static_cast<std::size_t>(at.parameter.dtype)] =
-            true;
-      }
+      scratch.needs.add(scratch.leaves[i]);
       scratch.places_in_verdict[i] = workspace.leaves[i].in_verdict() ? in_verdict++ : -1;
     }
     scratch.view.verdict_count = in_verdict;
@@ -171,12 +189,13 @@ class GpuBackend final : public Backend {
 
   void launch(Phase phase, const View& view, const GpuScratch& scratch) const {
     const WorkCounts& counts = scratch.work.counts;
+    const Needs& needs = scratch.needs;
     switch (phase) {
       case Phase::moments:
         over_pairs(Kernel::plain_moments, counts.float32.columns, view, scratch);
-        over(&WorkCounts::OfArithmetic::columns, Kernel::column_moments, view, counts);
-        over(&WorkCounts::OfArithmetic::cells, Kernel::slice_moments, view, counts);
-        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_squares, view, counts);
+        if (needs.column_moments) over(&WorkCounts::OfArithmetic::columns, Kernel::column_moments, view, counts);
+        if (needs.slice_moments) over(&WorkCounts::OfArithmetic::cells, Kernel::slice_moments, view, counts);
+        if (needs.cell_squares) over(&WorkCounts::OfArithmetic::cells, Kernel::cell_squares, view, counts);
         over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_moments, view, counts);
         return decide(Kernel::find_norm, view);
       case Phase::means:
@@ -188,7 +207,7 @@ class GpuBackend final : public Backend {
         return decide(Kernel::find_clamp, view);
       case Phase::rms:
         over_pairs(Kernel::plain_rms, counts.float32.cells, view, scratch);
-        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms, view, counts);
+        if (needs.cell_rms) over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms, view, counts);
         over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms, view, counts);
         decide(Kernel::find_wide, view);
         over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms_again, view, counts);
@@ -213,7 +232,7 @@ class GpuBackend final : public Backend {
   void over_pairs(Kernel kernel, std::int64_t blocks, const View& view, const GpuScratch& scratch) const {
     if (blocks == 0) return;
     for (const DType gradient : kDTypes) {
-      const auto& pairs = scratch.in_place[static_cast<std::size_t>(gradient)];
+      const auto& pairs = scratch.needs.in_place[static_cast<std::size_t>(gradient)];
       if (kernel == Kernel::plain_moments) {
         if (std::ranges::find(pairs, true) == std::end(pairs)) continue;
         runtime_.launch({.kernel = kernel, .gradient = gradient}, view, blocks);

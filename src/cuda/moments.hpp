@@ -231,8 +231,9 @@ struct TileMoments {
     for (std::int64_t r = thread_of_block(); r < tile.slices * tile.rows; r += kThreads) {
       double sum = 0;
       for (std::int64_t block = 0; block < blocks; ++block) sum += folds[r * blocks + block];
-      const std::int64_t slice = tile.slice + r / tile.rows;
-      const std::int64_t row = tile.row + r % tile.rows;
+      const int slices_on = static_cast<int>(r) / static_cast<int>(tile.rows);
+      const std::int64_t slice = tile.slice + slices_on;
+      const std::int64_t row = tile.row + r - slices_on * tile.rows;
       if (!leaf.at.row_partial) {
         static_cast<T*>(leaf.at.row_moment)[slice * leaf.shape.rows + row] =
             static_cast<T>(sum / static_cast<double>(leaf.shape.cols));

@@ -34,23 +34,51 @@ class RowPlaces {
   std::int64_t slice_, row_, col_, first_;
 };
 
-// A run of whole rows that follow each other, slice after slice.
+// A run of whole short rows that follow each other, slice after slice; at most a block of elements.
 class RowsPlaces {
  public:
-  ADAFACTOR_KERNEL RowsPlaces(const LeafShape& shape, std::int64_t first_row) : shape_(shape), row_(first_row) {}
+  ADAFACTOR_KERNEL RowsPlaces(const LeafShape& shape, std::int64_t first_row)
+      : shape_(shape),
+        slice_(first_row / shape.rows),
+        row_(first_row - slice_ * shape.rows),
+        first_(first_row * shape.cols),
+        cols_(static_cast<int>(shape.cols)) {}
 
-  ADAFACTOR_KERNEL std::int64_t first() const { return row_ * shape_.cols; }
-  ADAFACTOR_KERNEL std::int64_t row(std::int64_t i) const { return row_ + i / shape_.cols; }
-  ADAFACTOR_KERNEL std::int64_t col(std::int64_t i) const { return i % shape_.cols; }
+  struct Place {
+    std::int64_t slice;
+    std::int64_t row;
+    int col;
+  };
+
+  ADAFACTOR_KERNEL std::int64_t first() const { return first_; }
+  // Of the i-th element. A run has no more than a block of rows, so that small numbers are divided.
+  ADAFACTOR_KERNEL Place at(std::int64_t i) const {
+    const int rows_on = static_cast<int>(i) / cols_;
+    Place place{slice_, row_ + rows_on, static_cast<int>(i) - rows_on * cols_};
+    if (shape_.rows >= kBlock) {
+      if (place.row >= shape_.rows) {
+        place.row -= shape_.rows;
+        ++place.slice;
+      }
+    } else {
+      const int slices_on = static_cast<int>(place.row) / static_cast<int>(shape_.rows);
+      place.slice += slices_on;
+      place.row -= slices_on * shape_.rows;
+    }
+    return place;
+  }
   ADAFACTOR_KERNEL std::int64_t offset(const Walk& walk, std::int64_t i) const {
-    if (walk.whole) return first() + i;
-    const std::int64_t slice = row(i) / shape_.rows;
-    return RowPlaces(shape_, slice, row(i) - slice * shape_.rows, col(i)).offset(walk, 0);
+    if (walk.whole) return first_ + i;
+    const Place place = at(i);
+    return RowPlaces(shape_, place.slice, place.row, place.col).offset(walk, 0);
   }
 
  private:
   const LeafShape& shape_;
+  std::int64_t slice_;
   std::int64_t row_;
+  std::int64_t first_;
+  int cols_;
 };
 
 // The numbers of an array at the places of a run, as numbers of T; where there is no array they are zero.

@@ -121,10 +121,10 @@ class RowsU {
   ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& read, std::int64_t i, Amount amount) const {
     const Lanes<T> g = gradient_(read, i, amount);
     if (!has_lane(amount)) return {{T{}}};
-    const std::int64_t row = places_.row(i + lane());
-    const std::int64_t slice = row / leaf_.shape.rows;
-    const T* cols = static_cast<const T*>(leaf_.at.col_factor) + slice * leaf_.shape.cols;
-    return {{(g.group.value * row_factor_of(row, slice)) * cols[places_.col(i + lane())]}};
+    const RowsPlaces::Place place = places_.at(i + lane());
+    const T* cols = static_cast<const T*>(leaf_.at.col_factor) + place.slice * leaf_.shape.cols;
+    return {
+        {(g.group.value * row_factor_of(place.slice * leaf_.shape.rows + place.row, place.slice)) * cols[place.col]}};
   }
 
  private:

@@ -55,7 +55,7 @@ WorkCounts count_work(const Plan& plan, const Tell& tell) {
       cells = (std::max)(cells, of_slices);
       tell(t, counts.ends, columns, cells);
       work.columns += columns;
-      work.cells += divided_up(cells, kTeams);
+      work.cells += divided_up(cells, std::int64_t{kTeams});
       work.tiles += 1;
       counts.ends.cells += cells;
       counts.ends.folds += has_columns ? tile.slices * tile.rows * by_rows.blocks() : 0;

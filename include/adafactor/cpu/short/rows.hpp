@@ -30,8 +30,8 @@ ADAFACTOR_DEVICE inline RowRange rows_of(const Leaf& leaf, const Tile& tile) {
 
 // How many rows a run has: those that fit in a block, and where slices are small too, whole slices.
 ADAFACTOR_DEVICE inline std::int64_t rows_of_run(const Leaf& leaf) {
-  const std::int64_t most = kBlock / leaf.shape.cols;
-  return has_small_slices(leaf) ? most - most % leaf.shape.rows : most;
+  const int most = static_cast<int>(kBlock) / static_cast<int>(leaf.shape.cols);
+  return has_small_slices(leaf) ? most - most % static_cast<int>(leaf.shape.rows) : most;
 }
 
 // Calls body(rows) for ranges of at most so many rows.

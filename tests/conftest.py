@@ -24,7 +24,8 @@ MARKERS = (
     "full: repeats what another test shows, in more cases; `pytest --full` runs it",
     "apart: measures memory, time, threads or processes, and so runs with no other test beside it",
 )
-LONGEST = ("test_cpp.py", "test_torch_compile.py")  # begun first, so that nobody waits for them in the end
+# Begun first, so that nobody waits for them in the end.
+LONGEST = ("test_cpp.py", "test_planted_errors.py", "test_torch_compile.py")
 MOST_WORKERS = 4  # beyond that the longest file decides, and each worker imports torch and JAX
 
 

@@ -57,7 +57,7 @@ class AppliedRun {
       carry(element);
       if (leaf_.adds()) state<T>(leaf_.at.after.accumulator)[element] = sum.group.value;
       if (leaf_.rule.writes_difference) {
-        if (leaf_.at.parameter_out.data) output_.write(i + lane(), T{});
+        if (copies && leaf_.at.parameter_out.data) output_.write(i + lane(), T{});
       } else if (leaf_.averages()) {
         const bool is_written = average(p.at(i + lane()), element, i + lane());
         if (copies && !is_written) output_.copy(i + lane());

@@ -66,9 +66,12 @@ void CudaRuntime::zero(void* memory, std::int64_t nbytes) {
 
 void CudaRuntime::launch(const Variant& variant, const View& view, std::int64_t blocks) {
   with_kernel(variant, [&]<class Functor>(Functor) {
-    run_blocks<Functor><<<static_cast<unsigned>(blocks), kThreads, 0, stream_of(stream_)>>>(view);
+    // By this call, which says what came of it: the error that a thread remembers may be somebody else's.
+    View copy = view;
+    void* arguments[] = {&copy};
+    check(cudaLaunchKernel(run_blocks<Functor>, dim3(static_cast<unsigned>(blocks)), dim3(kThreads), arguments, 0,
+                           stream_of(stream_)));
   });
-  check(cudaGetLastError());
 }
 
 void CudaRuntime::wait() { check(cudaStreamSynchronize(stream_of(stream_))); }

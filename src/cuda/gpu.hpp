@@ -8,6 +8,7 @@
 #include <iterator>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "adafactor/host/memory.hpp"
 #include "adafactor/plan.hpp"
@@ -88,8 +89,8 @@ class GpuBackend final : public Backend {
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
     GpuScratch& scratch = scratch_of(workspace);
-    if (!scratch.is_on_device) send(workspace, scratch);
-    scratch.is_on_device = true;
+    // Whoever gives up in the middle waits for what is on its way.
+    if (!std::exchange(scratch.is_on_device, true)) send(workspace, scratch);
     View view = scratch.view;
     view.range = leaves;
     for (int phase = static_cast<int>(phases.first); phase <= static_cast<int>(phases.last); ++phase) {
@@ -108,6 +109,13 @@ class GpuBackend final : public Backend {
     copy_out(std::span(&scratch.verdict, 1), device.verdict);
     copy_out(workspace.sums, device.sums);
     copy_out(workspace.shared, device.shared);
+    for (std::size_t i = 0; i < scratch.leaves.size(); ++i) {
+      // The step of a part is found by the host, which looks at its M.
+      const Leaf& leaf = workspace.leaves[i];
+      if (!leaf.is_part() || !leaf.at.mean_moment) continue;
+      copy_out(std::span(leaf.at.mean_moment, static_cast<std::size_t>(leaf.shape.slices)),
+               scratch.leaves[i].at.mean_moment);
+    }
     runtime_.wait();
     for (std::size_t i = 0; i < scratch.leaves.size(); ++i) workspace.leaves[i].found = scratch.leaves[i].found;
     workspace.verdict = scratch.verdict;

@@ -59,6 +59,7 @@ class RowU {
   template <class Amount>
   ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& read, std::int64_t i, Amount amount) const {
     const Lanes<T> g = gradient_(read, i, amount);
+    if (!has_lane(amount)) return {{T{}}};
     if (!leaf_.shape.factored) return full(g, i, amount);
     if (leaf_.found.wide) return {{static_cast<T>(wide_of(g, i, amount))}};
     if (leaf_.found.clamp_binds) return factors_(g, i, amount);

@@ -17,8 +17,10 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 template <class T, class Body>
 void with_narrow_factors(const Leaf& leaf, const Body& body) {
   if constexpr (kSpecialLoops<T>) {
-    if (leaf.shape.slices == 1 && leaf.shape.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
-    if (leaf.shape.slices == 1 && leaf.shape.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
+    // A part may have one slice of many small ones, of which no M is kept.
+    const bool is_one = leaf.shape.slices == 1 && !has_small_slices(leaf);
+    if (is_one && leaf.shape.cols == 8) return body.template operator()<ShortRowFactors<T, 8>>();
+    if (is_one && leaf.shape.cols == 4) return body.template operator()<ShortRowFactors<T, 4>>();
   }
   body.template operator()<NarrowFactors<T>>();
 }

@@ -260,6 +260,7 @@ ADAFACTOR_INLINE void copy_few(S* to, const S* from, int count) {
 
 }  // namespace loop_detail
 
+// The same numbers in double.
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
   T stored[std::size_t{n}];
@@ -267,6 +268,7 @@ ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
   return {loop_detail::load_group<double, n>(stored)};
 }
 
+// Reads so many elements that are stored as S, and writes so many.
 template <class T, class S, int n>
 ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
   if constexpr (!Formatted<S>) {

@@ -20,6 +20,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 ADAFACTOR_INLINE int lane();
 ADAFACTOR_INLINE double exchange(double number, int distance);
 
+// The same numbers in double.
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {
   return {{static_cast<double>(a.group.value)}};
@@ -32,6 +33,7 @@ ADAFACTOR_INLINE bool has_lane(Exactly<n>) {
 }
 ADAFACTOR_INLINE bool has_lane(Part part) { return lane() < part.count; }
 
+// Reads this lane's element of those that are stored as S, zero where there is none, and writes it.
 template <class T, class S, class Amount>
 ADAFACTOR_INLINE Lanes<T> load(const S* from, Amount amount) {
   return {{has_lane(amount) ? load<T>(from + lane(), One{}) : T{}}};
@@ -83,11 +85,13 @@ ADAFACTOR_INLINE void for_batches(std::int64_t n, const Read& read, const Use& u
   }
 }
 
+// The same, as many at a time as the source wants.
 template <class Source, class Read, class Use>
 ADAFACTOR_INLINE void for_lanes(std::int64_t n, const Read& read, const Use& use) {
   for_batches<kBatch<Source>>(n, read, use);
 }
 
+// The same of what is done element by element.
 template <class Body>
 ADAFACTOR_INLINE void for_each(std::int64_t n, const Body& body) {
   for_lanes(n, body);

@@ -109,6 +109,7 @@ class Step {
     detail::refuse_unless(course_.has_ended(Phase::apply), "all phases before the end of a step",
                           "some that were left out");
     is_over_ = true;
+    carry_what_has_no_tiles();
     await();
     Outcome outcome;
     outcome.skipped = !propagates() && !workspace_.verdict.finite;
@@ -118,7 +119,6 @@ class Step {
     outcome.global_grad_norm = (rule_.updates() ? 1 : rule_.mean()) * workspace_.verdict.norm();
     outcome.threads = workspace_.threads;
     counters_.skips = outcome.skipped ? counters_.skips + 1 : 0;
-    carry_what_has_no_tiles();
     if (!outcome.skipped) count();
     return outcome;
   }

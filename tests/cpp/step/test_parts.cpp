@@ -86,6 +86,7 @@ std::vector<Example> uneven() {
       {"slices, columns", {2, 2}, leaves({{0}, {}}, {{0}, {2}}, {0})},
       {"short rows", {2}, {leaf({48, 7}, {{0, 16}}), leaf({33, 5}, {{0, 16}}), leaf({2500, 4}, {{0, 16}})}},
       {"small slices", {2}, {leaf({40, 3, 3}, {{0}}), leaf({64, 32, 3, 3}, {{1}}), leaf({300, 7, 9}, {{0}})}},
+      {"one small slice of many", {16}, {leaf({16, 8, 8}, {{0}}), leaf({16, 4, 4}, {{0}})}},
   };
 }
 

@@ -177,17 +177,21 @@ struct Apply {
   }
 
   ADAFACTOR_KERNEL void apply_rows(const Leaf& leaf, const Cell& cell) const {
+    if (!leaf.updates()) return keep_rows(leaf, cell);
+    const SliceU<T> u(leaf, cell.slice, leaf.update_scale());
     for (std::int64_t r = 0; r < cell.rows; ++r) {
       const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
-      const AppliedRun<T, RowPlaces> run(leaf, places);
-      if (!leaf.updates()) {
-        run.keep(cell.cols);
-        continue;
-      }
-      const SliceU<T> u(leaf, cell.slice, leaf.update_scale());
       double bare = 0;
       if (leaf.shape.factored) bare = leaf.found.wide ? u.row_factor(cell.row + r) : u.kept_row_factor(cell.row + r);
-      run.update(RowU<T>(leaf, u, places, bare, cell.col, static_cast<T*>(leaf.at.after.full)), cell.cols);
+      AppliedRun<T, RowPlaces>(leaf, places)
+          .update(RowU<T>(leaf, u, places, bare, cell.col, static_cast<T*>(leaf.at.after.full)), cell.cols);
+    }
+  }
+
+  ADAFACTOR_KERNEL void keep_rows(const Leaf& leaf, const Cell& cell) const {
+    for (std::int64_t r = 0; r < cell.rows; ++r) {
+      const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
+      AppliedRun<T, RowPlaces>(leaf, places).keep(cell.cols);
     }
   }
 };

@@ -204,70 +204,87 @@ bool same(const adafactor::Found& a, const adafactor::Found& b) {
          same(a.step_size, b.step_size) && same(a.weight_decay, b.weight_decay);
 }
 
-// What the phases find in each tile and leaf, and what is decided from it, call by call.
+// The same calls on a device and on a CPU, in place.
+class Both {
+ public:
+  Both(const digest::Case& what, Order order)
+      : device_(what, order, true),
+        state_(digest::plan_of(what)),
+        on_cpu_(what.leaves),
+        on_device_(what.leaves),
+        gradients_(what.gradients),
+        rate_{what.config.learning_rate, false} {
+    on_cpu_.fill(1, what.of_parameters);
+    on_device_.copy_from(on_cpu_);
+  }
+
+  digest::Arrays& gradients() { return gradients_; }
+
+  // Makes a call on both. Returns the device's outcome.
+  adafactor::Outcome step() {
+    const adafactor::Outcome expected = adafactor::step(
+        state_, {on_cpu_.views(), gradients_.views(), on_cpu_.views(), &rate_}, adafactor::cpu_backend());
+    const adafactor::Outcome found = device_.make({on_device_.views(), gradients_.views(), on_device_.views(), &rate_});
+    CHECK_EQ(found.skipped, expected.skipped);
+    CHECK_EQ(found.nonfinite_leaf, expected.nonfinite_leaf);
+    check_numbers();
+    return found;
+  }
+  std::uint64_t fold_on_cpu() const { return on_cpu_.fold_into(0); }
+  std::uint64_t fold_on_device() const { return on_device_.fold_into(0); }
+
+ private:
+  // What the phases found in each tile and leaf, and what was decided from it.
+  void check_numbers() const {
+    const adafactor::Workspace& expected = *state_.workspace;
+    const adafactor::Workspace& found = *device_.stepper().workspace;
+    for (std::size_t i = 0; i < expected.sums.size(); ++i) CHECK(same(found.sums[i], expected.sums[i]));
+    for (std::size_t i = 0; i < expected.leaves.size(); ++i) {
+      CHECK(same(found.leaves[i].found, expected.leaves[i].found));
+    }
+    CHECK_EQ(found.verdict.finite, expected.verdict.finite);
+    CHECK(same(found.verdict.scaled_squares, expected.verdict.scaled_squares));
+  }
+
+  OnDevice device_;
+  adafactor::State state_;
+  digest::Arrays on_cpu_;
+  digest::Arrays on_device_;
+  digest::Arrays gradients_;
+  adafactor::LearningRate rate_;
+};
+
+// Call by call.
 void each_number_on_the_way_is_that_of_a_cpu() {
   for (const digest::Case& what : digest::read_cases(digest::data_file())) {
-    OnDevice device(what, Order::shuffled, true);
-    adafactor::State state(digest::plan_of(what));
-    digest::Arrays on_cpu(what.leaves);
-    digest::Arrays on_device(what.leaves);
-    digest::Arrays gradients(what.gradients);
-    on_cpu.fill(1, what.of_parameters);
-    on_device.copy_from(on_cpu);
-    const adafactor::LearningRate rate{what.config.learning_rate, false};
+    Both both(what, Order::shuffled);
     for (int call = 0; call < 2; ++call) {
-      gradients.fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
-      adafactor::step(state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
-      device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
-      const adafactor::Workspace& expected = *state.workspace;
-      const adafactor::Workspace& found = *device.stepper().workspace;
-      for (std::size_t i = 0; i < expected.sums.size(); ++i) CHECK(same(found.sums[i], expected.sums[i]));
-      for (std::size_t i = 0; i < expected.leaves.size(); ++i) {
-        CHECK(same(found.leaves[i].found, expected.leaves[i].found));
-      }
-      CHECK_EQ(found.verdict.finite, expected.verdict.finite);
-      CHECK(same(found.verdict.scaled_squares, expected.verdict.scaled_squares));
+      both.gradients().fill(1000 * (static_cast<std::uint64_t>(call) + 1), what.spread);
+      both.step();
     }
   }
 }
 
 // Gradients with NaN or Inf, in the leaves that show it in every way: with `skip` nothing is written, and with
-// `propagate` the bits are those of a CPU.
+// `propagate` the numbers are those of a CPU.
 void a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu() {
   for (const adafactor::OnNonfinite policy : {adafactor::OnNonfinite::skip, adafactor::OnNonfinite::propagate}) {
     for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
       digest::Case what;
-      what.calls = 1;
       what.config.on_nonfinite = policy;
       what.config.clipnorm = 1;
-      what.spread = what.of_parameters = {-2, 2, 0};
-      for (const std::vector<std::int64_t>& shape :
-           std::vector<std::vector<std::int64_t>>{{20, 33}, {700}, {40, 3}, {20, 3, 3}, {}}) {
-        what.leaves.push_back({shape});
-      }
+      what.of_parameters = {-2, 2, 0};
+      what.leaves = {{{20, 33}}, {{700}}, {{40, 3}}, {{20, 3, 3}}, {{}}};
       what.gradients = what.leaves;
       for (std::size_t leaf = 0; leaf < what.leaves.size(); ++leaf) {
-        OnDevice device(what, Order::forward, true);
-        adafactor::State state(digest::plan_of(what));
-        digest::Arrays on_cpu(what.leaves);
-        digest::Arrays on_device(what.leaves);
-        digest::Arrays gradients(what.leaves);
-        on_cpu.fill(1, what.of_parameters);
-        on_device.copy_from(on_cpu);
-        gradients.fill(2, what.spread);
-        const std::uint64_t before = on_cpu.fold_into(0);
-        std::memcpy(gradients.views()[leaf].data, &bad, sizeof bad);
-        const adafactor::LearningRate rate{0.1, false};
-        const adafactor::Outcome expected = adafactor::step(
-            state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
-        const adafactor::Outcome found = device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
+        Both both(what, Order::forward);
+        both.gradients().fill(2, what.of_parameters);
+        const std::uint64_t before = both.fold_on_device();
+        std::memcpy(both.gradients().views()[leaf].data, &bad, sizeof bad);
+        const adafactor::Outcome found = both.step();
         CHECK_EQ(found.skipped, policy == adafactor::OnNonfinite::skip);
-        CHECK_EQ(found.skipped, expected.skipped);
         CHECK_EQ(found.nonfinite_leaf, static_cast<std::int64_t>(leaf));
-        CHECK_EQ(on_device.fold_into(0) == before, found.skipped);
-        for (std::size_t i = 0; i < what.leaves.size(); ++i) {
-          CHECK(same(device.stepper().workspace->leaves[i].found, state.workspace->leaves[i].found));
-        }
+        CHECK_EQ(both.fold_on_device() == before, found.skipped);
       }
     }
   }
@@ -280,26 +297,16 @@ void columns_that_overflow_do_what_they_do_on_a_cpu() {
          std::vector<std::vector<std::int64_t>>{{20, 33}, {300, 600}, {40, 3}, {40, 3, 3}, {5, 20, 33}}) {
       digest::Case what;
       what.config.on_nonfinite = adafactor::OnNonfinite::skip;
+      what.of_parameters = {-2, 2, 0};
       what.leaves = what.gradients = {{shape}};
-      OnDevice device(what, Order::forward, true);
-      adafactor::State state(digest::plan_of(what));
-      digest::Arrays on_cpu(what.leaves);
-      digest::Arrays on_device(what.leaves);
-      digest::Arrays gradients(what.leaves);
-      on_cpu.fill(1, {-2, 2, 0});
-      on_device.copy_from(on_cpu);
-      for (std::int64_t i = 0; i < gradients.count(0); ++i) {
-        std::memcpy(static_cast<std::byte*>(gradients.views()[0].data) + i * std::int64_t{sizeof size}, &size,
+      Both both(what, Order::forward);
+      for (std::int64_t i = 0; i < both.gradients().count(0); ++i) {
+        std::memcpy(static_cast<std::byte*>(both.gradients().views()[0].data) + i * std::int64_t{sizeof size}, &size,
                     sizeof size);
       }
-      const adafactor::LearningRate rate{0.1, false};
-      const adafactor::Outcome expected =
-          adafactor::step(state, {on_cpu.views(), gradients.views(), on_cpu.views(), &rate}, adafactor::cpu_backend());
-      const adafactor::Outcome found = device.make({on_device.views(), gradients.views(), on_device.views(), &rate});
-      CHECK_EQ(found.skipped, expected.skipped);
-      CHECK_EQ(found.skipped, size > 1e19F || shape.back() == 600);  // a lane has the squares of 32 columns
-      CHECK(same(device.stepper().workspace->leaves[0].found, state.workspace->leaves[0].found));
-      CHECK_EQ(on_device.fold_into(0), on_cpu.fold_into(0));
+      // A lane has the squares of 32 of the 600 columns.
+      CHECK_EQ(both.step().skipped, size > 1e19F || shape.back() == 600);
+      CHECK_EQ(both.fold_on_device(), both.fold_on_cpu());
     }
   }
 }

@@ -32,6 +32,12 @@ class Stepper {
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
 
+  // Before the first step: the same as the constructor is given.
+  void give(std::span<std::byte> scratch, std::span<std::byte> on_device) {
+    given_ = scratch;
+    on_device_ = on_device;
+  }
+
   const Plan& plan() const { return *plan_; }
   const std::shared_ptr<const Plan>& shared_plan() const { return plan_; }
 
@@ -85,8 +91,19 @@ class State : public Stepper {
   // Calls of the window of accumulation that is open; 0 where none is.
   std::int64_t open_calls() const { return counters.open_calls(plan().call().gradient_accumulation_steps); }
 
-  // Forgets these calls, and what they have gathered; whoever does it has acquired the state.
+  // Forgets these calls, and what they have gathered; whoever does it has acquired the state. `zero(array, nbytes)` is
+  // for memory that is not the host's.
   void drop_window();
+  template <class Zero>
+  void drop_window(const Zero& zero) {
+    if (open_calls() == 0) return;
+    for (std::size_t i = 0; i < counters.leaves.size(); ++i) {
+      const StateArray& array = plan().leaves()[i].state[static_cast<std::size_t>(StateKind::accumulator)];
+      if (array.exists()) zero(memory() + array.offset, array.nbytes());
+      counters.leaves[i].accumulated = false;
+    }
+    counters.calls -= open_calls();
+  }
 
   Counters counters;
 
@@ -151,13 +168,7 @@ ADAFACTOR_FUNCTION State::State(const State& other) : State(other.shared_plan())
 }
 
 ADAFACTOR_FUNCTION void State::drop_window() {
-  if (open_calls() == 0) return;
-  for (std::size_t i = 0; i < counters.leaves.size(); ++i) {
-    const StateArray& array = plan().leaves()[i].state[static_cast<std::size_t>(StateKind::accumulator)];
-    if (array.exists()) std::memset(memory() + array.offset, 0, static_cast<std::size_t>(array.nbytes()));
-    counters.leaves[i].accumulated = false;
-  }
-  counters.calls -= open_calls();
+  drop_window([](std::byte* array, std::int64_t nbytes) { std::memset(array, 0, static_cast<std::size_t>(nbytes)); });
 }
 
 }}  // namespace adafactor::ADAFACTOR_ABI

@@ -8,7 +8,7 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Where an array lies. The CPU's memory is the only place that a step takes now.
+// Where an array lies. Devices of which a build has no backend are refused.
 enum class DeviceType : std::uint8_t { cpu, cuda };
 
 // One device of a type; the index is 0 for the CPU.
@@ -36,6 +36,9 @@ constexpr const char* name(Role role) {
   return role == Role::params ? "params" : role == Role::grads ? "grads" : "state";
 }
 
+// "the CPU's memory", or "cuda:0".
+ADAFACTOR_FUNCTION std::string words(Device device);
+
 // "float32, bfloat16 or float16", of these three.
 ADAFACTOR_FUNCTION std::string words(DTypes dtypes);
 
@@ -62,6 +65,10 @@ inline const std::int64_t* strides_of(const TensorView& view, std::int64_t (&buf
 #if ADAFACTOR_DEFINES_STEP
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
+
+ADAFACTOR_FUNCTION std::string words(Device device) {
+  return device.type == DeviceType::cpu ? "the CPU's memory" : "cuda:" + std::to_string(device.index);
+}
 
 ADAFACTOR_FUNCTION std::string words(DTypes dtypes) {
   std::string text;

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import adafactor
 from adafactor.demo import command
@@ -17,9 +18,14 @@ def info(_options: argparse.Namespace) -> int:
         return 1
     width = max(map(len, entries))
     for name, value in entries.items():
-        text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-        print(f"{name:<{width}}  {text}")
+        print(f"{name:<{width}}  {_as_text(value)}")
     return 0
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {each}" for name, each in value.items() if each is not None)
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

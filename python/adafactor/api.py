@@ -225,7 +225,10 @@ def build_info() -> dict[str, Any]:
     Returns:
         A dict: `version`; `isa`, the instruction set in use, and `isas`, those that this build has and this
         machine can run, the fastest last; `threads`, the kind of threads, such as "openmp" or "serial", and
-        `num_threads`, how many a step may use; `cuda`, whether there is a backend for it; `compiler`.
+        `num_threads`, how many a step may use; `compiler`. `cuda`: False in a build without it; else a dict
+        with `toolkit` and `architectures`, by which and for which its kernels were compiled, the version of
+        the `driver` and the number of `devices` that were found, and `missing`, why no step can run on a
+        GPU, or None.
 
     Raises:
         ValueError: the environment variable `ADAFACTOR_ISA`, read when the first state is made or here, names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,8 @@ PER_LEAF = (*NUMBERS, *MARKS)
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class StepReport:
     """What one call did and found; no extra pass over any array is made for it.
+
+    Of a call on a GPU that nobody has waited for, the first look at any of it but `paths` waits.
 
     A number that the call had no reason to compute is NaN: all of a leaf without a gradient, `param_rms` and
     `update_rms` where neither the parameter's scale nor the clipping of the update asks for them, everything
@@ -73,6 +75,34 @@ class StepReport:
     nonfinite: NDArray[np.bool_]
     at_floor: NDArray[np.bool_]
 
+    def __getattr__(self, name: str) -> Any:
+        """What was not known when the report was made; asked for once."""
+        if name in _FIELDS:
+            self.settle()
+            if name in self.__dict__:
+                return self.__dict__[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep."""
+        self.settle()
+        return self.__dict__
+
+    def settle(self) -> None:
+        """Wait until the call has come to its end, and all numbers are there; else the first look does.
+
+        Raises:
+            RuntimeError: the GPU failed.
+
+        >>> import numpy as np, adafactor
+        >>> params = np.ones(3)
+        >>> report = adafactor.step(params, np.ones(3), adafactor.init(params))
+        >>> report.settle()  # of arrays in the CPU's memory everything is known
+        """
+        ask = self.__dict__.get("_ask")
+        if ask is not None:
+            ask(self)
+
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return the numbers of each leaf by its path, as Python numbers.
 
@@ -122,6 +152,24 @@ def make_report(
     # As the dataclass would; that takes a call for each field, which is much of a step of a few small leaves.
     report.__dict__.update(zip(_FIELDS, (*summary, paths, *arrays), strict=True))
     return report
+
+
+def late_report(paths: tuple[str, ...], ask: Callable[[StepReport], None]) -> StepReport:
+    """The report of a call of which nothing is known yet: `ask` is called until it has filled it (`fill`)."""
+    report = object.__new__(StepReport)
+    report.__dict__.update(paths=paths, _ask=ask)
+    return report
+
+
+def is_filled(report: StepReport) -> bool:
+    """Whether all is known of the call."""
+    return "_ask" not in report.__dict__
+
+
+def fill(report: StepReport, summary: tuple[Any, ...], arrays: Iterable[NDArray[Any]]) -> None:
+    """Write into a report what is known now; nobody asks for it any more."""
+    report.__dict__.update(zip(_FIELDS, (*summary, report.paths, *arrays), strict=True))
+    report.__dict__.pop("_ask", None)
 
 
 def empty_report(paths: tuple[str, ...]) -> StepReport:

@@ -7,11 +7,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/door/session.hpp"
+#include "gpu.hpp"
+#include "late.hpp"
 #include "reader.hpp"
 
 namespace adafactor::bindings {
@@ -20,6 +23,7 @@ namespace py = pybind11;
 
 void bind_arrays(py::module_& m);
 void bind_bits(py::module_& m);
+void bind_device_arrays(py::module_& m);
 void bind_errors(py::module_& m);
 void bind_config(py::module_& m);
 void bind_plan(py::module_& m);
@@ -38,19 +42,43 @@ Config config_from(const py::dict& knobs);
 
 // What the calls of one stepper keep from one to the next.
 struct Calls {
-  explicit Calls(const Plan& plan) : session(plan) {}
+  // On the GPU, or where that is null on the CPU.
+  Calls(const Plan& plan, std::unique_ptr<Gpu> of_calls)
+      : gpu(std::move(of_calls)), session(plan, gpu ? gpu->device() : Device{}) {}
+  virtual ~Calls() = default;
 
+  virtual Stepper& stepper() = 0;
+  virtual Counters& counters() = 0;
+  // Makes a call on the CPU, or begins one on the GPU, as `late.running`.
+  virtual Outcome make(const Call& call) = 0;
+  virtual void begin(const Call& call) = 0;
+  // A call has come to its end.
+  virtual void note(const Outcome&) {}
+
+  std::unique_ptr<Gpu> gpu;
   Session session;
   ArrayReader reader;
   int threads = 0;  // the most that a region of the last step had
+  Late late;
 };
 
 // A state and its calls.
 struct StateObject : Calls {
-  explicit StateObject(std::shared_ptr<const Plan> plan) : Calls(*plan), state(std::move(plan)) {}
-  explicit StateObject(const State& other) : Calls(other.plan()), state(other) {}
+  explicit StateObject(std::shared_ptr<const Plan> plan) : Calls(*plan, nullptr), state(std::move(plan)) {}
+  StateObject(std::shared_ptr<const Plan> plan, std::unique_ptr<Gpu> on)
+      : Calls(*plan, std::move(on)), state(plan, gpu->take(plan->state_nbytes())) {}
+  explicit StateObject(const State& other) : Calls(other.plan(), nullptr), state(other) {}
+  ~StateObject() override { late.running.reset(); }
+
+  Stepper& stepper() override { return state; }
+  Counters& counters() override { return state.counters; }
+  Outcome make(const Call& call) override { return step(state, call, cpu_backend()); }
+  void begin(const Call& call) override { late.running.emplace(state, call, gpu->backend()); }
 
   State state;
 };
+
+// The GPU that a word for a device names, such as "cuda:0", its memory from `allocate` (see Gpu); null for "cpu".
+std::unique_ptr<Gpu> gpu_named(const std::string& device, py::object allocate);
 
 }  // namespace adafactor::bindings

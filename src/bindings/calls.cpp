@@ -1,9 +1,15 @@
 // Arrays in, numbers out.
 #include "calls.hpp"
 
+#include <cstdint>
+#include <new>
+#include <stdexcept>
 #include <string>
 
+#include "../cuda/library.hpp"
 #include "adafactor/door/nonfinite.hpp"
+#include "gil.hpp"
+#include "other_runtimes.hpp"
 
 namespace adafactor::bindings {
 
@@ -21,12 +27,110 @@ py::tuple reports_of(const Stepper& stepper, const Outcome& outcome) {
                         std::move(step_size), std::move(nonfinite), std::move(at_floor));
 }
 
+// What a call was, once it has come to its end; see make_call().
+py::tuple conclude(Calls& calls, const Outcome& outcome) {
+  calls.threads = outcome.threads;
+  calls.note(outcome);
+  const Stepper& stepper = calls.stepper();
+  const Scalars scalars = call_scalars(stepper.plan(), calls.counters(), outcome, calls.session.rates().front());
+  return py::make_tuple(py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2,
+                                       scalars.rho, outcome.global_grad_norm),
+                        outcome.nonfinite_leaf, reports_of(stepper, outcome));
+}
+
+void mark_all(const Marks& marks) {
+  for (const auto& [mark, arrays] : marks) mark_written(mark, arrays);
+}
+
+// Does what a device is asked to do with the call that runs, under the lock. Where it fails, it and the call are given
+// up, but not because a graph is captured.
+template <class Ask>
+auto on_gpu(Calls& calls, const Ask& ask) {
+  const auto give_up = [&](const char* why) {
+    calls.gpu->give_up(why);
+    calls.late.running.reset();
+    calls.late.is_open = false;
+    calls.reader.give_back();
+  };
+  try {
+    return without_gil(ask);
+  } catch (const cuda::CaptureError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    constexpr const char* why = "no memory on the GPU in the middle of a call";
+    give_up(why);
+    throw std::runtime_error(why);
+  } catch (const std::exception& error) {
+    give_up(error.what());
+    throw;
+  }
+}
+
+// Awaits the call that runs, under the lock; see make_call().
+py::tuple finish(Calls& calls) {
+  const Outcome outcome = on_gpu(calls, [&] { return calls.late.running->finish(); });
+  py::tuple found = conclude(calls, outcome);
+  calls.late.running.reset();
+  calls.late.is_open = false;
+  calls.reader.give_back();
+  return found;
+}
+
+// Gives a call to the GPU.
+void begin(Calls& calls, const Call& call) {
+  Gpu& gpu = *calls.gpu;
+  gpu.equip(calls.stepper());
+  for (void* other : calls.reader.other_streams()) gpu.follow(other);
+  on_gpu(calls, [&] {
+    calls.begin(call);
+    calls.late.is_open = true;
+    calls.late.running->run(kWholeCall);
+    calls.late.running->close();
+    gpu.end();
+    return true;
+  });
+}
+
+// Whether a call makes an update, as far as is known before it: it may still be skipped.
+bool is_update(const Handed& handed, const Plan& plan, const Counters& counters) {
+  const auto every = plan.call().gradient_accumulation_steps;
+  return handed.completes || !every || (counters.calls + 1) % *every == 0;
+}
+
+// The same on a GPU. Where nobody waits, who is told of a write that is then left out has been told too much, and not
+// too little.
+py::object make_call_on_gpu(Calls& calls, const Handed& handed, const Marks& marks) {
+  const Late::Lock lock(calls.late);
+  const Plan& plan = calls.stepper().plan();
+  const bool updates = is_update(handed, plan, calls.counters());
+  calls.session.make_call(handed.grad_multiplier, handed.completes, handed.state, [&](const Call& call) {
+    begin(calls, call);
+    return Outcome{};
+  });
+  const std::uint64_t number = ++calls.late.number;
+  const bool waits = !calls.gpu->stream().is_followed || !calls.reader.are_followed() ||
+                     plan.call().on_nonfinite == OnNonfinite::raise;
+  if (!waits) {
+    if (updates) mark_all(marks);
+    return py::int_(number);
+  }
+  const std::int64_t before = calls.counters().updates;
+  py::tuple found = finish(calls);
+  if (calls.counters().updates > before) mark_all(marks);
+  return found;
+}
+
 }  // namespace
 
 void take_arrays(Calls& calls, const Plan& plan, const Borrowed& borrowed) {
   const std::vector<LeafPlan>& leaves = plan.leaves();
   for (const py::list* list : {&borrowed.params, &borrowed.grads, &borrowed.outputs}) {
     if (list->size() != leaves.size()) throw py::index_error("a list of arrays that is not as long as the plan");
+  }
+  if (calls.gpu && !leaves.empty()) {
+    const Request first{.role = Role::params, .leaf = 0};
+    calls.gpu->begin(calls.reader.stream_of(borrowed.params[0], calls.gpu->device(), first));
+    calls.reader.set_stream(&calls.gpu->stream());
   }
   calls.session.take(borrowed.in_place(),
                      [&](Purpose purpose, std::size_t leaf, TensorView& view, std::int64_t* strides) {
@@ -50,27 +154,47 @@ void take_rates(Calls& calls, const Plan& plan, const Rates& rates) {
   for (const auto& [value, scheduled] : rates) taken.push_back({value, scheduled});
 }
 
-py::tuple conclude(Calls& calls, const Stepper& stepper, const Counters& counters, const Outcome& outcome,
-                   const Marks& marks) {
-  calls.threads = outcome.threads;
-  if (outcome.updated) {
-    for (const auto& [mark, arrays] : marks) mark_written(mark, arrays);
-  }
-  const Scalars scalars = call_scalars(stepper.plan(), counters, outcome, calls.session.rates().front());
-  return py::make_tuple(py::make_tuple(outcome.updated, outcome.skipped, scalars.learning_rate, scalars.beta_2,
-                                       scalars.rho, outcome.global_grad_norm),
-                        outcome.nonfinite_leaf, reports_of(stepper, outcome));
+py::object make_call(Calls& calls, const Handed& handed, const Marks& marks) {
+  look_for_runtimes();
+  if (calls.gpu) return make_call_on_gpu(calls, handed, marks);
+  const Outcome outcome =
+      calls.session.make_call(handed.grad_multiplier, handed.completes, handed.state,
+                              [&](const Call& call) { return without_gil([&] { return calls.make(call); }); });
+  if (outcome.updated) mark_all(marks);
+  return conclude(calls, outcome);
 }
 
-void refuse_leaf(Calls& calls, const Stepper& stepper, const py::list& params, const py::list& grads,
-                 std::size_t leaf) {
+void settle(Calls& calls) {
+  if (!calls.late.is_open) return;
+  cuda::functions();  // not in a process that was forked off
+  const Late::Lock lock(calls.late);
+  if (!calls.late.running) return;
+  calls.late.found = finish(calls);
+  calls.late.found_by = calls.late.number;
+}
+
+py::object found_by(Calls& calls, std::uint64_t number) {
+  settle(calls);
+  if (calls.late.found_by == number) return calls.late.found;
+  if (calls.late.number == number) calls.gpu->require_working();
+  return py::none();
+}
+
+void refuse_leaf(Calls& calls, const py::list& params, const py::list& grads, std::size_t leaf) {
+  const Stepper& stepper = calls.stepper();
   const bool gradient = role_of_nonfinite(stepper, leaf) == Role::grads;
   const py::object array = (gradient ? grads : params)[leaf];
-  const GiveBack give_back{calls.reader};
+  const GiveBack give_back{calls};
   TensorView view;
   std::int64_t strides[kMaxRank];
   if (!array.is_none()) calls.reader.renew(view, array, {}, strides, kMaxRank);
-  refuse_nonfinite(stepper, leaf, view.data ? nonfinite_text(view) : std::string());
+  std::string text;
+  try {
+    if (view.data) text = nonfinite_text(HostCopy(view).view());
+  } catch (const std::bad_alloc&) {  // of a copy of an array on a device
+    text = "values that are not finite";
+  }
+  refuse_nonfinite(stepper, leaf, text);
 }
 
 }  // namespace adafactor::bindings

@@ -28,25 +28,40 @@ struct Borrowed {
   }
 };
 
-// Reads the arrays, and holds each that is another one than in the last call against the plan.
+// Reads the arrays, and holds each that is another one than in the last call against the plan. On a GPU the call then
+// goes to the stream of the parameters' library.
 void take_arrays(Calls& calls, const Plan& plan, const Borrowed& borrowed);
 
 void take_rates(Calls& calls, const Plan& plan, const Rates& rates);
 
-// Gives back what the arrays of a call lent, however the call ends.
+// Gives back what the arrays of a call lent, however the call ends, unless a GPU may still be at it.
 struct GiveBack {
-  ArrayReader& reader;
-  ~GiveBack() { reader.give_back(); }
+  Calls& calls;
+  ~GiveBack() {
+    if (!calls.late.is_open) calls.reader.give_back();
+  }
 };
 
-// Notes what a call was and tells the libraries of what it wrote; returns (summary, first non-finite leaf or -1, the
-// arrays of its report).
-py::tuple conclude(Calls& calls, const Stepper& stepper, const Counters& counters, const Outcome& outcome,
-                   const Marks& marks);
+// What a call hands in besides its arrays.
+struct Handed {
+  double grad_multiplier = 1;
+  bool completes = false;
+  const StateSlots* state = nullptr;
+};
+
+// Makes the call, without the GIL, and tells the libraries of what it wrote. Returns (summary, first non-finite leaf or
+// -1, the arrays of its report); or the number of the call, where a GPU may still be at it: that is so unless something
+// is to be raised where a number is not finite, or a library of the arrays does not go on behind the call.
+py::object make_call(Calls& calls, const Handed& handed, const Marks& marks);
+
+// Awaits a call that a GPU may still be at: then counters are those of all calls.
+void settle(Calls& calls);
+// Settles, and returns what make_call() would have returned of the call of that number; None where there was another
+// one since. Throws std::runtime_error where the GPU failed in it.
+py::object found_by(Calls& calls, std::uint64_t number);
 
 // Throws what is to be said of a leaf that is not finite, after a call that changed nothing: the arrays of that call
 // are read once more.
-[[noreturn]] void refuse_leaf(Calls& calls, const Stepper& stepper, const py::list& params, const py::list& grads,
-                              std::size_t leaf);
+[[noreturn]] void refuse_leaf(Calls& calls, const py::list& params, const py::list& grads, std::size_t leaf);
 
 }  // namespace adafactor::bindings

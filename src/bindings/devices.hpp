@@ -1,17 +1,17 @@
-// The devices on which a step may run, one row each; an array on any other is refused.
+// The devices on which a step may run; an array on any other is refused.
 #pragma once
 
-#include <span>
+#include <string>
 
-#include "../cuda/devices.hpp"
 #include "dlpack.hpp"
 #include "raw_array.hpp"
 
 namespace adafactor::bindings {
 
-std::span<const DeviceBackend> devices();
-
 // The device of a tensor of DLPack; throws the request's refusal where no step can run on it.
 Device device_of(dlpack::Device device, const Request& request);
+
+// "cpu", or "cuda:0".
+std::string device_name(Device device);
 
 }  // namespace adafactor::bindings

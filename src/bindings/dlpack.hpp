@@ -99,7 +99,7 @@ struct ExchangeApi {
   int (*managed_from_object)(void* object, ManagedTensorVersioned** out);
   void* to_object;
   int (*tensor_from_object)(void* object, Tensor* out);  // or null; what it fills in belongs to the object
-  void* current_work_stream;
+  int (*current_work_stream)(std::int32_t device_kind, std::int32_t device_index, void** stream);  // or null
 };
 inline constexpr const char* kExchangeAttribute = "__dlpack_c_exchange_api__";
 inline constexpr const char* kExchangeName = "dlpack_exchange_api";

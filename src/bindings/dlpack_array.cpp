@@ -127,22 +127,26 @@ py::object answer_of(py::handle object, const Request& request, const Ask& ask) 
   }
 }
 
-// The capsule of an object, of the new kind where its library knows it.
-py::object capsule_of(py::handle object, const Request& request) {
+// The capsule of an object, of the new kind where its library knows it. Of an array of a GPU its library sees to it
+// that the stream on which it is used finds its numbers.
+py::object capsule_of(py::handle object, Device device, const Request& request) {
   return answer_of(object, request, [&]() -> py::object {
     const py::object method = object.attr("__dlpack__");
+    py::dict arguments;
+    if (device.type == DeviceType::cuda) arguments["stream"] = request.stream;
     try {
-      return method(py::arg("max_version") = py::make_tuple(dlpack::kMajorVersion, 0));
+      return method(py::arg("max_version") = py::make_tuple(dlpack::kMajorVersion, 0), **arguments);
     } catch (const py::error_already_set& error) {
       if (!error.matches(PyExc_TypeError)) throw;
     }
-    return method();
+    return method(**arguments);
   });
 }
 
-void refuse_device(py::handle object, const Request& request) {
+// The device that an object says it is on; throws the request's refusal where no step can run there.
+Device stated_device(py::handle object, const Request& request) {
   const py::object method = py::getattr(object, "__dlpack_device__", py::none());
-  if (method.is_none()) return;
+  if (method.is_none()) return {};
   const py::object answer = answer_of(object, request, [&] { return method(); });
   std::pair<std::int32_t, std::int32_t> device;
   try {
@@ -150,7 +154,7 @@ void refuse_device(py::handle object, const Request& request) {
   } catch (const py::cast_error&) {
     request.refuse(ErrorKind::buffer, "two whole numbers from __dlpack_device__()", type_name(answer));
   }
-  device_of({device.first, device.second}, request);
+  return device_of({device.first, device.second}, request);
 }
 
 }  // namespace
@@ -177,7 +181,10 @@ bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor, const Requ
   if (!view.data || !tensor.data || static_cast<std::byte*>(tensor.data) + tensor.byte_offset != view.data)
     return false;
   if (tensor.rank != view.rank || !is(tensor.dtype, view.dtype)) return false;
-  if (tensor.device.kind != dlpack::kCpu || view.device != Device{}) return false;
+  const bool is_there = view.device.type == DeviceType::cpu
+                            ? tensor.device.kind == dlpack::kCpu
+                            : tensor.device.kind == dlpack::kCuda && tensor.device.index == view.device.index;
+  if (!is_there) return false;
   if (request.is_count) return view.rank == 0;
   if (!tensor.shape || !tensor.strides || !view.strides) return false;
   bool is_odd = false;
@@ -198,8 +205,8 @@ RawArray read_managed(py::handle object, const dlpack::ExchangeApi& api, Loans& 
 }
 
 RawArray read_capsule(py::handle object, Permission legacy, Loans& loans, const Request& request) {
-  refuse_device(object, request);
-  const py::object capsule = capsule_of(object, request);
+  const Device device = stated_device(object, request);
+  const py::object capsule = capsule_of(object, device, request);
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedName))
     return read_versioned(loans.take_versioned(capsule), request);
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kLegacyName))

@@ -13,7 +13,7 @@ const dlpack::ExchangeApi* exchange_api_of(py::handle type);
 dlpack::Tensor exchange(py::handle object, const dlpack::ExchangeApi& api, const Request& request);
 RawArray read_exchanged(const dlpack::Tensor& tensor, const Request& request);
 
-// Whether a tensor is the one that the view was made of, in the CPU's memory, and no lazy negation: its strides are not
+// Whether a tensor is the one that the view was made of, in the same memory, and no lazy negation: its strides are not
 // those of imaginary parts, of which torch negates the ones of a conjugate. False where it takes more to find out.
 bool is_plainly(const TensorView& view, const dlpack::Tensor& tensor, const Request& request);
 

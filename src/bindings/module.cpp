@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   adafactor::bindings::bind_errors(m);
   adafactor::bindings::bind_arrays(m);
   adafactor::bindings::bind_bits(m);
+  adafactor::bindings::bind_device_arrays(m);
   adafactor::bindings::bind_config(m);
   adafactor::bindings::bind_plan(m);
   adafactor::bindings::bind_state(m);

@@ -16,6 +16,12 @@ namespace py = pybind11;
 // Whether an array is only read, or written.
 enum class Access { read, write };
 
+// A stream of CUDA's, by its pointer; null is the legacy default stream.
+struct Stream {
+  void* handle = nullptr;
+  bool is_followed = true;  // whether its library goes on there by itself; if not, a call ends before it returns
+};
+
 // What a call wants an array for: which one it is, and the types that would be right, for a message.
 struct Request {
   Access access = Access::read;
@@ -23,6 +29,8 @@ struct Request {
   Role role = Role::params;
   std::int64_t leaf = -1;
   bool is_count = false;  // a number of a state, which nobody ever negates
+  // The stream on which an array of a GPU is going to be used, as DLPack counts them; -1: none waits for its numbers.
+  std::int64_t stream = -1;
 
   [[noreturn]] void refuse(ErrorKind kind, std::string expected, std::string found) const;
   // Refuses an array of other numbers.

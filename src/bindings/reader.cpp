@@ -164,9 +164,51 @@ bool renew_as(TensorView& view, py::handle object, const Route& route, const Raw
 
 }  // namespace
 
+Stream ArrayReader::stream_of(py::handle object, Device device, const Request& request) {
+  const Route& route = routes_.of(object, request);
+  Stream stream;
+  if (route.api && route.api->current_work_stream) {
+    if (route.api->current_work_stream(dlpack::kCuda, device.index, &stream.handle) != 0) {
+      throw py::error_already_set();
+    }
+  } else if (route.is_cupy) {
+    const py::object current = py::module_::import("cupy").attr("cuda").attr("get_current_stream")(device.index);
+    stream.handle = reinterpret_cast<void*>(current.attr("ptr").cast<std::uintptr_t>());
+  } else {
+    stream.is_followed = false;
+  }
+  return stream;
+}
+
+void ArrayReader::set_stream(const Stream* stream) {
+  stream_ = stream;
+  asked_.clear();
+  other_streams_.clear();
+  are_followed_ = true;
+}
+
+// Once in a call for each type.
+void ArrayReader::ask_for_stream(const Route& route, py::handle object, Device device) {
+  if (!stream_ || device.type != DeviceType::cuda) return;
+  const auto is_known = [&](py::handle type) { return type.is(route.type); };
+  if (std::ranges::any_of(asked_, is_known)) return;
+  asked_.push_back(route.type);
+  const Stream found = stream_of(object, device, {});
+  are_followed_ = are_followed_ && found.is_followed;
+  if (found.is_followed && found.handle != stream_->handle) other_streams_.push_back(found.handle);
+}
+
+RawArray ArrayReader::read_by(const Route& route, py::handle object, Request request) {
+  // 0 would be ambiguous; 1 is the legacy default stream.
+  if (stream_) request.stream = stream_->handle ? reinterpret_cast<std::intptr_t>(stream_->handle) : 1;
+  const RawArray array = read_array(object, route, loans_, request);
+  ask_for_stream(route, object, array.device);
+  return array;
+}
+
 RawArray ArrayReader::read(py::handle object, const Request& request) {
   const Route& route = routes_.of(object, request);
-  const RawArray array = read_array(object, route, loans_, request);
+  const RawArray array = read_by(route, object, request);
   if (route.is_negated) refuse_negated(object, route, request);
   refuse_unwritable(array, request);
   return array;
@@ -175,9 +217,10 @@ RawArray ArrayReader::read(py::handle object, const Request& request) {
 bool ArrayReader::renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room) {
   const Route& route = routes_.of(object, request);
   if (route.way != Way::exchanged) {
-    return renew_as(view, object, route, read_array(object, route, loans_, request), request, {strides, room});
+    return renew_as(view, object, route, read_by(route, object, request), request, {strides, room});
   }
   const dlpack::Tensor tensor = exchange(object, *route.api, request);
+  if (tensor.device.kind == dlpack::kCuda) ask_for_stream(route, object, {DeviceType::cuda, tensor.device.index});
   if (is_plainly(view, tensor, request)) return false;
   return renew_as(view, object, route, read_exchanged(tensor, request), request, {strides, room});
 }

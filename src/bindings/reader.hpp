@@ -1,6 +1,8 @@
 // The door for arrays of every library.
 #pragma once
 
+#include <vector>
+
 #include "loans.hpp"
 #include "raw_array.hpp"
 #include "routes.hpp"
@@ -21,7 +23,23 @@ class ArrayReader {
 
   void give_back() noexcept { loans_.give_back(); }
 
+  // The stream on which the library of an array works on a GPU now; throws the request's refusal where it is no array.
+  Stream stream_of(py::handle object, Device device, const Request& request);
+  // Says on which stream of a GPU the arrays that are read from now on are going to be used; null: on none.
+  void set_stream(const Stream* stream);
+  // The streams on which libraries of these arrays work, as far as they are others and no capsule has seen to them.
+  const std::vector<void*>& other_streams() const { return other_streams_; }
+  // Whether all libraries of these arrays go on behind what is done on these streams.
+  bool are_followed() const { return are_followed_; }
+
  private:
+  RawArray read_by(const Route& route, py::handle object, Request request);
+  void ask_for_stream(const Route& route, py::handle object, Device device);
+
+  const Stream* stream_ = nullptr;
+  std::vector<py::handle> asked_;  // types, of whose libraries the streams are known
+  std::vector<void*> other_streams_;
+  bool are_followed_ = true;
   Routes routes_;
   Loans loans_;
 };

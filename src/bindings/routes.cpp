@@ -95,7 +95,8 @@ Route find_route(py::handle object, py::handle type, const Request& request) {
                    "and call adafactor.update outside",
                    type_name(object));
   }
-  if (package == "cupy") route.legacy = Permission::granted;
+  route.is_cupy = package == "cupy";
+  if (route.is_cupy) route.legacy = Permission::granted;
   route.api = exchange_api_of(type);
   if (route.api) {
     route.way = Way::managed;

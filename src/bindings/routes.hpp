@@ -18,6 +18,7 @@ struct Route {
   py::object is_negated;                      // of torch's tensors
   Permission legacy = Permission::read_only;  // of a capsule without flags
   bool immutable = false;                     // whatever a capsule says
+  bool is_cupy = false;
 };
 
 class Routes {

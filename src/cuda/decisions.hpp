@@ -63,6 +63,17 @@ struct FindStep {
   }
 };
 
+// Before `moments`: the scale of the loss goes out of the gradients, in the operations in which a host takes it out.
+struct TakeScale {
+  struct Shared {};
+  ADAFACTOR_KERNEL void operator()(const View& view, int block, Shared&) const {
+    const std::int64_t i = std::int64_t{block} * kThreads + thread_of_block();
+    if (i >= view.leaf_count) return;
+    Rule& rule = view.leaves[i].rule;
+    rule.multiplier = rule.multiplier * (1.0 / static_cast<double>(*view.loss_scale.scale));
+  }
+};
+
 // After `moments` of all leaves: the twin of find_verdict().
 struct FindVerdict {
   struct Shared {
@@ -83,7 +94,8 @@ struct FindVerdict {
     Verdict verdict;
     for (const bool is : shared.is_nonfinite) verdict.finite = verdict.finite && !is;
     verdict.scaled_squares = sum_of(static_cast<const double*>(view.leaf_squares), view.verdict_count);
-    const bool holds = !view.propagates && !verdict.finite;
+    verdict.is_void = view.loss_scale.found_inf && *view.loss_scale.found_inf != 0;
+    const bool holds = verdict.is_void || (!view.propagates && !verdict.finite);
     const double factor = view.clips_all ? adafactor::detail::norm_factor(view.global_clipnorm, verdict.norm()) : 1;
     for (std::int64_t i = thread_of_block(); i < view.leaf_count; i += kThreads) {
       if (holds) view.leaves[i].found.held = true;

@@ -56,13 +56,17 @@ struct GpuScratch {
   std::span<std::int32_t> places_in_verdict;  // on their way
   Verdict verdict;                            // on its way back
   View view;
-  bool is_on_device = false;  // whether the device has what the host knows of the call
+  bool is_on_device = false;   // whether the device has what the host knows of the call
+  bool is_on_its_way = false;  // whether what was found is
   Needs needs;
 };
 
 class GpuBackend final : public Backend {
  public:
   explicit GpuBackend(Runtime& runtime) : runtime_(runtime) {}
+
+  // What holds for the calls that are begun from now on.
+  void set_loss_scale(const LossScale& loss_scale) { loss_scale_ = loss_scale; }
 
   std::int64_t scratch_nbytes(const Plan& plan) const override {
     return adafactor::detail::nbytes_of<GpuScratch>(plan);
@@ -77,6 +81,7 @@ class GpuBackend final : public Backend {
     const Plan& plan = workspace.plan;
     auto& scratch = *adafactor::detail::make_in<GpuScratch>(workspace.of_backend(), plan);
     const DeviceScratch device = on_device(workspace, scratch);
+    const Entered entered = runtime_.enter();
     scratch.view = view_of(device, plan);
     copy_in(device.tiles, std::span(plan.tiles()));
     copy_in(device.places, scratch.work.places);
@@ -89,6 +94,7 @@ class GpuBackend final : public Backend {
 
   void run(Workspace& workspace, Phases phases, Indices leaves) const override {
     GpuScratch& scratch = scratch_of(workspace);
+    const Entered entered = runtime_.enter();
     // Whoever gives up in the middle waits for what is on its way.
     if (!std::exchange(scratch.is_on_device, true)) send(workspace, scratch);
     View view = scratch.view;
@@ -98,12 +104,16 @@ class GpuBackend final : public Backend {
     }
   }
 
-  void copy(void* to, const void* from, std::int64_t nbytes) const override { runtime_.copy(to, from, nbytes); }
+  void copy(void* to, const void* from, std::int64_t nbytes) const override {
+    const Entered entered = runtime_.enter();
+    runtime_.copy(to, from, nbytes);
+  }
 
-  void finish(Workspace& workspace) const override {
+  void collect(Workspace& workspace) const override {
     GpuScratch& scratch = scratch_of(workspace);
     if (!scratch.is_on_device) return;
     scratch.is_on_device = false;
+    const Entered entered = runtime_.enter();
     const DeviceScratch device = on_device(workspace, scratch);
     copy_out(scratch.leaves, device.leaves);
     copy_out(std::span(&scratch.verdict, 1), device.verdict);
@@ -116,7 +126,16 @@ class GpuBackend final : public Backend {
       copy_out(std::span(leaf.at.mean_moment, static_cast<std::size_t>(leaf.shape.slices)),
                scratch.leaves[i].at.mean_moment);
     }
-    runtime_.wait();
+    runtime_.mark();
+    scratch.is_on_its_way = true;
+  }
+
+  void finish(Workspace& workspace) const override {
+    GpuScratch& scratch = scratch_of(workspace);
+    collect(workspace);
+    if (!std::exchange(scratch.is_on_its_way, false)) return;
+    const Entered entered = runtime_.enter();
+    runtime_.await_mark();
     for (std::size_t i = 0; i < scratch.leaves.size(); ++i) workspace.leaves[i].found = scratch.leaves[i].found;
     workspace.verdict = scratch.verdict;
   }
@@ -166,12 +185,16 @@ class GpuBackend final : public Backend {
       scratch.places_in_verdict[i] = workspace.leaves[i].in_verdict() ? in_verdict++ : -1;
     }
     scratch.view.verdict_count = in_verdict;
+    scratch.view.loss_scale = loss_scale_;
     scratch.verdict = workspace.verdict;
     copy_in(device.leaves, scratch.leaves);
     copy_in(device.places_in_verdict, scratch.places_in_verdict);
     copy_in(device.verdict, std::span(&scratch.verdict, 1));
     copy_in(device.axes, workspace.axes);
     copy_in(device.shared, workspace.shared);
+    if (loss_scale_.scale && scratch.view.leaf_count > 0) {
+      runtime_.launch({.kernel = Kernel::take_scale}, scratch.view, divided_up(scratch.view.leaf_count, kThreads));
+    }
   }
 
   // Turns what lies in the workspace into its place on the device.
@@ -259,11 +282,11 @@ class GpuBackend final : public Backend {
 
   template <class T, class From>
   void copy_in(T* to, const From& from) const {
-    if (!from.empty()) runtime_.copy_in(to, from.data(), static_cast<std::int64_t>(from.size_bytes()));
+    runtime_.copy(to, from.data(), static_cast<std::int64_t>(from.size_bytes()));
   }
   template <class T>
   void copy_out(std::span<T> to, const T* from) const {
-    if (!to.empty()) runtime_.copy_out(to.data(), from, static_cast<std::int64_t>(to.size_bytes()));
+    runtime_.copy(to.data(), from, static_cast<std::int64_t>(to.size_bytes()));
   }
   void copy_lists(const DeviceScratch::Lists& device, const HostWork::OfArithmetic& work) const {
     copy_in(device.columns, work.columns);
@@ -272,6 +295,7 @@ class GpuBackend final : public Backend {
   }
 
   Runtime& runtime_;
+  LossScale loss_scale_;
 };
 
 }  // namespace adafactor::cuda

@@ -5,9 +5,9 @@
 #include "apply.hpp"
 #include "decisions.hpp"
 #include "factors.hpp"
+#include "functions.hpp"
 #include "moments.hpp"
 #include "rms.hpp"
-#include "runtime.hpp"
 
 namespace adafactor::cuda {
 
@@ -66,6 +66,8 @@ void with_kernel(const Variant& variant, const Body& body) {
       return with_pair(variant, [&]<class G, class P>() { body(PlainRms<float, G, P>{}); });
     case Kernel::plain_apply:
       return with_pair(variant, [&]<class G, class P>() { body(PlainApply<float, G, P>{}); });
+    case Kernel::take_scale:
+      return body(TakeScale{});
     case Kernel::find_norm:
       return body(FindNorm{});
     case Kernel::find_verdict:

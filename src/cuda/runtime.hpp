@@ -1,63 +1,114 @@
-// What the backend asks of a device. CUDA is one that answers; in the tests a CPU stands in for it.
+// A device as the backend and whoever keeps memory there ask it, on one stream: what fails throws.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <new>
+#include <stdexcept>
+#include <string>
 
-#include "adafactor/dtype.hpp"
-#include "view.hpp"
+#include "functions.hpp"
 
 namespace adafactor::cuda {
 
-// The kernels (kernels.hpp says which functor each is).
-enum class Kernel : std::uint8_t {
-  plain_moments,
-  plain_rms,
-  plain_apply,
-  column_moments,
-  slice_moments,
-  cell_squares,
-  tile_moments,
-  means,
-  factors,
-  cell_rms,
-  tile_rms,
-  cell_rms_again,
-  tile_rms_again,
-  apply,
-  commit,
-  find_norm,
-  find_verdict,
-  find_clamp,
-  find_wide,
-  find_step,
+// What cannot be done while a graph is captured.
+class CaptureError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
 };
 
-// A kernel, for leaves of one arithmetic; those that read in place also for one type of gradients and of parameters.
-struct Variant {
-  Kernel kernel;
-  DType arithmetic = DType::float32;
-  DType gradient = DType::float32;
-  DType parameter = DType::float32;
+// Throws std::bad_alloc, CaptureError, or std::runtime_error with the device's words.
+inline void check(Failure failure) {
+  if (!failure.words) return;
+  if (failure.no_memory) throw std::bad_alloc();
+  if (failure.is_of_capture) throw CaptureError(failure.words);
+  throw std::runtime_error(failure.words);
+}
+
+// Makes a device the thread's current one as long as it lives.
+class Entered {
+ public:
+  Entered(const Functions& functions, int device) : functions_(functions) { check(functions_.enter(device, &before_)); }
+  ~Entered() { functions_.leave(before_); }
+  Entered(const Entered&) = delete;
+  Entered& operator=(const Entered&) = delete;
+
+ private:
+  const Functions& functions_;
+  int before_ = 0;
 };
 
-// What is asked for is done later, in the order in which it was asked for: host memory stays as it is until wait().
+// What is asked for is done later, on the stream that is in use, in the order in which it was asked for; the caller has
+// entered the device. Host memory stays as it is until wait().
 class Runtime {
  public:
-  virtual ~Runtime() = default;
+  explicit Runtime(const Functions& functions, int device = 0) : functions_(functions), device_(device) {
+    const Entered entered = enter();
+    check(functions_.make_event(&event_));
+    check(functions_.make_event(&event_of_other_));
+  }
+  ~Runtime() {
+    functions_.free_event(event_);
+    functions_.free_event(event_of_other_);
+  }
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
 
-  // Memory of the device, with the alignment of a line; throws std::bad_alloc.
-  virtual std::byte* allocate(std::int64_t nbytes) = 0;
-  virtual void free(std::byte* memory) = 0;
+  const Functions& functions() const { return functions_; }
+  int device() const { return device_; }
+  Entered enter() const { return {functions_, device_}; }
 
-  virtual void copy_in(void* to, const void* from, std::int64_t nbytes) = 0;
-  virtual void copy_out(void* to, const void* from, std::int64_t nbytes) = 0;
-  virtual void copy(void* to, const void* from, std::int64_t nbytes) = 0;
-  virtual void zero(void* memory, std::int64_t nbytes) = 0;
-  // So many blocks of kThreads threads.
-  virtual void launch(const Variant& variant, const View& view, std::int64_t blocks) = 0;
+  void* stream() const { return stream_; }
+  // Comes when all that was marked is done.
+  void* event() const { return event_; }
+  // Goes on with another stream, once all that was marked on the one before is done.
+  void use(void* stream) {
+    if (stream == stream_) return;
+    check(functions_.order(stream, event_));
+    stream_ = stream;
+  }
+
+  // What another stream was given so far is done before what is asked for from now on; what was marked here is done
+  // before what it is given from now on.
+  void follow(void* other) const {
+    check(functions_.record(event_of_other_, other));
+    check(functions_.order(stream_, event_of_other_));
+  }
+  void precede(void* other) const { check(functions_.order(other, event_)); }
+
+  std::byte* allocate(std::int64_t nbytes) const {
+    void* memory = nullptr;
+    check(functions_.allocate(nbytes, &memory));
+    return static_cast<std::byte*>(memory);
+  }
+  void free(std::byte* memory) const { check(functions_.free(memory)); }
+
+  void copy(void* to, const void* from, std::int64_t nbytes) const {
+    if (nbytes > 0) check(functions_.copy(to, from, nbytes, stream_));
+  }
+  void zero(void* memory, std::int64_t nbytes) const {
+    if (nbytes > 0) check(functions_.zero(memory, nbytes, stream_));
+  }
+  void launch(const Variant& variant, const View& view, std::int64_t blocks) const {
+    check(functions_.launch(&variant, &view, blocks, stream_));
+  }
+
+  // Marks what was asked for so far.
+  void mark() const { check(functions_.record(event_, stream_)); }
+  // Returns when all that was marked is done.
+  void await_mark() const { check(functions_.await(event_)); }
   // Returns when all is done.
-  virtual void wait() = 0;
+  void wait() const {
+    mark();
+    await_mark();
+  }
+
+ private:
+  const Functions& functions_;
+  int device_;
+  void* stream_ = nullptr;
+  void* event_ = nullptr;
+  void* event_of_other_ = nullptr;
 };
 
 }  // namespace adafactor::cuda

@@ -50,6 +50,13 @@ struct CellSums {
   double* third = nullptr;
 };
 
+// What a scaler of the loss keeps on the device; null: nothing. The gradients are divided by the first number, and
+// where the second is not zero the call is void.
+struct LossScale {
+  const float* scale = nullptr;
+  const float* found_inf = nullptr;
+};
+
 struct View {
   Leaf* leaves = nullptr;
   const Tile* tiles = nullptr;
@@ -70,6 +77,7 @@ struct View {
   bool propagates = false;
   bool clips_all = false;  // by the norm of all gradients together
   double global_clipnorm = 0;
+  LossScale loss_scale;
 
   Indices range;  // the leaves of this run
 

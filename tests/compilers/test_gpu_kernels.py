@@ -1,6 +1,6 @@
-"""The kernels of src/cuda, by NVIDIA's compiler: their arithmetic, and what each asks of a multiprocessor.
+"""The kernels of src/cuda, by NVIDIA's compiler: their arithmetic, what they ask of a GPU, what is shipped.
 
-They run on a CPU that stands in for a GPU (tests/cpp/cuda); no test here needs a GPU.
+They run on a CPU that stands in for a GPU (tests/cpp/cuda, tests/cuda/emulated); no test here needs a GPU.
 """
 
 import importlib.util
@@ -8,13 +8,17 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import emulated_gpu
+from cpp_build import configure, run, tool
+
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "src/cuda/cuda_runtime.cu"
 FLAGS = (
     "-std=c++20",
     "-fmad=false",
@@ -27,8 +31,9 @@ FLAGS = (
     "-DADAFACTOR_COMPILED",
     f"-I{ROOT / 'include'}",
 )
-ARCHITECTURES = ("75", "80", "86", "89", "90", "100", "120")
+ARCHITECTURES = {"75", "80", "86", "90", "100", "120"}  # of which there is code in what is shipped
 MOST_REGISTERS = {"in place": 80, "others": 128}  # of a thread
+MOST_BYTES = 4_000_000  # more in a wheel
 
 
 def compiler():
@@ -44,20 +49,30 @@ def compiler():
     pytest.skip("nvcc is not installed")
 
 
-def compile_kernels(*arguments):
-    """What the compiler says, which is no warning."""
-    command = [compiler(), *FLAGS, *arguments, str(SOURCE)]
-    said = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert said.returncode == 0, said.stdout + said.stderr
-    return said.stdout + said.stderr
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The shared object as CMake builds it, and what the compiler said."""
+    folder, nvcc = tmp_path_factory.mktemp("cuda"), compiler()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDACXX", nvcc)
+        # The packages have their libraries where nvcc does not look.
+        patch.setenv("NVCC_APPEND_FLAGS", f"-L{Path(nvcc).parents[1] / 'lib'}")
+        flags = f"-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads {os.cpu_count()}"
+        configured = configure(ROOT, folder, "-DADAFACTOR_CUDA=ON", "-DADAFACTOR_WERROR=ON", flags)
+        assert configured.returncode == 0, configured.stdout
+        made = run(tool("cmake"), "--build", folder, "--target", "adafactor_cuda")
+    assert made.returncode == 0, made.stdout
+    return folder / "src/cuda/libadafactor_cuda.so", made.stdout
 
 
 @pytest.mark.full
 def test_each_operation_is_rounded_once_as_it_is_written(tmp_path):
-    compile_kernels("-arch=compute_75", "-ptx", "-o", str(tmp_path / "kernels.ptx"))
+    target = tmp_path / "kernels.ptx"
+    made = run(compiler(), *FLAGS, "-arch=compute_75", "-ptx", "-o", target, ROOT / "src/cuda/cuda.cu")
+    assert made.returncode == 0, made.stdout
     operations = re.findall(
         r"^\s*((?:add|sub|mul|div|sqrt|rcp|fma|mad|ex2|lg2|rsqrt)(?:\.\w+)*\.f(?:32|64))\s",
-        (tmp_path / "kernels.ptx").read_text(encoding="utf-8"),
+        target.read_text(encoding="utf-8"),
         re.MULTILINE,
     )
     found = Counter(operations)
@@ -69,19 +84,68 @@ def test_each_operation_is_rounded_once_as_it_is_written(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_no_kernel_that_reads_in_place_spills(architecture, tmp_path):
+def test_the_architecture_whose_code_is_that_of_another_has_one_too(tmp_path):
+    flags = ("-gencode", "arch=compute_89,code=sm_89", "-c", "-o", tmp_path / "kernels.o")
+    made = run(compiler(), *FLAGS, *flags, ROOT / "src/cuda/cuda.cu")
+    assert made.returncode == 0, made.stdout
+
+
+@pytest.mark.full
+def test_no_kernel_that_reads_in_place_spills(built):
     """Or has a stack, and each leaves room for three blocks of threads; the others leave it for two."""
-    target = f"arch=compute_{architecture},code=sm_{architecture}"
-    said = compile_kernels("-gencode", target, "-Xptxas", "-v", "-c", "-o", str(tmp_path / "kernels.o"))
     kernels = re.findall(
-        r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores"
+        r"Compiling entry function '(\w+)' for 'sm_(\d+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores"
         r".*?Used (\d+) registers",
-        said,
+        built[1],
         re.DOTALL,
     )
-    assert len(kernels) > 40
-    for name, stack, spills, registers in kernels:
+    assert Counter(architecture for _, architecture, *_ in kernels).keys() == ARCHITECTURES
+    assert len(kernels) > 40 * len(ARCHITECTURES)
+    for name, architecture, stack, spills, registers in kernels:
+        which = f"{name} for sm_{architecture}"
         in_place = re.search(r"Plain|ColumnMomentsIf(?!v)", name)
-        assert (int(stack), int(spills)) == (0, 0) or not in_place, name
-        assert int(registers) <= MOST_REGISTERS["in place" if in_place else "others"], name
+        assert (int(stack), int(spills)) == (0, 0) or not in_place, which
+        assert int(registers) <= MOST_REGISTERS["in place" if in_place else "others"], which
+
+
+@pytest.mark.full
+def test_what_is_shipped_is_small_and_needs_no_library_of_cuda(built):
+    # As it lies in a wheel.
+    stripped = built[0].with_suffix(".stripped")
+    assert run("strip", "-o", stripped, built[0]).returncode == 0
+    assert len(zlib.compress(stripped.read_bytes(), 9)) <= MOST_BYTES
+    needed = run("objdump", "-p", built[0]).stdout
+    assert "NEEDED" in needed
+    assert not re.search(r"NEEDED.*(cuda|nv)", needed)
+
+
+WITHOUT_A_DRIVER = """
+import numpy as np
+import adafactor
+from dlpack_producer import CUDA, Producer
+
+info = adafactor.build_info()["cuda"]
+assert info["toolkit"] and "90-real" in info["architectures"], info
+assert (info["driver"], info["devices"]) == (None, 0), info
+assert info["missing"] == "no driver of NVIDIA is installed", info
+params = np.ones((30, 4), np.float32)
+assert adafactor.step(params, params.copy(), adafactor.init(params)).updated
+try:
+    adafactor.init(Producer(params, device_kind=CUDA))
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.full
+def test_without_a_driver_all_but_a_gpu_works(built):
+    paths = [str(ROOT / "tests/support"), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {
+        emulated_gpu.VARIABLE: str(built[0]),
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
+    command = [sys.executable, "-c", WITHOUT_A_DRIVER]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    words = "params: an array on cuda:0 (no driver of NVIDIA is installed), expected one in the CPU's memory"
+    assert ran.stdout.strip() == words

@@ -1,4 +1,7 @@
-"""The library in double precision follows the formulas: every knob, rank 0 to 5, against the oracle."""
+"""The library in double precision follows the formulas: every knob, rank 0 to 5, against the oracle.
+
+test_emulated_gpu.py runs this file, too, in a process in which the arrays lie on a GPU.
+"""
 
 import warnings
 
@@ -7,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import adafactor
+from emulated_gpu import placed, seen
 from knob_cases import cases
 from oracle import Oracle
 
@@ -23,24 +27,25 @@ def test_float64_leaves_follow_the_formulas(case):
     knobs = dict(case.knobs)
     if case.rates:
         knobs["learning_rate"] = lambda: case.rates[states[0].calls]
-    params = {path: p.copy(order="K") for path, p in case.leaves.items()}
+    params = {path: placed(p.copy(order="K")) for path, p in case.leaves.items()}
     state = adafactor.init(params, overrides=case.overrides, **knobs)
     states.append(state)
     if case.rates:
         knobs["learning_rate"] = lambda calls: case.rates[calls]
     del knobs["on_nonfinite"]
     oracle = Oracle(case.leaves, overrides=case.overrides, **knobs)
-    largest = {path: np.max(np.abs(p), initial=0) for path, p in params.items()}
+    largest = {path: np.max(np.abs(p), initial=0) for path, p in case.leaves.items()}
 
     for gradients, arguments in zip(case.gradients, case.step_arguments, strict=True):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "grads: no gradient for", UserWarning)
-            report = adafactor.step(params, gradients, state, **arguments)
+            there = {path: None if g is None else placed(g) for path, g in gradients.items()}
+            report = adafactor.step(params, there, state, **arguments)
         updates = {path: leaf.updates for path, leaf in oracle.leaves.items()}
         oracle.step(gradients, **arguments)
         for path, leaf in oracle.leaves.items():
             largest[path] = max(largest[path], np.max(np.abs(leaf.p), initial=0))
-            assert_close(params[path], leaf.p, largest[path], f"{path} after {state.calls} calls")
+            assert_close(seen(params[path]), leaf.p, largest[path], f"{path} after {state.calls} calls")
         if report.updated:
             moved = {path for path, leaf in oracle.leaves.items() if leaf.updates > updates[path]}
             assert_report_matches(report, oracle, moved, largest)
@@ -76,7 +81,7 @@ def assert_report_matches(report, oracle, moved, largest):
 
 def assert_state_matches(state, oracle):
     """The moments and the buffers of every leaf are the oracle's."""
-    for (path, kind), array in state.tensors().items():
+    for (path, kind), array in state.arrays().items():
         leaf = oracle.leaves[path]
         expected = sum(leaf.window) if kind == "accumulator" else getattr(leaf, kind)
         if kind in ("row", "col") and np.ndim(expected):

@@ -80,6 +80,7 @@ _name_of.restype = ctypes.c_char_p
 _name_of.argtypes = (ctypes.py_object,)
 
 _loans: dict[int, Loan] = {}
+_earlier: dict[int, Loan] = {}  # of before watching began, and not given back yet
 _kept: list[Any] = []  # names and interfaces, to which capsules point for as long as they are
 
 
@@ -106,7 +107,7 @@ class Loan:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 def _delete(address: int) -> None:
-    loan = _loans[address]
+    loan = _loans.get(address) or _earlier.pop(address)
     loan.returned += 1
     if loan.when_returned is not None:
         loan.when_returned()
@@ -128,8 +129,12 @@ def watched() -> Iterator[None]:
     """Lend, and in the end find each tensor given back once if it was taken, and else not at all."""
     hook, raised = sys.unraisablehook, []
     sys.unraisablehook = raised.append
+    # What an earlier call still has stays where it is.
+    earlier = {address: loan for address, loan in _loans.items() if loan.is_taken and not loan.returned}
     _loans.clear()
-    _kept.clear()
+    if not earlier:
+        _kept.clear()
+    _earlier.update(earlier)
     try:
         yield
         for loan in _loans.values():
@@ -282,17 +287,22 @@ MANAGED = {
 }
 
 
-def exchanging(*versions: tuple[int, int], managed: str = "lends", base: type = Producer) -> type:
+def exchanging(
+    *versions: tuple[int, int], managed: str = "lends", base: type = Producer, stream: int | None = None
+) -> type:
     """A class of producers with an exchange interface.
 
     Args:
         *versions: of the interface, then of those that it calls its previous ones.
         managed: a word of MANAGED: what its function that lends a tensor does.
         base: the class of the producers.
+        stream: the address of its function that says on which stream it works.
     """
     chain = None
     for version in reversed(versions):
-        chain = ExchangeApi(*version, chain and ctypes.addressof(chain), None, MANAGED[managed])
+        chain = ExchangeApi(
+            *version, chain and ctypes.addressof(chain), None, MANAGED[managed], None, None, stream
+        )
         _interfaces.append(chain)
     capsule = _new_capsule(ctypes.addressof(chain), b"dlpack_exchange_api", None)
     return type("Exchanging", (base,), {"__dlpack_c_exchange_api__": capsule})

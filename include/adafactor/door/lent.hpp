@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "adafactor/door/view.hpp"
 #include "adafactor/error.hpp"
 #include "adafactor/plan.hpp"
 #include "adafactor/plan/arrays.hpp"
@@ -20,14 +21,16 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Throws Error{state, leaf, expected, found} unless the view is an array of this kind that a state keeps for the leaf:
-// with the leaf's axes, of which the ones that a moment lacks are 1 long, and without gaps in the core's order.
-ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const LeafPlan& plan, StateKind kind, std::int64_t leaf);
+// Throws Error{state, leaf, expected, found} unless the view is an array of this kind that a state on the device keeps
+// for the leaf: with the leaf's axes, of which the ones that a moment lacks are 1 long, and without gaps in the core's
+// order.
+ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const LeafPlan& plan, StateKind kind, std::int64_t leaf,
+                                   Device device = {});
 
 // What is known of them from one call to the next.
 class LentState {
  public:
-  explicit LentState(const Plan& plan);
+  explicit LentState(const Plan& plan, Device device = {});
 
   // Takes the arrays of a call. `renew(leaf, kind, view, strides)` makes a view that of an array, its strides written
   // to `strides`, and says whether it was another. Each that was another is checked.
@@ -55,7 +58,7 @@ class LentState {
     TensorView& view = views_[leaf * kStateKinds + static_cast<std::size_t>(kind)];
     if (!renew(leaf, kind, view, strides)) return;
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
-    check_lent(found, plan_.leaves()[leaf], kind, static_cast<std::int64_t>(leaf));
+    check_lent(found, plan_.leaves()[leaf], kind, static_cast<std::int64_t>(leaf), device_);
     view = found;
     std::int64_t* shape = shapes_.data() + (strides - strides_.data());
     view.shape = shape;  // a copy of its own, since the array may get another shape while the step runs
@@ -67,6 +70,7 @@ class LentState {
   }
 
   const Plan& plan_;
+  Device device_;
   std::vector<StateSlots> arrays_;
   std::vector<TensorView> views_;
   std::vector<std::int64_t> strides_;
@@ -80,7 +84,7 @@ class LentState {
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const LeafPlan& plan, StateKind kind,
-                                                  std::int64_t leaf) {
+                                                  std::int64_t leaf, Device device) {
   const auto refuse = [&](ErrorKind error, const std::string& expected, const std::string& found) {
     throw Error({.kind = error,
                  .role = name(Role::state),
@@ -100,7 +104,8 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const 
     refuse(ErrorKind::value, shape_text(shape.data(), rank),
            "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
   }
-  if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");
+  const Obstacle obstacle = obstacle_of(view, device);
+  if (!obstacle.found.empty()) refuse(obstacle.kind, obstacle.expected, obstacle.found);
   if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(item_size(dtype)) != 0) {
     refuse(ErrorKind::buffer, "elements at multiples of their size", "a misaligned array");
   }
@@ -114,8 +119,8 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const 
   }
 }
 
-ADAFACTOR_FUNCTION LentState::LentState(const Plan& plan)
-    : plan_(plan), arrays_(plan.leaves().size()), views_(plan.leaves().size() * kStateKinds) {
+ADAFACTOR_FUNCTION LentState::LentState(const Plan& plan, Device device)
+    : plan_(plan), device_(device), arrays_(plan.leaves().size()), views_(plan.leaves().size() * kStateKinds) {
   std::size_t room = 0;
   for (const LeafPlan& leaf : plan.leaves()) {
     for (const StateArray& array : leaf.state) room += array.exists() ? leaf.spec.shape.size() : 0;

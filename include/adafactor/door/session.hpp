@@ -38,7 +38,8 @@ enum class Purpose : std::uint8_t { parameter, gradient, output };
 // What the calls of one stepper keep from one to the next, so that a steady step allocates nothing.
 class Session {
  public:
-  explicit Session(const Plan& plan);
+  // All arrays of a call lie on the device.
+  explicit Session(const Plan& plan, Device device = {});
 
   // Takes the arrays of a call, leaf by leaf. `renew(purpose, leaf, view, strides)` makes a view that of an array, its
   // strides written to `strides`, and says whether it was another; without data it is absent. Each that was another is
@@ -107,7 +108,8 @@ class Session {
     if (!view.data) return;
     const TensorView found = std::exchange(view, {});  // nothing that fails the check is kept
     const LeafPlan& plan = plan_.leaves()[leaf];
-    check_view(found, plan, purpose == Purpose::gradient ? Role::grads : Role::params, static_cast<std::int64_t>(leaf));
+    check_view(found, plan, purpose == Purpose::gradient ? Role::grads : Role::params, static_cast<std::int64_t>(leaf),
+               device_);
     view = found;
     // The plan's own copy: nothing keeps the caller from giving the array another shape while the step runs.
     view.shape = plan.spec.shape.data();
@@ -125,6 +127,7 @@ class Session {
   }
 
   const Plan& plan_;
+  Device device_;
   std::vector<TensorView> parameters_;
   std::vector<TensorView> gradients_;
   std::vector<TensorView> outputs_;
@@ -152,8 +155,12 @@ ADAFACTOR_FUNCTION void acquire(Stepper& stepper) {
                     : "state in use: another call, from a thread or from inside this one, runs on it"});
 }
 
-ADAFACTOR_FUNCTION Session::Session(const Plan& plan)
-    : plan_(plan), parameters_(plan.leaves().size()), gradients_(plan.leaves().size()), outputs_(plan.leaves().size()) {
+ADAFACTOR_FUNCTION Session::Session(const Plan& plan, Device device)
+    : plan_(plan),
+      device_(device),
+      parameters_(plan.leaves().size()),
+      gradients_(plan.leaves().size()),
+      outputs_(plan.leaves().size()) {
   std::size_t room = 0;
   for (const LeafPlan& leaf : plan.leaves()) room += 3 * leaf.spec.shape.size();
   strides_.resize(room);

@@ -14,8 +14,19 @@
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-// Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf.
-ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf);
+// What keeps a view from being stepped on a device; `found` is empty where nothing does.
+struct Obstacle {
+  ErrorKind kind = ErrorKind::value;
+  std::string expected;
+  std::string found;
+};
+
+// It lies elsewhere, or has elements that a GPU cannot load.
+ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, Device device);
+
+// Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf, and lies on the device.
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf,
+                                   Device device = {});
 
 }}  // namespace adafactor::ADAFACTOR_ABI
 
@@ -23,7 +34,18 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf) {
+ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, Device device) {
+  const auto place = [](Device each) {
+    return (each.type == DeviceType::cpu ? "an array in " : "an array on ") + words(each);
+  };
+  if (view.device != device) return {ErrorKind::value, place(device), place(view.device)};
+  const auto item = static_cast<std::uintptr_t>(item_size(view.dtype));
+  if (device.type == DeviceType::cpu || reinterpret_cast<std::uintptr_t>(view.data) % item == 0) return {};
+  return {ErrorKind::buffer, "elements at multiples of their size", "a misaligned array"};
+}
+
+ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf,
+                                   Device device) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
   // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
   const bool written = role == Role::params;
@@ -39,7 +61,8 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
     refuse(ErrorKind::value, shape_text(shape.data(), shape.size()) + of_state(),
            "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
   }
-  if (view.device.type != DeviceType::cpu) refuse(ErrorKind::value, "an array in the CPU's memory", "a device array");
+  const Obstacle obstacle = obstacle_of(view, device);
+  if (!obstacle.found.empty()) refuse(obstacle.kind, obstacle.expected, obstacle.found);
   if (!view.strides) return;
   const std::int64_t item = item_size(view.dtype);
   std::int64_t reach = 1;  // from the first element to the last, in elements

@@ -16,7 +16,7 @@ class Workspace;
 // plan.hpp.
 class Plan;
 
-// What a device does for a call; none of it throws, or allocates.
+// What a device does for a call; none of it allocates, or throws unless the device itself fails.
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -32,6 +32,9 @@ class Backend {
   virtual void run(Workspace& workspace, Phases phases, Indices leaves) const = 0;
   // Copies some bytes of a state, where nothing else is to be done.
   virtual void copy(void* to, const void* from, std::int64_t nbytes) const = 0;
+  // Asks for what the runs so far find to be brought to the workspace: `finish` then waits for them, and for nothing
+  // that somebody else gives the device meanwhile.
+  virtual void collect(Workspace&) const {}
   // Returns when all runs are done, and what they found can be read in the workspace. A step asks for it at its end,
   // and before the parts of a leaf tell each other their sums or squares: these, and what follows from them, it writes
   // into the workspace for the next run.

@@ -20,6 +20,7 @@ namespace adafactor { inline namespace ADAFACTOR_ABI {
 // What is known of all gradients of a call together.
 struct Verdict {
   bool finite = true;         // each of them, and the sums of their squares
+  bool is_void = false;       // somebody else has found that the call is to be skipped, whatever the policy
   double scaled_squares = 0;  // their sum, so scaled that it stays finite where each leaf's own is
 
   ADAFACTOR_DEVICE double norm() const { return std::sqrt(scaled_squares) / kScale; }

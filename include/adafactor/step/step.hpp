@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <span>
 #include <utility>
 
@@ -67,7 +68,11 @@ class Step {
   Step& operator=(const Step&) = delete;
   // Nothing that was begun goes on after it.
   ~Step() {
-    if (is_under_way_) await();
+    if (!is_under_way_) return;
+    try {
+      await();
+    } catch (const std::exception&) {  // of a device that has failed, which has been told
+    }
   }
 
   // Some phases of all leaves, or of some; before a leaf goes through a phase, all have gone through those before the
@@ -101,20 +106,31 @@ class Step {
   std::span<double> sums(int group) { return exchange(Round::sums, group); }
   std::span<double> squares(int group) { return exchange(Round::squares, group); }
 
-  // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase, and
-  // when it is asked again.
-  Outcome finish() {
+  // Says that there are no more phases to come. A device then tells what it has found as soon as it can, and finish()
+  // waits for no other work that it is given meanwhile. Throws Error before the last phase.
+  void close() {
     const detail::DefaultFloatingPoint environment;
     require_open();
     detail::refuse_unless(course_.has_ended(Phase::apply), "all phases before the end of a step",
                           "some that were left out");
-    is_over_ = true;
+    is_over_ = is_closed_ = true;
+    is_under_way_ = true;
     carry_what_has_no_tiles();
+    backend_.collect(workspace_);
+  }
+
+  // What was found, once it can be read; counts the call unless it was skipped. Throws Error before the last phase, and
+  // when it is asked again.
+  Outcome finish() {
+    const detail::DefaultFloatingPoint environment;
+    if (!is_closed_) close();
+    is_closed_ = false;
     await();
     Outcome outcome;
-    outcome.skipped = !propagates() && !workspace_.verdict.finite;
+    outcome.skipped = workspace_.verdict.is_void || (!propagates() && !workspace_.verdict.finite);
     outcome.updated = rule_.updates() && !outcome.skipped;
-    outcome.nonfinite_leaf = first_nonfinite();
+    // Of a void call somebody else has been told what is wrong.
+    outcome.nonfinite_leaf = workspace_.verdict.is_void ? -1 : first_nonfinite();
     // An accumulating call has the sum so far, and reports its part of the mean.
     outcome.global_grad_norm = (rule_.updates() ? 1 : rule_.mean()) * workspace_.verdict.norm();
     outcome.threads = workspace_.threads;
@@ -330,7 +346,8 @@ class Step {
   int asked_ = 0;              // buffers
   bool looks_first_ = false;   // whether all leaves are still to be looked at, before one is written
   bool is_under_way_ = false;  // whether the backend may not have done all that it was given
-  bool is_over_ = false;       // it has finished, or cannot go on
+  bool is_over_ = false;       // it is closed, or cannot go on
+  bool is_closed_ = false;     // it is to finish
 };
 
 }}  // namespace adafactor::ADAFACTOR_ABI

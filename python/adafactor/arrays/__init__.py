@@ -17,10 +17,24 @@ from numpy.typing import NDArray
 
 from adafactor import _core
 
-__all__ = ["Library", "as_numpy", "library_named", "library_of", "name_of_library"]
+__all__ = [
+    "CPU",
+    "Library",
+    "as_numpy",
+    "copied_as_numpy",
+    "library_named",
+    "library_of",
+    "name_of_library",
+    "name_of_library_on",
+]
+
+CPU = "cpu"
+"""The device of the CPU's memory; others are named as "cuda:0"."""
 
 _MODULES = {"torch": "torch", "jax": "jax", "jaxlib": "jax"}
 """The module of this package for a framework's package."""
+
+_OWN = {*_MODULES.values(), "numpy"}
 
 
 class Library(Protocol):
@@ -48,6 +62,12 @@ class Library(Protocol):
     def handed_out(self, array: NDArray[Any]) -> Any:
         """A piece of the state as an array of the library. Of bfloat16 it gets the bits, as uint16."""
 
+    def lent(self, piece: Any) -> Any:
+        """A piece of a state on a device, which has DLPack, as an array of the library, without a copy."""
+
+    def allocator(self, device: str) -> Callable[[int], Any] | None:
+        """What gives so many bytes, as an array of zeros of float32 that is done; None: CUDA gives them."""
+
 
 def _name_of_library(cls: type) -> str:
     return _MODULES.get(cls.__module__.partition(".")[0], "numpy")
@@ -57,15 +77,25 @@ name_of_library = cast(Callable[[type], str], functools.lru_cache(maxsize=512)(_
 """The name of the module of this package for arrays of a class; "numpy" for those that have none."""
 
 
+def name_of_library_on(device: str, array: Any) -> str:
+    """The same for an array on a device: of one without a module there its namespace, if it has one."""
+    name = name_of_library(type(array))
+    namespace = getattr(array, "__array_namespace__", None)
+    return namespace().__name__ if device != CPU and name == "numpy" and namespace is not None else name
+
+
 @functools.cache
 def library_named(name: str) -> Library:
-    """The module of that name; it imports its framework."""
-    return cast(Library, importlib.import_module(f"adafactor.arrays.{name}"))
+    """The module of that name, which imports its framework; or what is known of a namespace of arrays."""
+    if name in _OWN:
+        return cast(Library, importlib.import_module(f"adafactor.arrays.{name}"))
+    standard = importlib.import_module("adafactor.arrays.standard")
+    return cast(Library, standard.Namespace(importlib.import_module(name)))
 
 
-def library_of(array: Any) -> Library:
-    """The module for this array."""
-    return library_named(name_of_library(type(array)))
+def library_of(array: Any, device: str = CPU) -> Library:
+    """The module for this array, which lies on that device."""
+    return library_named(name_of_library_on(device, array))
 
 
 def as_numpy(array: Any) -> NDArray[Any]:
@@ -74,3 +104,11 @@ def as_numpy(array: Any) -> NDArray[Any]:
     bfloat16 that is not NumPy's already comes as its bits, in uint16.
     """
     return array if isinstance(array, np.ndarray) else _core.numpy_view(array)
+
+
+def copied_as_numpy(array: Any) -> NDArray[Any]:
+    """The same, or a copy of what lies on a device."""
+    try:
+        return as_numpy(array)
+    except _core.Error:
+        return _core.copied_from_device(array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import jax
@@ -44,3 +45,13 @@ def handed_out(array: NDArray[Any]) -> jax.Array:
     if name:
         array = array.view(getattr(jax.numpy, name))
     return jax.numpy.array(array, copy=True)
+
+
+def lent(piece: Any) -> Any:
+    """Refuse: nothing of a state on a device is JAX', whose arrays no step takes there."""
+    raise BufferError("a state on a device, of which an array of JAX cannot be a part")
+
+
+def allocator(device: str) -> Callable[[int], Any] | None:
+    """None: no step takes arrays of JAX there."""
+    return None

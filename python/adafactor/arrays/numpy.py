@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,16 @@ def assign(leaf: Any, values: NDArray[Any]) -> None:
         return
     view = _core.numpy_view(leaf, written=True)
     view[...] = rounded(values, view.dtype)
+
+
+def lent(piece: Any) -> Any:
+    """The piece itself, which any library takes that has DLPack."""
+    return piece
+
+
+def allocator(device: str) -> Callable[[int], Any] | None:
+    """None: CUDA's own memory."""
+    return None
 
 
 def handed_out(array: NDArray[Any]) -> NDArray[Any]:

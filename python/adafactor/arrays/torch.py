@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -44,9 +45,14 @@ def is_sole(leaf: Any) -> bool:
 def assign(leaf: Any, values: NDArray[Any]) -> None:
     """Write the values into the leaf's memory, rounded to nearest.
 
-    By NumPy: torch copies with threads of its own, which a forked process waits for in vain.
+    In the CPU's memory by NumPy: torch copies with threads of its own, which a forked process waits for in
+    vain.
     """
-    library_named("numpy").assign(leaf, values)
+    if leaf.device.type == "cpu":
+        library_named("numpy").assign(leaf, values)
+    else:
+        with torch.no_grad():
+            leaf.copy_(torch.from_numpy(values))
     _core.mark_written(mark, [leaf])
 
 
@@ -56,3 +62,19 @@ def handed_out(array: NDArray[Any]) -> torch.Tensor:
     if name:
         return torch.from_numpy(signed_bits(array)).view(getattr(torch, name))
     return torch.from_numpy(array)
+
+
+def lent(piece: Any) -> torch.Tensor:
+    """A tensor over the same memory of a device."""
+    return torch.utils.dlpack.from_dlpack(piece)
+
+
+def allocator(device: str) -> Callable[[int], Any] | None:
+    """torch's own memory, so that its statistics count it, and it frees what it can where there is none."""
+
+    def allocate(nbytes: int) -> torch.Tensor:
+        made = torch.zeros(-(-nbytes // 4), dtype=torch.float32, device=device)
+        torch.cuda.current_stream(device).synchronize()
+        return made
+
+    return allocate

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from adafactor import _core
-from adafactor.arrays import library_named, library_of, name_of_library
+from adafactor.arrays import library_named, name_of_library
 from adafactor.engine.engine import Engine
-from adafactor.engine.nonfinite import is_told, tell_of_nonfinite
+from adafactor.engine.nonfinite import is_blamed, is_told, tell_of_nonfinite, warn_of_skips
 from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.numbers import finite_number
-from adafactor.report import StepReport, empty_report, make_report
+from adafactor.report import StepReport, empty_report, fill, is_filled, late_report, make_report
 from adafactor.trees.given import Given
 
 __all__ = ["anew", "complete_window", "run", "step", "update"]
@@ -57,19 +57,47 @@ def run(
         _warn_of_absent([engine.paths[leaf] for leaf in absent if handed is None or leaf in handed])
     in_place = outputs is leaves
     marks = _marks(engine, given) if in_place else []
+    _settle(engine)
     try:
-        summary, nonfinite_leaf, arrays = engine.core.step(
-            leaves, gradients, outputs, rates, multiplier, completes, marks
-        )
+        found = engine.core.step(leaves, gradients, outputs, rates, multiplier, completes, marks)
     except _core.Error as error:
         raise phrase(error, engine.paths, twin=twin) from None
     except MemoryError:
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
+    if isinstance(found, int):
+        engine.late = _late_report(engine.core, found, engine.paths, raises)
+        return engine.late
+    summary, nonfinite_leaf, arrays = found
     report = make_report(summary, engine.paths, arrays)
     if nonfinite_leaf >= 0 and is_told(engine, report, nonfinite_leaf, raises, in_place):
         tell_of_nonfinite(engine, report, nonfinite_leaf, leaves, gradients)
     return report
+
+
+def _settle(engine: Engine) -> None:
+    """Fill in the report of a call of which nobody has asked yet."""
+    report, engine.late = engine.late, None
+    if report is not None:
+        report.settle()
+
+
+def _late_report(core: _core.State, number: int, paths: tuple[str, ...], raises: bool) -> StepReport:
+    """The report of the call of that number, which a GPU may still be at; filled in when somebody looks.
+
+    It may outlive the engine, which it does not hold, so that memory of the GPU is free as soon as both are.
+    """
+
+    def ask(report: StepReport) -> None:
+        found = core.found(number)
+        if found is None or is_filled(report):  # another thread was first
+            return
+        summary, nonfinite_leaf, arrays = found
+        fill(report, summary, arrays)
+        if nonfinite_leaf >= 0 and report.skipped and is_blamed(report, nonfinite_leaf, raises):
+            warn_of_skips(core.skips, report, nonfinite_leaf)
+
+    return late_report(paths, ask)
 
 
 def _marks(engine: Engine, given: Given) -> list[tuple[Callable[[Any], object], list[Any]]]:
@@ -163,7 +191,7 @@ def _new_like(leaves: list[Any], engine: Engine) -> list[Any]:
     Nothing is allocated before all leaves are known to be arrays of the shapes and dtypes of the state.
     """
     engine.check_params(leaves, written=False)
-    return [library_of(leaf).new_like(leaf) for leaf in leaves]
+    return [engine.library_of(leaf).new_like(leaf) for leaf in leaves]
 
 
 def _finished(outputs: Sequence[Any], leaves: Sequence[Any]) -> list[Any]:

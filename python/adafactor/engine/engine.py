@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
-from adafactor.arrays import library_named, library_of
+from adafactor.arrays import CPU, Library, library_named, library_of
 from adafactor.config import Config
 from adafactor.engine.leaves import Description
 from adafactor.engine.rates import RowRates
 from adafactor.engine.rows import Rows, warn_of_idle
 from adafactor.engine.snapshot import Counters, Snapshot
 from adafactor.errors import phrase
+from adafactor.report import StepReport
 from adafactor.trees.tree import Tree
 
 __all__ = ["Engine"]
@@ -30,12 +31,14 @@ class Engine:
     Attributes:
         core: the core's state: moments, averages, counters, and who holds it.
         paths: the paths of the leaves, in their order.
+        late: the report of the last call, if a GPU may still be at it.
     """
 
-    __slots__ = ("_description", "_rates", "_rows", "core", "paths")
+    __slots__ = ("_description", "_rates", "_rows", "core", "late", "paths")
 
     core: _core.State
     paths: tuple[str, ...]
+    late: StepReport | None
 
     def __init__(self, description: Description) -> None:
         """Make a fresh state of what was described."""
@@ -45,6 +48,7 @@ class Engine:
     def _assign(self, description: Description, rows: Rows, rates: RowRates, core: _core.State) -> None:
         self._description, self._rows, self._rates, self.core = description, rows, rates, core
         self.paths = description.tree.paths
+        self.late = None
 
     @property
     def config(self) -> Config:
@@ -91,17 +95,41 @@ class Engine:
         except _core.Error as error:
             raise phrase(error, self.paths, twin=twin) from None
 
+    @property
+    def device(self) -> str:
+        """Where the state and its parameters lie: "cpu", or as "cuda:0"."""
+        return self._description.device
+
+    def library_of(self, leaf: Any) -> Library:
+        """The module for an array that a call hands in."""
+        return library_of(leaf, self.device)
+
     def arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
-        """The memory of every array by (path, kind); what is stored in 16 bits comes as these bits."""
+        """Every array by (path, kind); what is stored in 16 bits comes as these bits.
+
+        The memory itself; of a state on a device, which the caller holds, a copy.
+        """
+        return self._arrays_in(self.core.memory())
+
+    def _arrays_in(self, memory: NDArray[np.uint8]) -> dict[tuple[str, str], NDArray[Any]]:
+        return self._pieces(lambda leaf, kind: self.core.array(leaf, kind, memory))
+
+    def _pieces(self, piece: Callable[[int, str], Any]) -> dict[tuple[str, str], Any]:
         pieces = itertools.product(enumerate(self.paths), _core.state_kinds)
-        found = {(path, kind): self.core.array(leaf, kind) for (leaf, path), kind in pieces}
+        found = {(path, kind): piece(leaf, kind) for (leaf, path), kind in pieces}
         return {key: array for key, array in found.items() if array is not None}
 
     def handed_out(self, library: str | None = None) -> dict[tuple[str, str], Any]:
-        """These arrays in the library of that name; None: each in the one of its parameter."""
+        """These arrays in the library of that name; None: each in the one of its parameter, where it lies."""
         names = self._description.libraries if library is None else [library] * len(self.paths)
         of_path = dict(zip(self.paths, map(library_named, names), strict=True))
-        return {key: of_path[key[0]].handed_out(array) for key, array in self.arrays().items()}
+        if self.device == CPU:
+            return {key: of_path[key[0]].handed_out(array) for key, array in self.arrays().items()}
+        with self.in_use():
+            if library is None:
+                lent = self._pieces(self.core.piece)
+                return {key: of_path[key[0]].lent(piece) for key, piece in lent.items()}
+            return {key: of_path[key[0]].handed_out(array) for key, array in self.arrays().items()}
 
     def finalize(self, leaves: Sequence[Any], twin: str = "state.finalized") -> None:
         """Copy the averages into these parameters; the caller holds the state."""
@@ -112,7 +140,7 @@ class Engine:
         self.check_params(leaves, twin=twin)
         averages = [array for (_, kind), array in self.arrays().items() if kind == "average"]
         for leaf, average in zip(leaves, averages, strict=True):
-            library_of(leaf).assign(leaf, average)
+            self.library_of(leaf).assign(leaf, average)
 
     def snapshot(self) -> Snapshot:
         """What the state is made of; its arrays are the memory itself. The caller holds the state."""
@@ -122,9 +150,11 @@ class Engine:
 
     def fill(self, snapshot: Snapshot) -> None:
         """Become what a snapshot of the same leaves says; the caller holds the state."""
-        own = self.arrays()
+        memory = self.core.memory()
+        own = self._arrays_in(memory)
         for key, array in snapshot.arrays.items():
             own[key][...] = array
+        self.core.assign(memory)
         self._description, self._rates = snapshot.description, snapshot.rates
         updates, calls, skips, leaves = snapshot.counters
         self.core.counters = updates, calls, skips, list(leaves)
@@ -140,7 +170,7 @@ class Engine:
     def of_earlier(cls, kept: Mapping[str, Any]) -> Engine:
         """A state of what pickles kept before there were snapshots: all arrays as one piece of memory."""
         made = cls(kept["description"])
-        made.core.memory()[...] = np.frombuffer(kept["memory"], np.uint8)
+        made.core.assign(np.frombuffer(kept["memory"], np.uint8))
         # The first versions kept two numbers of each leaf, and no skips.
         leaves = tuple((updates, has, *(rest or [False])) for updates, has, *rest in kept["counts"])
         counters = Counters(kept["updates"], kept["calls"], kept.get("skips", 0), leaves)
@@ -163,8 +193,10 @@ class Engine:
 
 def _fresh_core(description: Description, rows: Rows) -> _core.State:
     plan = description.plan(rows)
+    libraries, device = description.libraries, description.device
+    allocate = library_named(libraries[0]).allocator(device) if device != CPU else None
     try:
-        return _core.State(plan)
+        return _core.State(plan, device, allocate)
     except _core.Error as error:
         raise phrase(error) from None
     except MemoryError:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from adafactor import _core
-from adafactor.arrays import name_of_library
+from adafactor.arrays import CPU, name_of_library_on
 from adafactor.config import Config
 from adafactor.engine.rows import Override, Rows, check_overrides, make_rows
 from adafactor.errors import phrase
@@ -16,7 +16,7 @@ from adafactor.trees.containers import name_of
 from adafactor.trees.paths import at
 from adafactor.trees.tree import Tree
 
-__all__ = ["Description", "describe", "describe_leaves", "foretell", "resolve"]
+__all__ = ["Description", "describe", "describe_leaves", "device_of_all", "foretell", "resolve"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Description:
     config: Config
     overrides: tuple[Override, ...]
     libraries: tuple[str, ...]
+    device: str = CPU
 
     def with_rate(self, learning_rate: Any) -> Description:
         """The same with another learning rate in the config."""
@@ -75,10 +76,26 @@ def describe_leaves(
         found = _core.inspect_arrays(list(leaves))
     except _core.Error as error:
         raise phrase(error, tree.paths) from None
-    shapes = tuple(tuple(shape) for shape, _ in found)
-    dtypes = tuple(dtype for _, dtype in found)
-    libraries = tuple(name_of_library(type(leaf)) for leaf in leaves)
-    return Description(tree, shapes, dtypes, config, overrides, libraries)
+    shapes = tuple(tuple(shape) for shape, _, _ in found)
+    dtypes = tuple(dtype for _, dtype, _ in found)
+    device = device_of_all([each for _, _, each in found], tree.paths)
+    libraries = tuple(name_of_library_on(device, leaf) for leaf in leaves)
+    if device != CPU and "jax" in libraries:
+        where = at("params", tree.paths[libraries.index("jax")])
+        raise ValueError(f"{where}: an array of JAX on {device}, expected one in the CPU's memory")
+    return Description(tree, shapes, dtypes, config, overrides, libraries, device)
+
+
+def device_of_all(devices: Sequence[str], paths: Sequence[str]) -> str:
+    """The device on which all leaves lie; ValueError where they lie on several."""
+    for device, path in zip(devices, paths, strict=True):
+        if device != devices[0]:
+            where, first = at("params", path), at("params", paths[0])
+            raise ValueError(
+                f"{where}: an array on {device}, expected all on one device, as {first} on {devices[0]}; "
+                "a state for each device steps them"
+            )
+    return devices[0] if devices else CPU
 
 
 def foretell(params: Any, config: Config | None, knobs: Mapping[str, Any]) -> _core.Plan:

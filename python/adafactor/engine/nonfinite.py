@@ -12,7 +12,7 @@ from adafactor.errors import phrase
 from adafactor.report import StepReport
 from adafactor.trees.paths import at
 
-__all__ = ["is_told", "tell_of_nonfinite", "warn_of_skips"]
+__all__ = ["is_blamed", "is_told", "tell_of_nonfinite", "warn_of_skips"]
 
 
 def is_told(engine: Engine, report: StepReport, leaf: int, raises: bool, in_place: bool) -> bool:
@@ -20,7 +20,15 @@ def is_told(engine: Engine, report: StepReport, leaf: int, raises: bool, in_plac
     if not report.skipped:
         # A leaf was left alone, in new arrays that nobody needs to get.
         return not in_place and engine.config.on_nonfinite == "raise"
-    # A scale of the loss has its own way with gradients, and none with parameters.
+    return is_blamed(report, leaf, raises)
+
+
+def is_blamed(report: StepReport, leaf: int, raises: bool) -> bool:
+    """Whether the leaf of a skipped call is spoken of.
+
+    A scale of the loss, which asks that nothing be raised, has its own way with gradients, and none with
+    parameters.
+    """
     return raises or math.isfinite(report.grad_norm[leaf])
 
 

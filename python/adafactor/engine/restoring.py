@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adafactor import _core
-from adafactor.arrays import as_numpy
+from adafactor.arrays import copied_as_numpy
 from adafactor.arrays.bits import bits_dtype, held_by, numbers
 from adafactor.knobs.numbers import count
 from adafactor.trees.paths import at
@@ -95,6 +95,6 @@ def _refuse_numbers(wrong: NDArray[np.bool_], where: str, expected: str) -> None
 def _any_as_numpy(value: Any) -> NDArray[Any]:
     """Anything that is like an array as one of NumPy; of a type that NumPy lacks the bits."""
     try:
-        return as_numpy(value)
+        return copied_as_numpy(value)
     except _core.Error:
         return np.asarray(value)

@@ -9,15 +9,18 @@ from typing import Any
 import torch
 
 from adafactor import _core
-from adafactor.arrays.torch import mark
+from adafactor.arrays import CPU
+from adafactor.arrays.torch import allocator, mark
 from adafactor.config import Config
+from adafactor.engine.leaves import device_of_all
 from adafactor.engine.nonfinite import warn_of_skips
 from adafactor.engine.rows import rows_of_core
 from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.patterns import Choice
-from adafactor.report import StepReport, make_report
+from adafactor.report import StepReport, fill, is_filled, late_report, make_report
 from adafactor.torch.groups import Key, config_of_group, require_one_call
+from adafactor.torch.scaler import Scale
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
 from adafactor.trees.paths import at
 
@@ -35,6 +38,14 @@ class Leaves:
         self, parameters: Sequence[torch.Tensor], groups: Sequence[int], paths: Sequence[str]
     ) -> None:
         self.parameters, self.groups, self.paths = list(parameters), list(groups), list(paths)
+
+    def some(self, places: Sequence[int]) -> Leaves:
+        """Those at these places."""
+        return Leaves(
+            [self.parameters[place] for place in places],
+            [self.groups[place] for place in places],
+            [self.paths[place] for place in places],
+        )
 
     @classmethod
     def among(cls, groups: Sequence[dict[str, Any]], parameters: Sequence[torch.Tensor]) -> Leaves:
@@ -65,7 +76,7 @@ class Place:
 
     def __init__(self, parameter: torch.Tensor, group: dict[str, Any], index: int, path: str) -> None:
         self._parameter, self.group, self._index, self._path = parameter, group, index, path
-        self.calls: Calls | None = None
+        self.calls: Any = None  # Calls, once there are some
 
     @staticmethod
     def of_all(
@@ -96,11 +107,12 @@ class Planned:
 
     Attributes:
         configs: the knobs of each group.
+        device: where all leaves lie.
         layouts: what the plan says of each leaf.
         group_of_row: the group whose rate each of the plan's rows of knobs has.
     """
 
-    __slots__ = ("configs", "group_of_row", "layouts", "plan")
+    __slots__ = ("configs", "device", "group_of_row", "layouts", "plan")
 
     def __init__(self, leaves: Leaves, keys: Sequence[Key], warns: bool = False) -> None:
         """Raise TypeError, ValueError or RuntimeError where a parameter or a group is not what it can be.
@@ -118,11 +130,12 @@ class Planned:
         knobs, self.group_of_row, of_leaf = rows_of_core(self.configs, leaves.groups, excluded)
         try:
             found = _core.inspect_arrays(leaves.parameters)
-            shapes, dtypes = [tuple(shape) for shape, _ in found], [dtype for _, dtype in found]
+            shapes, dtypes = [tuple(shape) for shape, _, _ in found], [dtype for _, dtype, _ in found]
             self.plan = _core.Plan(shapes, dtypes, list(of_leaf), list(knobs), list(leaves.paths))
         except _core.Error as error:
             role = "params" if error.leaf >= 0 and not error.role else ""
             raise phrase(error, leaves.paths, role) from None
+        self.device = device_of_all([device for _, _, device in found], leaves.paths)
         self.layouts = [self.plan.layout(leaf) for leaf in range(len(of_leaf))]
 
     def config_of(self, leaves: Leaves, leaf: int) -> Config:
@@ -174,6 +187,7 @@ class Calls:
         cuts: Key,
         state: MutableMapping[torch.Tensor, _Entry],
         before: Calls | None,
+        warns: bool = True,
     ) -> None:
         """Plan the leaves, and give each the state that it lacks; what there is is put into form.
 
@@ -184,12 +198,14 @@ class Calls:
             state: the optimizer's.
             before: whose place these calls take. Where they were of the same leaves, what was not finite
                 there is remembered; else the first call looks at all parameters before it writes one.
+            warns: whether a pattern that finds none of these leaves is warned of.
         """
-        planned = Planned(leaves, keys, before is None and len(leaves.parameters) > 1)
+        planned = Planned(leaves, keys, warns and before is None and len(leaves.parameters) > 1)
         self._leaves, self._keys, self._cuts, self._planned = leaves, list(keys), cuts, planned
         self.paths = tuple(leaves.paths)
         _complete(state, leaves, planned)
-        self._stepper = _core.Stepper(planned.plan, KEYS, "step")
+        allocate = allocator(planned.device) if planned.device != CPU else None
+        self._stepper = _core.Stepper(planned.plan, KEYS, "step", planned.device, allocate)
         if before is not None and _core.are_same(before._leaves.parameters, leaves.parameters):
             self._stepper.take_over(before._stepper)
         self._entries = [state[parameter] for parameter in leaves.parameters]
@@ -213,9 +229,7 @@ class Calls:
             return True
         return _core.are_same(self._entries, [state.get(parameter) for parameter in parameters])
 
-    def run(
-        self, gradients: list[torch.Tensor | None], rates: Sequence[float], multiplier: float
-    ) -> StepReport:
+    def run(self, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale) -> StepReport:
         """Make one call; `rates` has one for each group. Raises `_core.Error` before anything was written."""
         leaves, planned = self._leaves, self._planned
         of_row = [(rates[group], False) for group in planned.group_of_row]
@@ -224,12 +238,36 @@ class Calls:
         if _core.places_of_none(gradients) and not planned.configs[0].ema_overwrite_frequency:
             pairs = zip(leaves.parameters, gradients, strict=True)
             written = [parameter for parameter, gradient in pairs if gradient is not None]
-        summary, nonfinite, arrays = self._stepper.step(
-            leaves.parameters, gradients, self._entries, of_row, multiplier, [(mark, written)]
+        found = self._stepper.step(
+            leaves.parameters,
+            gradients,
+            self._entries,
+            of_row,
+            scale.multiplier,
+            [(mark, written)],
+            scale.on_device,
         )
+        if isinstance(found, int):
+            return _late_report(self._stepper, found, self.paths)
+        summary, nonfinite, arrays = found
         report = make_report(summary, self.paths, arrays)
         if nonfinite >= 0 and report.skipped:
             if planned.configs[0].on_nonfinite == "raise":
                 self._stepper.refuse_nonfinite(leaves.parameters, gradients, nonfinite)
             warn_of_skips(self._stepper.skips, report, nonfinite)
         return report
+
+
+def _late_report(stepper: _core.Stepper, number: int, paths: tuple[str, ...]) -> StepReport:
+    """The report of the call of that number, which a GPU may still be at; filled in when somebody looks."""
+
+    def ask(report: StepReport) -> None:
+        found = stepper.found(number)
+        if found is None or is_filled(report):  # another thread was first
+            return
+        summary, nonfinite, arrays = found
+        fill(report, summary, arrays)
+        if nonfinite >= 0 and report.skipped:
+            warn_of_skips(stepper.skips, report, nonfinite)
+
+    return late_report(paths, ask)

@@ -19,7 +19,7 @@ from adafactor.errors import phrase
 from adafactor.knobs.numbers import shown
 from adafactor.report import StepReport
 from adafactor.torch.backward import FusedBackward
-from adafactor.torch.calls import Calls, Leaves, Place
+from adafactor.torch.calls import Leaves, Place
 from adafactor.torch.groups import (
     Key,
     check_rate,
@@ -33,6 +33,8 @@ from adafactor.torch.groups import (
     require_one_call,
 )
 from adafactor.torch.loading import states_in
+from adafactor.torch.scaler import PLAIN, Scale, scale_of
+from adafactor.torch.several import AnyCalls, calls_on
 
 __all__ = ["Adafactor"]
 
@@ -51,8 +53,12 @@ class Adafactor(torch.optim.Optimizer):
     completes or leaves every byte of parameters and state as it was. Moments are float32 (float64 for a
     float64 parameter), also those of parameters in 16 bits. Groups are read at each step, and every knob of
     `Config` may differ from group to group, but those of the whole call (`global_clipnorm`, `use_ema` and its
-    kin, `on_nonfinite`, `seed`). Parameters lie in the CPU's memory; sparse, complex and sharded ones are
-    refused by name.
+    kin, `on_nonfinite`, `seed`). Sparse, complex and sharded parameters are refused by name.
+
+    Parameters lie in the CPU's memory or on a GPU of NVIDIA, where the package was built for them, with the
+    same bits; those on several GPUs are stepped in one call for each. Such a call is given to the GPU's
+    current stream, and waits for it under `on_nonfinite="raise"` alone: with "skip" or "propagate" what it
+    found, the counts in `state` included, is known once somebody looks at the report or takes a state dict.
 
     Args:
         params: parameters, groups (dicts), or named parameters, as in torch. The names are the paths in
@@ -126,14 +132,33 @@ class Adafactor(torch.optim.Optimizer):
     def _forget(self) -> None:
         """Begin without what a call leaves for the next one."""
         self._busy = threading.Lock()
-        self._calls: Calls | None = None
+        self._stepper = 0  # the thread that has it
+        self._calls: AnyCalls | None = None
         self._single: dict[torch.Tensor, Place] = {}
         self._report: StepReport | None = None
 
     @property
     def report(self) -> StepReport | None:
-        """What the last call found, of all its parameters, or of the one of `step_param`; None before it."""
+        """What the last call found, of all its parameters, or of the one of `step_param`; None before it.
+
+        Where a GPU may still be at that call, the first look at a number waits for it.
+        """
         return self._report
+
+    def _settle(self) -> None:
+        """Wait until a GPU is done with the last call: then the counts in the state are right."""
+        if self._report is not None:
+            self._report.settle()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what torch's optimizers return, for this class and for `torch.optim.Adafactor`."""
+        self._settle()
+        return super().state_dict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy keep."""
+        self._settle()
+        return super().__getstate__()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, whose values may differ from the others'; as in torch.
@@ -178,18 +203,17 @@ class Adafactor(torch.optim.Optimizer):
             FloatingPointError: a gradient with NaN or Inf, under `on_nonfinite="raise"`, or a parameter that
                 has it at the first step; one that gets it later is left alone, and the next step raises.
             RuntimeError: complex parameters, sparse gradients; another thread is in a step.
-            TypeError, ValueError, BufferError: a tensor that lies elsewhere than in the CPU's memory, a value
-                of a group that its knob does not take, parameters that share memory, a state that does not
-                fit.
+            TypeError, ValueError, BufferError: a tensor that lies on another device, a value of a group that
+                its knob does not take, parameters that share memory, a state that does not fit.
         """
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        multiplier = self._multiplier_of_scaler()
-        if multiplier is None:
-            return loss
         parameters = list(itertools.chain.from_iterable(group["params"] for group in self.param_groups))
+        scale = scale_of(self, parameters)
+        if scale is None:
+            return loss
         gradients = list(map(_GRADIENT_OF, parameters))
         absent = _core.places_of_none(gradients)
         if len(absent) == len(parameters):
@@ -202,19 +226,22 @@ class Adafactor(torch.optim.Optimizer):
         with self._stepping():
             leaves = functools.partial(Leaves.among, self.param_groups, parameters)
             groups = self.param_groups
-            self._calls = self._run(self._calls, groups, cuts, leaves, parameters, gradients, multiplier)
+            self._calls = self._run(self._calls, groups, cuts, leaves, parameters, gradients, scale)
         return loss
 
     @contextlib.contextmanager
-    def _stepping(self) -> Iterator[None]:
-        """One step at a time."""
-        if not self._busy.acquire(blocking=False):
+    def _stepping(self, waits: bool = False) -> Iterator[None]:
+        """One step at a time; who waits does so for another thread's."""
+        thread = threading.get_ident()
+        if not self._busy.acquire(blocking=waits and self._stepper != thread):
             raise RuntimeError(
                 "optimizer in use: another step, from a thread or from inside this one, runs on it"
             )
+        self._stepper = thread
         try:
             yield
         finally:
+            self._stepper = 0
             self._busy.release()
 
     def step_param(self, param: torch.Tensor) -> None:
@@ -248,7 +275,8 @@ class Adafactor(torch.optim.Optimizer):
         if param.grad is None:
             return
         require_alone(place.group)
-        with self._stepping():
+        # A backward over several GPUs has a thread for each.
+        with self._stepping(waits=True):
             place.calls = self._run(place.calls, [place.group], (), place.leaves, [param], [param.grad])
         param.grad = None
 
@@ -328,35 +356,26 @@ class Adafactor(torch.optim.Optimizer):
             for handle in handles:
                 handle.remove()
 
-    def _multiplier_of_scaler(self) -> float | None:
-        """What gradients are to be multiplied by; None where a scaler has found that there is nothing to do.
-
-        A scaler leaves both to an optimizer that says `_step_supports_amp_scaling`, and to no other.
-        """
-        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if found_inf is not None and float(found_inf) != 0:
-            return None
-        return 1.0 if scale is None else 1.0 / float(scale)
-
     def _run(
         self,
-        calls: Calls | None,
+        calls: AnyCalls | None,
         groups: list[dict[str, Any]],
         cuts: Key,
         leaves: Callable[[], Leaves],
         parameters: list[torch.Tensor],
         gradients: list[torch.Tensor | None],
-        multiplier: float = 1.0,
-    ) -> Calls:
+        scale: Scale = PLAIN,
+    ) -> AnyCalls:
         """Make one call of these, or of new ones where anything has changed; returns those that made it.
 
         `cuts` tells in which of the groups each parameter is, `leaves` what they are called.
         """
+        self._settle()
         keys = list(map(key_of, groups))
         rates = [rate_of(group, self.defaults["lr"]) for group in groups]
         if calls is not None and calls.are_of(parameters, keys, cuts, self.state):
             try:
-                self._report = calls.run(gradients, rates, multiplier)
+                self._report = calls.run(gradients, rates, scale)
                 return calls
             except KeyError:
                 pass
@@ -367,11 +386,11 @@ class Adafactor(torch.optim.Optimizer):
         if any(gradient is not None and gradient.layout is not torch.strided for gradient in gradients):
             raise RuntimeError("Adafactor does not support sparse gradients")
         is_first = not self.state
-        calls = Calls(leaves(), keys, cuts, self.state, calls)
+        calls = calls_on(leaves(), keys, cuts, self.state, calls)
         if is_first and not any(rates) and not any(map(_has_anything, gradients)):
             return calls  # torch's helpers for checkpoints want the state to be there, and nothing to be done
         try:
-            self._report = calls.run(gradients, rates, multiplier)
+            self._report = calls.run(gradients, rates, scale)
         except _core.Error as error:
             raise phrase(error, calls.paths) from None
         return calls

@@ -71,7 +71,8 @@ def fitted_entry(
         ValueError: a tensor is missing, or has another shape; a count that is none.
     """
     _require_keys(entry, layout, where)
-    if not (isinstance(entry["step"], torch.Tensor) and entry["step"].dtype == torch.float32):
+    step = entry["step"]
+    if not (isinstance(step, torch.Tensor) and step.dtype == torch.float32 and step.device.type == "cpu"):
         entry["step"] = _count(updates_of(entry, where))
     for kind in layout["kinds"]:
         key = KEYS[kind]

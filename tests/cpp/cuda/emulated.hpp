@@ -1,5 +1,5 @@
-// A device that a CPU stands in for: memory apart from the host's, which nobody but a kernel or a copy may touch, and a
-// stream on which nothing is done before somebody waits.
+// A device that a CPU stands in for: memory apart from the host's, which nobody but a kernel or a copy may touch, and
+// streams on which nothing is done before somebody waits.
 #pragma once
 
 #include <cstddef>
@@ -10,44 +10,92 @@
 #include <vector>
 
 #include "cuda/fibers.hpp"
-#include "cuda/runtime.hpp"
+#include "cuda/functions.hpp"
 
 namespace emulation {
 
-class Runtime final : public adafactor::cuda::Runtime {
+// One at a time: the functions are those of the device that was made last.
+class Device {
  public:
-  explicit Runtime(Order order) : order_(order), block_(adafactor::cuda::kThreads, order) {}
-  ~Runtime() override;
-  Runtime(const Runtime&) = delete;
-  Runtime& operator=(const Runtime&) = delete;
+  explicit Device(Order order);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
 
-  // Filled with NaN, which stays where nobody writes.
-  std::byte* allocate(std::int64_t nbytes) override;
-  void free(std::byte* memory) override;
-  void copy_in(void* to, const void* from, std::int64_t nbytes) override;
-  void copy_out(void* to, const void* from, std::int64_t nbytes) override;
-  void copy(void* to, const void* from, std::int64_t nbytes) override;
-  void zero(void* memory, std::int64_t nbytes) override;
-  void launch(const adafactor::cuda::Variant& variant, const adafactor::cuda::View& view, std::int64_t blocks) override;
-  void wait() override;
+  static const adafactor::cuda::Functions& functions();
+  static Device& current();
 
+  // How many kernels were launched, and how often a thread has waited.
   std::int64_t launches() const { return launches_; }
   std::int64_t waits() const { return waits_; }
+  // How many blocks of memory are taken.
+  std::int64_t blocks() const { return static_cast<std::int64_t>(memory_.size() + host_.size()); }
+
+  // What the functions do; each gives up the program where it is asked what would go wrong on a GPU.
+  void* allocate(std::int64_t nbytes, bool on_host);
+  void free(void* memory, bool on_host);
+  void copy(void* to, const void* from, std::int64_t nbytes, void* stream);
+  // A copy to the device of bytes that the caller may change when it returns.
+  void write(void* to, const void* from, std::int64_t nbytes, void* stream);
+  void zero(void* memory, std::int64_t nbytes, void* stream);
+  void launch(const adafactor::cuda::Variant& variant, const adafactor::cuda::View& view, std::int64_t blocks,
+              void* stream);
+  void* make_event();
+  void free_event(void* event);
+  void record(void* event, void* stream);
+  void order(void* stream, void* event);
+  void await(void* event);
+
+  // Has a stream say that it captures.
+  void capture(void* stream) { captured_ = stream; }
+  bool captures(void* stream) const { return stream == captured_; }
+  // A stream that is there no more, which nobody may name.
+  void destroy(void* stream);
+
+  // What fails, and with which words: launches, or waiting; null: nothing.
+  const char* failure = nullptr;
+  const char* failure_to_await = nullptr;
+  // How many more launches find memory; below 0: all.
+  int launches_with_memory = -1;
+  // Whether there is more memory.
+  bool allocates = true;
 
  private:
-  // What a thread of the device does, while its memory can be touched.
-  void queue(std::function<void()> work) { stream_.push_back(std::move(work)); }
+  // A stream, and how much of what it was given is done.
+  struct Stream {
+    std::vector<std::function<void()>> work;
+    std::size_t done = 0;
+    bool is_destroyed = false;
+  };
+  // What a stream had been given when the event was recorded.
+  struct Event {
+    void* stream = nullptr;
+    std::size_t work = 0;
+  };
+  using Blocks = std::map<const std::byte*, std::int64_t>;
+
+  Stream& stream(void* handle);
+  void queue(void* handle, std::function<void()> work) { stream(handle).work.push_back(std::move(work)); }
+  void run(void* stream, std::size_t up_to);
+  void run_all();
+  // Opens the memory to whoever runs: kernels and copies.
   void open(bool opens);
-  bool has(const void* memory, std::int64_t nbytes) const;
-  void require(bool holds, const char* what) const;
+  static bool has(const Blocks& blocks, const void* memory, std::int64_t nbytes);
+  static void require(bool holds, const char* what);
 
   Order order_;
   Block block_;
   std::mt19937_64 random_{2};
-  std::map<const std::byte*, std::int64_t> memory_;
-  std::vector<std::function<void()>> stream_;
+  Blocks memory_;
+  Blocks host_;
+  std::map<void*, Stream> streams_;
+  std::map<void*, Event> events_;
+  std::uintptr_t next_event_ = 1;
+  int runs_ = 0;  // one inside the other
+  void* captured_ = reinterpret_cast<void*>(-1);
   std::int64_t launches_ = 0;
   std::int64_t waits_ = 0;
+  Device* before_;
 };
 
 }  // namespace emulation

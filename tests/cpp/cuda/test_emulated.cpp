@@ -31,7 +31,7 @@ using emulation::Order;
 // Memory of a device, freed when it ends.
 class DeviceArray {
  public:
-  DeviceArray(emulation::Runtime& runtime, std::int64_t nbytes)
+  DeviceArray(adafactor::cuda::Runtime& runtime, std::int64_t nbytes)
       : runtime_(runtime), nbytes_(nbytes), data_(runtime.allocate(nbytes)) {}
   DeviceArray(DeviceArray&& other) noexcept
       : runtime_(other.runtime_), nbytes_(other.nbytes_), data_(std::exchange(other.data_, nullptr)) {}
@@ -46,7 +46,7 @@ class DeviceArray {
   std::int64_t nbytes() const { return nbytes_; }
 
  private:
-  emulation::Runtime& runtime_;
+  adafactor::cuda::Runtime& runtime_;
   std::int64_t nbytes_;
   std::byte* data_;
 };
@@ -54,7 +54,7 @@ class DeviceArray {
 // The arrays of a state on a device, and where they are looked at.
 class DeviceState {
  public:
-  DeviceState(emulation::Runtime& runtime, const Plan& plan) : runtime_(runtime), plan_(plan) {
+  DeviceState(adafactor::cuda::Runtime& runtime, const Plan& plan) : runtime_(runtime), plan_(plan) {
     for (const adafactor::LeafPlan& leaf : plan.leaves()) {
       for (const StateArray& array : leaf.state) {
         const std::int64_t nbytes = array.exists() ? array.nbytes() : 0;
@@ -76,7 +76,7 @@ class DeviceState {
   const std::byte* look_at(std::size_t leaf, StateKind kind) {
     const DeviceArray& array = arrays_[index(leaf, kind)];
     std::vector<std::byte>& seen = seen_[index(leaf, kind)];
-    if (!seen.empty()) runtime_.copy_out(seen.data(), array.data(), array.nbytes());
+    if (!seen.empty()) runtime_.copy(seen.data(), array.data(), array.nbytes());
     runtime_.wait();
     return seen.data();
   }
@@ -86,7 +86,7 @@ class DeviceState {
     return leaf * adafactor::kStateKinds + static_cast<std::size_t>(kind);
   }
 
-  emulation::Runtime& runtime_;
+  adafactor::cuda::Runtime& runtime_;
   const Plan& plan_;
   std::vector<DeviceArray> arrays_;
   std::vector<std::vector<std::byte>> seen_;
@@ -95,12 +95,12 @@ class DeviceState {
 // Somebody's arrays on a device, as views of the host's say.
 class DeviceViews {
  public:
-  DeviceViews(emulation::Runtime& runtime, const TensorView* views, std::size_t count) : runtime_(runtime) {
+  DeviceViews(adafactor::cuda::Runtime& runtime, const TensorView* views, std::size_t count) : runtime_(runtime) {
     for (std::size_t i = 0; i < count; ++i) {
       std::int64_t size = adafactor::item_size(views[i].dtype);
       for (int axis = 0; axis < views[i].rank; ++axis) size *= views[i].shape[axis];
       arrays_.emplace_back(runtime, std::max<std::int64_t>(size, 1));
-      if (size > 0) runtime.copy_in(arrays_.back().data(), views[i].data, size);
+      if (size > 0) runtime.copy(arrays_.back().data(), views[i].data, size);
       views_.push_back(views[i]);
       views_.back().data = arrays_.back().data();
     }
@@ -109,13 +109,13 @@ class DeviceViews {
   // Copies the elements back.
   void take_to(const TensorView* views) const {
     for (std::size_t i = 0; i < views_.size(); ++i) {
-      runtime_.copy_out(views[i].data, arrays_[i].data(), arrays_[i].nbytes());
+      runtime_.copy(views[i].data, arrays_[i].data(), arrays_[i].nbytes());
     }
     runtime_.wait();
   }
 
  private:
-  emulation::Runtime& runtime_;
+  adafactor::cuda::Runtime& runtime_;
   std::vector<DeviceArray> arrays_;
   std::vector<TensorView> views_;
 };
@@ -124,7 +124,8 @@ class DeviceViews {
 class OnDevice {
  public:
   OnDevice(const digest::Case& what, Order order, bool in_place)
-      : runtime_(order),
+      : emulated_(order),
+        runtime_(emulation::Device::functions()),
         backend_(runtime_),
         plan_(digest::plan_of(what)),
         scratch_(runtime_, backend_.device_nbytes(*plan_)),
@@ -138,7 +139,7 @@ class OnDevice {
   }
 
   const adafactor::Stepper& stepper() const { return stepper_; }
-  const emulation::Runtime& runtime() const { return runtime_; }
+  const emulation::Device& emulated() const { return emulated_; }
   const std::byte* array(std::size_t leaf, StateKind kind) { return before_->look_at(leaf, kind); }
 
   adafactor::Outcome make(const adafactor::Call& call) {
@@ -162,7 +163,8 @@ class OnDevice {
   }
 
  private:
-  emulation::Runtime runtime_;
+  emulation::Device emulated_;
+  adafactor::cuda::Runtime runtime_;
   adafactor::cuda::GpuBackend backend_;
   std::shared_ptr<const Plan> plan_;
   DeviceArray scratch_;
@@ -334,7 +336,7 @@ void a_step_is_a_fixed_list_of_launches() {
     parameters.fill(1, what.of_parameters);
     const adafactor::LearningRate rate{0.1, false};
     device.make({parameters.views(), parameters.views(), parameters.views(), &rate});
-    return device.runtime().launches();
+    return device.emulated().launches();
   };
   CHECK_EQ(launches(40), launches(1));
 }

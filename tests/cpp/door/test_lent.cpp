@@ -96,7 +96,7 @@ void what_does_not_fit_is_refused_by_name() {
   CHECK_EQ(refusal_of({reinterpret_cast<std::byte*>(numbers) + 1, DType::float32, {}, 2, shape, nullptr}, kind),
            std::string("state leaf 0 row: a misaligned array, expected elements at multiples of their size"));
   CHECK_EQ(refusal_of({numbers, DType::float32, {adafactor::DeviceType::cuda, 0}, 2, shape, nullptr}, kind),
-           std::string("state leaf 0 row: a device array, expected an array in the CPU's memory"));
+           std::string("state leaf 0 row: an array on cuda:0, expected an array in the CPU's memory"));
 }
 
 // The state of a leaf of 4 x 6 in memory of its own.

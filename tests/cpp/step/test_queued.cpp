@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -30,7 +32,9 @@ class QueuedBackend final : public adafactor::Backend {
     queue_.push_back({&workspace, phases, leaves});
   }
   void copy(void* to, const void* from, std::int64_t nbytes) const override { cpu_.copy(to, from, nbytes); }
+  void collect(Workspace&) const override { ++collections_; }
   void finish(Workspace&) const override {
+    if (fails) throw std::runtime_error("a device that has failed");
     for (const Run& run : queue_) cpu_.run(*run.workspace, run.phases, run.leaves);
     queue_.clear();
     ++finishes_;
@@ -38,6 +42,9 @@ class QueuedBackend final : public adafactor::Backend {
 
   bool is_idle() const { return queue_.empty(); }
   int finishes() const { return finishes_; }
+  int collections() const { return collections_; }
+
+  bool fails = false;
 
  private:
   struct Run {
@@ -49,6 +56,7 @@ class QueuedBackend final : public adafactor::Backend {
   const adafactor::Backend& cpu_ = adafactor::cpu_backend();
   mutable std::vector<Run> queue_;
   mutable int finishes_ = 0;
+  mutable int collections_ = 0;
 };
 
 void work_that_is_done_later_gives_every_digest() {
@@ -118,11 +126,75 @@ void no_work_goes_on_after_its_step() {
   CHECK(arrays.fold_into(0) != before);
 }
 
+// Whether it throws Error.
+template <class Ask>
+bool is_refused(const Ask& ask) {
+  try {
+    ask();
+  } catch (const adafactor::Error&) {
+    return true;
+  }
+  return false;
+}
+
+// A step that is closed has no more phases to come, and is not counted before it has finished.
+void a_step_is_closed_before_it_is_known_what_it_found() {
+  const std::vector<adafactor::LeafSpec> leaves{{{20, 30}}, {{7}}};
+  adafactor::State state(std::make_shared<const Plan>(leaves, std::vector<Config>(1)));
+  digest::Arrays arrays(leaves);
+  arrays.fill(1, {-2, 1, 0});
+  const adafactor::LearningRate rate{0.1, false};
+  const adafactor::Call call{arrays.views(), arrays.views(), arrays.views(), &rate};
+  const QueuedBackend backend;
+  adafactor::Step step(state, call, backend);
+  step.run(adafactor::kSums);
+  CHECK(is_refused([&] { step.close(); }));
+  step.run(adafactor::kSquares);
+  step.run(adafactor::kRest);
+  step.close();
+  CHECK_EQ(backend.collections(), 1);
+  CHECK(!backend.is_idle());
+  CHECK_EQ(state.counters.updates, 0);
+  CHECK(is_refused([&] { step.run(adafactor::kSums); }));
+  CHECK(is_refused([&] { step.close(); }));
+  CHECK(step.finish().updated);
+  CHECK_EQ(state.counters.updates, 1);
+  CHECK(is_refused([&] { step.finish(); }));
+  {
+    adafactor::Step given_up(state, call, backend);
+    given_up.run(adafactor::kWholeCall);
+    given_up.close();
+  }
+  CHECK(backend.is_idle());
+  CHECK_EQ(state.counters.updates, 1);
+}
+
+// What a device says when it fails comes out once: nobody is thrown anything by a step that ends.
+void a_device_that_fails_says_so_once() {
+  const std::vector<adafactor::LeafSpec> leaves{{{20, 30}}};
+  adafactor::State state(std::make_shared<const Plan>(leaves, std::vector<Config>(1)));
+  digest::Arrays arrays(leaves);
+  arrays.fill(1, {-2, 1, 0});
+  const adafactor::LearningRate rate{0.1, false};
+  QueuedBackend backend;
+  backend.fails = true;
+  std::string words;
+  try {
+    adafactor::step(state, {arrays.views(), arrays.views(), arrays.views(), &rate}, backend);
+  } catch (const std::runtime_error& error) {
+    words = error.what();
+  }
+  CHECK_EQ(words, std::string("a device that has failed"));
+  CHECK_EQ(state.counters.updates, 0);
+}
+
 }  // namespace
 
 int main() {
   work_that_is_done_later_gives_every_digest();
   parts_add_up_what_is_done_later();
   no_work_goes_on_after_its_step();
+  a_step_is_closed_before_it_is_known_what_it_found();
+  a_device_that_fails_says_so_once();
   return check::report();
 }

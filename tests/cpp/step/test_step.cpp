@@ -315,7 +315,7 @@ void views_are_held_against_the_plan() {
   refused(view, adafactor::ErrorKind::value, "shape (), expected (3, 4)");
   view = good;
   view.device.type = adafactor::DeviceType::cuda;
-  refused(view, adafactor::ErrorKind::value, "a device array, expected an array in the CPU's memory");
+  refused(view, adafactor::ErrorKind::value, "an array on cuda:0, expected an array in the CPU's memory");
   view = good;
   view.strides = huge.data();
   refused(view, adafactor::ErrorKind::value,

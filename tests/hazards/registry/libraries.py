@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import dlpack_producer
+import emulated_gpu
 import peers
 import snapshots
 
@@ -93,7 +94,23 @@ class DLPack(NumPy):
         return dlpack_producer.watched()
 
 
-LIBRARIES = (NumPy, Torch, Jax, DLPack)
+class Gpu(NumPy):
+    """Arrays on a GPU that a CPU stands in for; their memory is seen in copies."""
+
+    name = "gpu"
+
+    @staticmethod
+    def over(memory: np.ndarray) -> Any:
+        """An array over the memory on the device of which this is a copy, or a copy of all that it is in."""
+        return emulated_gpu.sharing(memory)
+
+    @staticmethod
+    def watched() -> contextlib.AbstractContextManager[None]:
+        """Whatever is taken has to be given back once."""
+        return dlpack_producer.watched()
+
+
+LIBRARIES = (Gpu,) if emulated_gpu.IS_HERE else (NumPy, Torch, Jax, DLPack)
 IN_MEMORY = ("numpy", "torch", "dlpack")
 """Libraries whose arrays can be made over given memory."""
 OF_ANY_KIND = ("numpy", "dlpack")
@@ -103,7 +120,11 @@ OF_ANY_KIND = ("numpy", "dlpack")
 def memory_of(value: Any) -> np.ndarray | None:
     """The memory of an array as one of NumPy whose base is all of the buffer; None for what has none."""
     if isinstance(value, np.ndarray):
+        emulated_gpu.refresh(value)
         return None if value.dtype.hasobject else value
+    if isinstance(value, emulated_gpu.Array):
+        emulated_gpu.refresh(value.memory)
+        return value.memory
     if isinstance(value, dlpack_producer.Producer):
         return value.memory
     torch, jax = sys.modules.get("torch"), sys.modules.get("jax")

@@ -1,0 +1,170 @@
+// How a GPU's memory is had, and how its streams are put in order.
+#include "gpu.hpp"
+
+#include <algorithm>
+#include <stdexcept>
+#include <utility>
+
+#include "../cuda/library.hpp"
+#include "adafactor/step/call.hpp"
+#include "reader.hpp"
+
+namespace adafactor::bindings {
+
+Gpu::Gpu(Device device, py::object allocate)
+    : device_(device), allocate_(std::move(allocate)), runtime_(cuda::functions(), device.index), backend_(runtime_) {}
+
+Gpu::~Gpu() {
+  try {
+    const cuda::Entered entered = runtime_.enter();
+    // All calls are behind this, whatever has become of their streams. What fails is left for the next one to say.
+    runtime_.functions().await(runtime_.event());
+    for (std::byte* memory : memory_) runtime_.functions().free(memory);
+    for (void* memory : host_memory_) runtime_.functions().free_host(memory);
+  } catch (const std::exception&) {  // of a device that has failed, or in a process that was forked off
+  }
+}
+
+std::span<std::byte> Gpu::take(std::int64_t nbytes) {
+  if (nbytes == 0) return {};
+  const auto size = static_cast<std::size_t>(nbytes);
+  if (!allocate_.is_none()) {
+    py::object array = allocate_(nbytes);
+    ArrayReader reader;
+    const RawArray found = reader.read(array, {Access::write, only(DType::float32), Role::state, -1});
+    if (found.device != device_ || found.size() * item_size(found.dtype) < nbytes) {
+      throw std::runtime_error("memory of another device, or too little, from the library of the parameters");
+    }
+    arrays_.push_back(std::move(array));
+    return {static_cast<std::byte*>(found.data), size};
+  }
+  const cuda::Entered entered = runtime_.enter();
+  memory_.reserve(memory_.size() + 1);
+  memory_.push_back(runtime_.allocate(nbytes));
+  runtime_.zero(memory_.back(), nbytes);
+  runtime_.wait();
+  return {memory_.back(), size};
+}
+
+void Gpu::equip(Stepper& stepper) {
+  if (stepper.workspace) return;
+  // What there is of it already is from a call that found no memory for the rest.
+  if (scratch_.empty()) scratch_ = take_host(scratch_nbytes(stepper.plan(), backend_));
+  const std::int64_t nbytes = backend_.device_nbytes(stepper.plan());
+  if (on_device_.empty()) on_device_ = take(nbytes);
+  stepper.give(scratch_, on_device_);
+}
+
+std::span<std::byte> Gpu::take_host(std::int64_t nbytes) {
+  const cuda::Entered entered = runtime_.enter();
+  host_memory_.reserve(host_memory_.size() + 1);
+  void* memory = nullptr;
+  cuda::check(runtime_.functions().allocate_host(nbytes, &memory));
+  host_memory_.push_back(memory);
+  return {static_cast<std::byte*>(memory), static_cast<std::size_t>(nbytes)};
+}
+
+void Gpu::require_working() const {
+  cuda::functions();  // not in a process that was forked off
+  if (failure_.empty()) return;
+  throw std::runtime_error("state: the GPU failed in an earlier call (" + failure_ +
+                           "), and what it has there is lost; start a new process from what was saved");
+}
+
+void Gpu::begin(const Stream& stream) {
+  require_working();
+  const cuda::Entered entered = runtime_.enter();
+  bool captures = false;
+  cuda::check(runtime_.functions().is_capturing(stream.handle, &captures));
+  if (captures) {
+    throw std::runtime_error(
+        "step: a CUDA graph is being captured, expected a stream that runs; a replay would make the same step, with "
+        "its rate and its count, again and again: step outside of the graph");
+  }
+  stream_ = stream;
+  others_.clear();
+  runtime_.use(stream.handle);
+}
+
+void Gpu::follow(void* other) {
+  if (other == stream_.handle || std::ranges::find(others_, other) != others_.end()) return;
+  others_.push_back(other);
+  const cuda::Entered entered = runtime_.enter();
+  runtime_.follow(other);
+}
+
+void Gpu::end() {
+  const cuda::Entered entered = runtime_.enter();
+  for (void* other : others_) runtime_.precede(other);
+}
+
+void Gpu::precede(void* other) const {
+  const cuda::Entered entered = runtime_.enter();
+  runtime_.precede(other);
+}
+
+void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
+  require_working();
+  const cuda::Entered entered = runtime_.enter();
+  // The stream of the last call may be there no more.
+  runtime_.use(nullptr);
+  runtime_.copy(to, from, nbytes);
+  runtime_.wait();
+}
+
+void Gpu::zero(void* memory, std::int64_t nbytes) {
+  require_working();
+  const cuda::Entered entered = runtime_.enter();
+  runtime_.use(nullptr);
+  runtime_.zero(memory, nbytes);
+  runtime_.wait();
+}
+
+HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
+  if (array.device.type == DeviceType::cpu) return;
+  const std::int64_t item = item_size(array.dtype);
+  std::int64_t buffer[kMaxRank];
+  const std::int64_t* strides = detail::strides_of(array, buffer);
+  std::int64_t lowest = 0;
+  std::int64_t highest = 0;
+  for (int axis = 0; axis < array.rank; ++axis) {
+    if (array.shape[axis] == 0) return;
+    const std::int64_t reach = (array.shape[axis] - 1) * strides[axis] * item;
+    (reach < 0 ? lowest : highest) += reach;
+  }
+  bytes_.resize(static_cast<std::size_t>(highest - lowest + item));
+  cuda::Runtime runtime(cuda::functions(), array.device.index);
+  const cuda::Entered entered = runtime.enter();
+  runtime.use(stream);
+  runtime.copy(bytes_.data(), static_cast<const std::byte*>(array.data) + lowest,
+               static_cast<std::int64_t>(bytes_.size()));
+  runtime.wait();
+  view_.data = bytes_.data() - lowest;
+  view_.device = {};
+}
+
+void write_elements(const TensorView& array, const void* elements, void* stream) {
+  cuda::Runtime runtime(cuda::functions(), array.device.index);
+  const cuda::Entered entered = runtime.enter();
+  runtime.use(stream);
+  const std::int64_t item = item_size(array.dtype);
+  std::int64_t buffer[kMaxRank];
+  const std::int64_t* strides = detail::strides_of(array, buffer);
+  // The last axes that lie without gaps are copied at once.
+  std::int64_t run = 1;
+  int outer = array.rank;
+  while (outer > 0 && (array.shape[outer - 1] <= 1 || strides[outer - 1] == run)) run *= array.shape[--outer];
+  std::int64_t runs = 1;
+  for (int axis = 0; axis < outer; ++axis) runs *= array.shape[axis];
+  const auto* from = static_cast<const std::byte*>(elements);
+  for (std::int64_t i = 0; i < runs; ++i, from += run * item) {
+    std::int64_t offset = 0;
+    for (std::int64_t axis = outer, rest = i; axis-- > 0; rest /= array.shape[axis]) {
+      offset += rest % array.shape[axis] * strides[axis];
+    }
+    runtime.copy(static_cast<std::byte*>(array.data) + offset * item, from, run * item);
+  }
+  runtime.wait();
+}
+
+}  // namespace adafactor::bindings

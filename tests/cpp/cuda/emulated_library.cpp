@@ -1,0 +1,55 @@
+// The device that a CPU stands in for as the shared object that the Python package opens, with what its tests ask for
+// besides: memory to make arrays of, and what was done.
+#include <cstdint>
+
+#include "cuda/emulated.hpp"
+
+#define EXPORTED __attribute__((visibility("default")))
+
+namespace {
+
+// As a driver, it is there until the process ends.
+emulation::Device& device() {
+  static auto& the_device = *new emulation::Device(emulation::Order::shuffled);
+  return the_device;
+}
+
+}  // namespace
+
+extern "C" {
+
+EXPORTED const adafactor::cuda::Functions* adafactor_cuda_functions() {
+  device();
+  return &emulation::Device::functions();
+}
+
+EXPORTED void* emulated_allocate(std::int64_t nbytes) { return device().allocate(nbytes, false); }
+EXPORTED void emulated_free(void* memory) { device().free(memory, false); }
+// Copies, on a stream; what comes from the host was read, and what goes there is written, when it returns.
+EXPORTED void emulated_write(void* to, const void* from, std::int64_t nbytes, void* stream) {
+  device().write(to, from, nbytes, stream);
+}
+EXPORTED void emulated_read(void* to, const void* from, std::int64_t nbytes, void* stream) {
+  device().copy(to, from, nbytes, stream);
+  void* event = device().make_event();
+  device().record(event, stream);
+  device().await(event);
+  device().free_event(event);
+}
+EXPORTED void emulated_order(void* stream, void* other) {
+  void* event = device().make_event();
+  device().record(event, other);
+  device().order(stream, event);
+  device().free_event(event);
+}
+EXPORTED void emulated_capture(void* stream) { device().capture(stream); }
+EXPORTED void emulated_destroy(void* stream) { device().destroy(stream); }
+EXPORTED void emulated_fail(const char* words) { device().failure = words; }
+EXPORTED void emulated_fail_awaiting(const char* words) { device().failure_to_await = words; }
+EXPORTED void emulated_fail_for_want_of_memory(int launches) { device().launches_with_memory = launches; }
+EXPORTED void emulated_allocate_no_more(bool no_more) { device().allocates = !no_more; }
+EXPORTED std::int64_t emulated_waits() { return device().waits(); }
+EXPORTED std::int64_t emulated_launches() { return device().launches(); }
+EXPORTED std::int64_t emulated_blocks() { return device().blocks(); }
+
+}  // extern "C"

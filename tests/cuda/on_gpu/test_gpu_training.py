@@ -1,0 +1,170 @@
+"""Streams, torch's optimizer, scalers and memory on a GPU."""
+
+import copy
+import gc
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import adafactor
+import adafactor.torch
+
+HERE = Path(__file__).parent
+
+
+class Transformer(torch.nn.Module):
+    """A small one, with an embedding, convolutions, and rows of every kind."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = torch.nn.Embedding(512, 64)
+        self.convolution = torch.nn.Conv1d(64, 64, 3, padding=1)
+        layer = torch.nn.TransformerEncoderLayer(64, 4, 256, dropout=0.0, batch_first=True)
+        self.layers = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = torch.nn.Linear(64, 512)
+
+    def forward(self, tokens):
+        hidden = self.embedding(tokens)
+        hidden = hidden + self.convolution(hidden.transpose(1, 2)).transpose(1, 2)
+        return self.head(self.layers(hidden))
+
+
+def loss_of(model, device="cuda"):
+    tokens = torch.randint(0, 512, (8, 32), device=device)
+    return torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), tokens.flatten())
+
+
+@pytest.mark.parametrize("on_nonfinite", ["raise", "skip"])
+def test_twenty_steps_of_a_transformer_have_the_bits_of_a_cpu(on_nonfinite):
+    model = Transformer().cuda()
+    twin = copy.deepcopy(model).cpu()
+    optimizers = [
+        adafactor.torch.Adafactor(each.parameters(), lr=0.01, clipnorm=1.0, on_nonfinite=on_nonfinite)
+        for each in (model, twin)
+    ]
+    for _ in range(20):
+        optimizers[0].zero_grad()
+        loss_of(model).backward()
+        for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+            mine.grad = theirs.grad.cpu()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, theirs in zip(twin.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, theirs.cpu())
+    dicts = [optimizer.state_dict()["state"] for optimizer in optimizers]
+    for mine, theirs in zip(dicts[1].values(), dicts[0].values(), strict=True):
+        assert all(torch.equal(mine[key], theirs[key].cpu()) for key in mine)
+        assert theirs["step"].device.type == "cpu"
+
+
+def test_a_step_is_on_the_current_stream():
+    side = torch.cuda.Stream()
+    params, expected = torch.ones(2048, 2048, device="cuda"), torch.ones(2048, 2048)
+    state, of_cpu = adafactor.init(params, on_nonfinite="skip"), adafactor.init(expected)
+    gradient = torch.zeros_like(params)
+    for factor in range(1, 6):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            torch.cuda._sleep(20_000_000)  # what makes the gradient takes its time
+            gradient.fill_(0.1 * factor)
+            adafactor.step(params, gradient, state)
+            gradient.fill_(float("nan"))
+        adafactor.step(expected, torch.full_like(expected, 0.1 * factor), of_cpu)
+    torch.cuda.synchronize()
+    assert torch.equal(params.cpu(), expected)
+    assert state.iterations == 5
+
+
+def test_a_captured_graph_is_refused():
+    params = torch.ones(64, 64, device="cuda")
+    state = adafactor.init(params)
+    adafactor.step(params, params.clone(), state)
+    gradient = params.clone()
+    torch.cuda.synchronize()
+    with (
+        pytest.raises(RuntimeError, match="a CUDA graph is being captured"),
+        torch.cuda.graph(torch.cuda.CUDAGraph()),
+    ):
+        adafactor.step(params, gradient, state)
+    torch.cuda.synchronize()
+    assert adafactor.step(params, gradient, state).updated
+
+
+@pytest.mark.parametrize("hands_over", [False, True])
+def test_a_scaler_skips_what_overflows(hands_over):
+    model = Transformer().cuda()
+    optimizer = adafactor.torch.Adafactor(model.parameters(), lr=0.01, on_nonfinite="skip")
+    optimizer._step_supports_amp_scaling = hands_over
+    scaler = torch.amp.GradScaler("cuda", init_scale=2.0**24, growth_interval=2)
+    scales = []
+    for _ in range(12):
+        optimizer.zero_grad()
+        with torch.autocast("cuda", torch.float16):
+            loss = loss_of(model)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        scales.append(scaler.get_scale())
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert min(scales) < 2.0**24
+    assert optimizer.report.updated
+    steps = {entry["step"].item() for entry in optimizer.state_dict()["state"].values()}
+    assert steps == {12.0 - sum(b < a for a, b in zip([2.0**24, *scales], scales, strict=False))}
+
+
+def test_each_gradient_is_stepped_in_the_backward():
+    model, twin = Transformer().cuda(), Transformer().cuda()
+    twin.load_state_dict(model.state_dict())
+    fused, plain = (adafactor.torch.Adafactor(each.parameters(), lr=0.01) for each in (model, twin))
+    fused.fuse_backward(model)
+    for seed in range(3):
+        for each, optimizer in ((model, fused), (twin, plain)):
+            torch.manual_seed(seed)
+            optimizer.zero_grad()
+            loss_of(each).backward()
+            optimizer.step()
+    for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_thousand_steps_leave_nothing_behind():
+    model = Transformer().cuda()
+    optimizer = adafactor.torch.Adafactor(model.parameters(), lr=0.01, on_nonfinite="skip")
+    loss_of(model).backward()
+
+    def taken():
+        torch.cuda.synchronize()
+        gc.collect()
+        return torch.cuda.memory_allocated(), torch.cuda.mem_get_info()[0]
+
+    for _ in range(10):
+        optimizer.step()
+    before = taken()
+    for _ in range(1000):
+        optimizer.step()
+    assert taken() == before
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
+def test_the_sanitizer_finds_nothing(tool):
+    sanitizer = shutil.which("compute-sanitizer")
+    if sanitizer is None:
+        pytest.skip("compute-sanitizer is not installed")
+    names = "tall or narrow or small_slices or unfactored"
+    test = [
+        str(HERE / "test_gpu_digests.py"),
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        f"bits_of_a_cpu and ({names})",
+    ]
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", *test]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "Device not supported" in ran.stdout:
+        pytest.skip("compute-sanitizer does not know this machine")
+    assert ran.returncode == 0, ran.stdout[-4000:]

@@ -1,0 +1,21 @@
+"""What the package does with arrays on a GPU, in a process of its own in which a CPU stands in for one."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import emulated_gpu
+
+TESTS = Path(__file__).parents[1]
+FILES = ("cuda/emulated", "hazards/test_registry.py", "numbers/test_formulas.py")
+
+
+def test_every_test_on_the_emulated_gpu_passes(tmp_path):
+    environment = os.environ | {emulated_gpu.VARIABLE: str(emulated_gpu.built(tmp_path))}
+    files = [str(TESTS / file) for file in FILES]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert int(re.search(r"^(\d+) passed", ran.stdout, re.MULTILINE)[1]) > 900

@@ -1,0 +1,247 @@
+"""Arrays on a GPU that a CPU stands in for: a library's namespace by the array API standard, as that of CuPy.
+
+The device is tests/cpp/cuda, as the shared object that the package opens in the place of the one with CUDA:
+a process that is to use it is started with ADAFACTOR_CUDA_LIBRARY set to what `built` has made.
+"""
+
+import ctypes
+import os
+import sys
+import weakref
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+import dlpack_producer
+from cpp_build import required, run
+from dlpack_producer import CUDA, ManagedVersioned, Producer
+
+ROOT = Path(__file__).parents[2]
+VARIABLE = "ADAFACTOR_CUDA_LIBRARY"
+
+IS_HERE = VARIABLE in os.environ
+"""Whether this process has the device."""
+
+current_stream = 0
+"""The stream on which what is asked for here is done, as CUDA's pointer."""
+
+
+def built(folder):
+    """The shared object, compiled into a folder."""
+    source, target = ROOT / "tests/cpp/cuda", Path(folder) / "libadafactor_cuda.so"
+    includes = [f"-I{ROOT / name}" for name in ("include", "src", "tests/cpp")]
+    flags = [
+        "-std=c++20",
+        "-O1",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        "-DADAFACTOR_COMPILED",
+        *includes,
+    ]
+    files = [source / f"{name}.cpp" for name in ("emulated", "emulated_library", "fibers")]
+    # Without what .ci/sanitize has loaded into each process before all else.
+    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+    compiled = run(required("g++"), *flags, *files, "-o", target, env=environment)
+    assert compiled.returncode == 0, compiled.stdout
+    return target
+
+
+def device():
+    """The functions of the shared object, beside those that the package calls."""
+    if not _device:
+        found = ctypes.CDLL(os.environ[VARIABLE])
+        found.emulated_allocate.restype = ctypes.c_void_p
+        found.emulated_allocate.argtypes = (ctypes.c_int64,)
+        found.emulated_free.argtypes = (ctypes.c_void_p,)
+        for copy in (found.emulated_write, found.emulated_read):
+            copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
+        found.emulated_order.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
+        found.emulated_capture.argtypes = (ctypes.c_void_p,)
+        found.emulated_destroy.argtypes = (ctypes.c_void_p,)
+        for fail in (found.emulated_fail, found.emulated_fail_awaiting):
+            fail.argtypes = (ctypes.c_char_p,)
+        for count in (found.emulated_waits, found.emulated_launches, found.emulated_blocks):
+            count.restype = ctypes.c_int64
+        _device.append(found)
+    return _device[0]
+
+
+_device = []
+
+
+_arrays = weakref.WeakValueDictionary()  # by the arrays of NumPy whose memory mirrors theirs
+
+
+class Memory:
+    """Bytes of the device, freed when nobody has them any more."""
+
+    def __init__(self, nbytes):
+        self.address = device().emulated_allocate(max(nbytes, 1))
+
+    def __del__(self):
+        device().emulated_free(self.address)
+
+
+class Array(Producer):
+    """An array in capsules alone: whoever writes it has to be done when he returns.
+
+    Args:
+        owner: what keeps the bytes on the device, from its `address` on.
+        mirror: as many bytes of the host.
+        like: a view of them that has the array's type, shape and strides.
+        index: of the device.
+        **header: as for a Producer.
+    """
+
+    def __init__(self, owner, mirror, like, index=0, **header):
+        self.owner, self.mirror, self.dtype, self.shape = owner, mirror, like.dtype, like.shape
+        self.address = owner.address + like.ctypes.data - mirror.ctypes.data
+        super().__init__(
+            like, **({"data": self.address, "device_kind": CUDA, "device_index": index} | header)
+        )
+        self.streams = []  # that it was asked for
+        _arrays.setdefault(id(_root(mirror)), self)
+
+    def __array_namespace__(self):
+        return sys.modules[__name__]
+
+    def __dlpack__(self, *, stream=None, max_version=None):
+        self.streams.append(stream)
+        wanted = 0 if stream == 1 else stream
+        if wanted not in (-1, None, current_stream):
+            device().emulated_order(wanted, current_stream)
+        return super().__dlpack__(max_version=max_version)
+
+    def write(self, values):
+        """On the current stream."""
+        self.memory[...] = values
+        device().emulated_write(
+            self.owner.address, self.mirror.ctypes.data, self.mirror.nbytes, current_stream
+        )
+
+    def numpy(self):
+        """A copy in the host's memory."""
+        device().emulated_read(
+            self.mirror.ctypes.data, self.owner.address, self.mirror.nbytes, current_stream
+        )
+        return self.memory.copy()
+
+
+_ASK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.POINTER(ctypes.c_void_p))
+_asked = []  # functions that live as long as the process
+
+
+def exchanging_on(stream, base):
+    """A class of arrays whose library says on which stream it works, and goes on there behind whoever writes.
+
+    None: on the current one.
+    """
+
+    def ask(kind, index, out):
+        out[0] = current_stream if stream is None else stream
+        return 0
+
+    _asked.append(_ASK(ask))
+    address = ctypes.cast(_asked[-1], ctypes.c_void_p).value
+    return dlpack_producer.exchanging((1, 3), base=base, stream=address)
+
+
+Exchanged = exchanging_on(None, Array)
+"""An array of such a library, as torch is one."""
+
+
+def over(values, kind=Exchanged, *, shift=0, **header):
+    """An array with the values and strides of one of NumPy, so many bytes from the beginning of a line."""
+    values = np.asarray(values)
+    low, high = np.lib.array_utils.byte_bounds(values)
+    mirror = np.zeros(shift + high - low, np.uint8)
+    offset = shift + values.ctypes.data - low
+    like = np.ndarray(values.shape, values.dtype, mirror, offset, values.strides)
+    array = kind(Memory(mirror.nbytes), mirror, like, **header)
+    array.write(values)
+    return array
+
+
+def placed(values):
+    """The array itself, or in a process that has the device one there with its values."""
+    return over(values) if IS_HERE else values
+
+
+def seen(array):
+    """The values of an array that was placed so."""
+    return array.numpy() if IS_HERE else array
+
+
+def _root(view):
+    """The array of NumPy whose memory a view is in."""
+    while isinstance(view.base, np.ndarray):
+        view = view.base
+    return view
+
+
+def refresh(view):
+    """Read the memory again that a view is a copy of, if it is one."""
+    if (array := _arrays.get(id(_root(view)))) is not None:
+        array.numpy()
+
+
+def sharing(view):
+    """An array over the memory of which a view is a copy, or over a copy of all that the view is in."""
+    root = _root(view)
+    array = _arrays.get(id(root))
+    if array is None and not (root.flags.c_contiguous and root.nbytes):
+        return over(view)
+    if array is not None:
+        return Exchanged(array.owner, array.mirror, view)
+    made = Exchanged(Memory(root.nbytes), root.reshape(-1).view(np.uint8), view)
+    made.write(view)
+    return made
+
+
+def capsuled(values):
+    """The same in capsules alone."""
+    return over(values, Array)
+
+
+def empty_like(array):
+    return over(np.zeros(array.shape, array.dtype), type(array))
+
+
+def asarray(values):
+    return over(values)
+
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+_rename = ctypes.pythonapi.PyCapsule_SetName
+_rename.argtypes = (ctypes.py_object, ctypes.c_char_p)
+_NAMES = {(2, 32): np.float32, (2, 64): np.float64, (2, 16): np.float16, (4, 16): ml_dtypes.bfloat16}
+_USED = b"used_dltensor_versioned"
+
+
+class Taken:
+    """A tensor that was taken out of a capsule, given back when nobody has it any more."""
+
+    def __init__(self, capsule):
+        self.managed = ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
+        _rename(capsule, _USED)
+        self.address = self.managed.tensor.data
+
+    def __del__(self):
+        deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.managed.deleter)
+        deleter(ctypes.addressof(self.managed))
+
+
+def from_dlpack(piece):
+    """An array over the memory of another one."""
+    assert piece.__dlpack_device__() == (CUDA, 0)
+    taken = Taken(piece.__dlpack__(stream=current_stream or 1, max_version=(1, 0)))
+    tensor = taken.managed.tensor
+    shape, strides = tensor.shape[: tensor.rank], tensor.strides[: tensor.rank]
+    dtype = np.dtype(_NAMES[tensor.code, tensor.bits])
+    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if all(shape) else 0
+    mirror = np.zeros(reach * dtype.itemsize, np.uint8)
+    like = np.ndarray(shape, dtype, mirror, 0, [dtype.itemsize * step for step in strides])
+    return Exchanged(taken, mirror, like)

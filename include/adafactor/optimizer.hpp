@@ -1,6 +1,7 @@
 // Optimizer: the plan and the state of all leaves of a model as one object, for a C++ program that wants one.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -26,6 +27,18 @@ struct StepReport : Outcome {
 
 // door/session.hpp.
 class Session;
+
+namespace detail {
+
+// The rows of knobs of a plan.
+inline std::vector<Config> rows_of_knobs(const Config& config, const std::vector<Config>& overrides) {
+  std::vector<Config> rows(1 + overrides.size());
+  rows[0] = config;
+  std::copy(overrides.begin(), overrides.end(), rows.begin() + 1);
+  return rows;
+}
+
+}  // namespace detail
 
 // Adafactor over parameters that the program owns. Everything that throws leaves parameters, gradients and state as
 // they were. One call at a time; different objects may step in different threads.
@@ -147,9 +160,6 @@ class Optimizer {
 
 #if ADAFACTOR_DEFINES_STEP
 
-#include <algorithm>
-#include <cmath>
-
 #include "adafactor/cpu/step.hpp"
 #include "adafactor/door/given.hpp"
 #include "adafactor/door/nonfinite.hpp"
@@ -158,13 +168,6 @@ class Optimizer {
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 namespace detail {
-
-inline std::vector<Config> rows_of_knobs(const Config& config, const std::vector<Config>& overrides) {
-  std::vector<Config> rows(1 + overrides.size());
-  rows[0] = config;
-  std::copy(overrides.begin(), overrides.end(), rows.begin() + 1);
-  return rows;
-}
 
 inline std::unique_ptr<State> copy_of(State& state) {
   const Held held(state);

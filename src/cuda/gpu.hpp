@@ -19,7 +19,7 @@
 #include "view.hpp"
 #include "work.hpp"
 
-namespace adafactor::cuda {
+namespace adafactor::cuda { inline namespace ADAFACTOR_ABI {
 
 // Which kernels some leaf of a call needs, as far as the host can tell. The others would return at once, but not for
 // nothing.
@@ -298,4 +298,4 @@ class GpuBackend final : public Backend {
   LossScale loss_scale_;
 };
 
-}  // namespace adafactor::cuda
+}}  // namespace adafactor::cuda::ADAFACTOR_ABI

@@ -14,7 +14,7 @@
 #include "cells.hpp"
 #include "view.hpp"
 
-namespace adafactor::cuda {
+namespace adafactor::cuda { inline namespace ADAFACTOR_ABI {
 
 // How many pieces of work there are, and how many numbers of scratch.
 struct WorkCounts {
@@ -177,4 +177,4 @@ class DeviceScratch {
   }
 };
 
-}  // namespace adafactor::cuda
+}}  // namespace adafactor::cuda::ADAFACTOR_ABI

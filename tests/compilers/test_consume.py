@@ -134,6 +134,7 @@ def test_an_installed_prefix_names_no_folder_of_the_build(prefix):
         "adafactorConfigVersion.cmake",
         "adafactorTargets.cmake",
         "cpu",
+        "cuda",
         "threads.cmake",
     ]
     text = "".join(file.read_text() for file in (prefix / "share").rglob("*") if file.is_file())

@@ -57,11 +57,34 @@ def built(tmp_path_factory):
         # The packages have their libraries where nvcc does not look.
         patch.setenv("NVCC_APPEND_FLAGS", f"-L{Path(nvcc).parents[1] / 'lib'}")
         flags = f"-DCMAKE_CUDA_FLAGS=-Xptxas -v --threads {os.cpu_count()}"
-        configured = configure(ROOT, folder, "-DADAFACTOR_CUDA=ON", "-DADAFACTOR_WERROR=ON", flags)
+        options = ("-DADAFACTOR_CUDA=ON", "-DADAFACTOR_WERROR=ON", "-DADAFACTOR_CUDA_MODULE=ON")
+        configured = configure(ROOT, folder, *options, flags)
         assert configured.returncode == 0, configured.stdout
         made = run(tool("cmake"), "--build", folder, "--target", "adafactor_cuda")
     assert made.returncode == 0, made.stdout
     return folder / "src/cuda/libadafactor_cuda.so", made.stdout
+
+
+@pytest.mark.full
+def test_a_program_of_another_project_has_the_kernels(tmp_path):
+    """It is built with an install prefix, and says what is missing where there is no driver."""
+    nvcc = compiler()
+    configured = configure(ROOT, tmp_path / "build")
+    assert configured.returncode == 0, configured.stdout
+    installed = run(tool("cmake"), "--install", tmp_path / "build", "--prefix", tmp_path / "prefix")
+    assert installed.returncode == 0, installed.stdout
+    shutil.copytree(ROOT / "tests/consume/gpu", tmp_path / "source")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDACXX", nvcc)
+        patch.setenv("NVCC_APPEND_FLAGS", f"-L{Path(nvcc).parents[1] / 'lib'}")
+        options = (f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DCMAKE_CUDA_ARCHITECTURES=90")
+        configured = configure(tmp_path / "source", tmp_path / "consumer", *options)
+        assert configured.returncode == 0, configured.stdout
+        made = run(tool("cmake"), "--build", tmp_path / "consumer")
+    assert made.returncode == 0, made.stdout
+    ran = run(tmp_path / "consumer/consumer")
+    assert ran.returncode == 0, ran.stdout
+    assert re.match(r"CUDA: .*driver|0\.9", ran.stdout)
 
 
 @pytest.mark.full

@@ -69,6 +69,7 @@ LAYERS = {
     "src/cuda": ("include/adafactor",),
     "src/bindings": ("include/adafactor", "src/cpu", "src/cuda"),
     "tests/cpp": ("include/adafactor", "src/cpu", "src/cuda"),
+    "tests/consume/gpu": ("include/adafactor", "src/cuda"),
     "tests/consume": ("include/adafactor",),
 }
 

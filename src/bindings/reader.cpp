@@ -189,7 +189,7 @@ void ArrayReader::set_stream(const Stream* stream) {
 
 // Once in a call for each type.
 void ArrayReader::ask_for_stream(const Route& route, py::handle object, Device device) {
-  if (!stream_ || device.type != DeviceType::cuda) return;
+  if (device.type != DeviceType::cuda) return;
   const auto is_known = [&](py::handle type) { return type.is(route.type); };
   if (std::ranges::any_of(asked_, is_known)) return;
   asked_.push_back(route.type);
@@ -198,10 +198,12 @@ void ArrayReader::ask_for_stream(const Route& route, py::handle object, Device d
   if (found.is_followed && found.handle != stream_->handle) other_streams_.push_back(found.handle);
 }
 
-RawArray ArrayReader::read_by(const Route& route, py::handle object, Request request) {
+RawArray ArrayReader::read_by(const Route& route, py::handle object, const Request& request) {
+  if (!stream_) return read_array(object, route, loans_, request);
+  Request on_stream = request;
   // 0 would be ambiguous; 1 is the legacy default stream.
-  if (stream_) request.stream = stream_->handle ? reinterpret_cast<std::intptr_t>(stream_->handle) : 1;
-  const RawArray array = read_array(object, route, loans_, request);
+  on_stream.stream = stream_->handle ? reinterpret_cast<std::intptr_t>(stream_->handle) : 1;
+  const RawArray array = read_array(object, route, loans_, on_stream);
   ask_for_stream(route, object, array.device);
   return array;
 }
@@ -220,7 +222,8 @@ bool ArrayReader::renew(TensorView& view, py::handle object, const Request& requ
     return renew_as(view, object, route, read_by(route, object, request), request, {strides, room});
   }
   const dlpack::Tensor tensor = exchange(object, *route.api, request);
-  if (tensor.device.kind == dlpack::kCuda) ask_for_stream(route, object, {DeviceType::cuda, tensor.device.index});
+  if (stream_ && tensor.device.kind == dlpack::kCuda)
+    ask_for_stream(route, object, {DeviceType::cuda, tensor.device.index});
   if (is_plainly(view, tensor, request)) return false;
   return renew_as(view, object, route, read_exchanged(tensor, request), request, {strides, room});
 }

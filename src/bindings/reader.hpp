@@ -33,7 +33,7 @@ class ArrayReader {
   bool are_followed() const { return are_followed_; }
 
  private:
-  RawArray read_by(const Route& route, py::handle object, Request request);
+  RawArray read_by(const Route& route, py::handle object, const Request& request);
   void ask_for_stream(const Route& route, py::handle object, Device device);
 
   const Stream* stream_ = nullptr;

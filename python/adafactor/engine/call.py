@@ -57,7 +57,8 @@ def run(
         _warn_of_absent([engine.paths[leaf] for leaf in absent if handed is None or leaf in handed])
     in_place = outputs is leaves
     marks = _marks(engine, given) if in_place else []
-    _settle(engine)
+    if engine.late is not None:
+        _settle(engine)
     try:
         found = engine.core.step(leaves, gradients, outputs, rates, multiplier, completes, marks)
     except _core.Error as error:
@@ -78,7 +79,7 @@ def run(
 def _settle(engine: Engine) -> None:
     """Fill in the report of a call of which nobody has asked yet."""
     report, engine.late = engine.late, None
-    if report is not None:
+    if report is not None:  # another thread may have been first
         report.settle()
 
 

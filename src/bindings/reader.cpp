@@ -171,6 +171,9 @@ Stream ArrayReader::stream_of(py::handle object, Device device, const Request& r
     if (route.api->current_work_stream(dlpack::kCuda, device.index, &stream.handle) != 0) {
       throw py::error_already_set();
     }
+  } else if (route.is_negated) {  // a torch that is older than the interface
+    const py::object current = py::module_::import("torch").attr("cuda").attr("current_stream")(device.index);
+    stream.handle = reinterpret_cast<void*>(current.attr("cuda_stream").cast<std::uintptr_t>());
   } else if (route.is_cupy) {
     const py::object current = py::module_::import("cupy").attr("cuda").attr("get_current_stream")(device.index);
     stream.handle = reinterpret_cast<void*>(current.attr("ptr").cast<std::uintptr_t>());

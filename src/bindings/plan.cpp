@@ -57,6 +57,9 @@ void bind_plan(py::module_& m) {
            py::arg("paths"))
       .def_property_readonly("state_nbytes", &Plan::state_nbytes)
       .def_property_readonly("scratch_nbytes", [](const Plan& plan) { return scratch_nbytes(plan); })
+      .def_property_readonly(
+          "gpu_scratch_nbytes", [](const Plan& plan) { return cuda::device_scratch_nbytes(plan); },
+          "The same in the memory of a GPU.")
       .def("layout", &layout_of, py::arg("leaf"),
            "How a leaf is factored, into how many tiles it is cut, and which arrays its state has.");
 }

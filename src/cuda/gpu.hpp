@@ -61,6 +61,13 @@ struct GpuScratch {
   Needs needs;
 };
 
+// The bytes of scratch that a plan takes on a device.
+inline std::int64_t device_scratch_nbytes(const Plan& plan) {
+  adafactor::detail::Pieces pieces;
+  DeviceScratch(plan, count_work(plan), pieces);
+  return pieces.nbytes();
+}
+
 class GpuBackend final : public Backend {
  public:
   explicit GpuBackend(Runtime& runtime) : runtime_(runtime) {}
@@ -71,11 +78,7 @@ class GpuBackend final : public Backend {
   std::int64_t scratch_nbytes(const Plan& plan) const override {
     return adafactor::detail::nbytes_of<GpuScratch>(plan);
   }
-  std::int64_t device_nbytes(const Plan& plan) const override {
-    adafactor::detail::Pieces pieces;
-    DeviceScratch(plan, count_work(plan), pieces);
-    return pieces.nbytes();
-  }
+  std::int64_t device_nbytes(const Plan& plan) const override { return device_scratch_nbytes(plan); }
 
   void prepare(Workspace& workspace) const override {
     const Plan& plan = workspace.plan;

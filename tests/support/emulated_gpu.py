@@ -62,8 +62,8 @@ def device():
         found.emulated_destroy.argtypes = (ctypes.c_void_p,)
         for fail in (found.emulated_fail, found.emulated_fail_awaiting):
             fail.argtypes = (ctypes.c_char_p,)
-        for count in (found.emulated_waits, found.emulated_launches, found.emulated_blocks):
-            count.restype = ctypes.c_int64
+        for name in ("waits", "launches", "blocks", "bytes"):
+            getattr(found, f"emulated_{name}").restype = ctypes.c_int64
         _device.append(found)
     return _device[0]
 

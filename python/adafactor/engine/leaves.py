@@ -16,7 +16,10 @@ from adafactor.trees.containers import name_of
 from adafactor.trees.paths import at
 from adafactor.trees.tree import Tree
 
-__all__ = ["Description", "describe", "describe_leaves", "device_of_all", "foretell", "resolve"]
+__all__ = ["Description", "are_on_gpu", "describe", "describe_leaves", "device_of_all", "foretell", "resolve"]
+
+
+_GPUS = (2, 13)  # as DLPack numbers the memory of CUDA, and what it shares with the host
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +110,16 @@ def foretell(params: Any, config: Config | None, knobs: Mapping[str, Any]) -> _c
     shapes, dtypes = tuple(shape for shape, _ in found), tuple(dtype for _, dtype in found)
     description = Description(tree, shapes, dtypes, resolve(config, knobs), (), ())
     return description.plan(description.rows())
+
+
+def are_on_gpu(params: Any) -> bool:
+    """Whether the first leaf of a tree lies in the memory of a GPU, as far as it says."""
+    _, leaves = Tree.of(params)
+    ask = getattr(leaves[0], "__dlpack_device__", None) if leaves else None
+    try:
+        return ask is not None and ask()[0] in _GPUS
+    except (BufferError, RuntimeError, TypeError, ValueError):  # of a tensor without memory
+        return False
 
 
 def _shape_and_dtype(leaf: Any, where: str) -> tuple[tuple[int, ...], str]:

@@ -30,6 +30,12 @@ class Device {
   std::int64_t waits() const { return waits_; }
   // How many blocks of memory are taken.
   std::int64_t blocks() const { return static_cast<std::int64_t>(memory_.size() + host_.size()); }
+  // How many bytes of its own memory.
+  std::int64_t bytes() const {
+    std::int64_t sum = 0;
+    for (const auto& [memory, nbytes] : memory_) sum += nbytes;
+    return sum;
+  }
 
   // What the functions do; each gives up the program where it is asked what would go wrong on a GPU.
   void* allocate(std::int64_t nbytes, bool on_host);

@@ -51,5 +51,6 @@ EXPORTED void emulated_allocate_no_more(bool no_more) { device().allocates = !no
 EXPORTED std::int64_t emulated_waits() { return device().waits(); }
 EXPORTED std::int64_t emulated_launches() { return device().launches(); }
 EXPORTED std::int64_t emulated_blocks() { return device().blocks(); }
+EXPORTED std::int64_t emulated_bytes() { return device().bytes(); }
 
 }  // extern "C"

@@ -88,6 +88,21 @@ def test_what_was_lent_keeps_its_memory():
     assert emulated_gpu.device().emulated_blocks() == before
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (700,), (300, 600), (40, 3), (20, 3, 3)])
+def test_a_first_step_takes_the_bytes_that_are_foretold(shape):
+    params, gradient = over(np.ones(shape, np.float32)), over(np.ones(shape, np.float32))
+    before = emulated_gpu.device().emulated_bytes()
+    state = adafactor.init(params)
+    made = emulated_gpu.device().emulated_bytes()
+    assert made - before == state.nbytes == adafactor.state_nbytes(params)
+    adafactor.step(params, gradient, state)
+    scratch = adafactor.scratch_nbytes(params)
+    assert emulated_gpu.device().emulated_bytes() - made == scratch
+    assert scratch != adafactor.scratch_nbytes(params.numpy())
+    adafactor.step(params, gradient, state)
+    assert emulated_gpu.device().emulated_bytes() - made == scratch
+
+
 def test_arrays_of_numpy_are_copies(pair):
     copies = pair.state.arrays()
     copies["w", "row"][...] = 0

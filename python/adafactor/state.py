@@ -109,6 +109,8 @@ class State:
     def arrays(self) -> dict[tuple[str, str], NDArray[Any]]:
         """Return the same as arrays of NumPy, whatever the parameters are: the memory itself, never a copy.
 
+        Only of a state on a GPU these are copies, made when all calls are done.
+
         >>> import numpy as np, adafactor
         >>> state = adafactor.init(np.zeros((3, 4), np.float32))
         >>> {kind: type(array).__name__ for (_, kind), array in state.arrays().items()}

@@ -13,6 +13,7 @@
 
 #include "adafactor/adafactor.hpp"
 #include "adafactor/door/session.hpp"
+#include "gil.hpp"
 #include "gpu.hpp"
 #include "late.hpp"
 #include "reader.hpp"
@@ -54,6 +55,14 @@ struct Calls {
   virtual void begin(const Call& call) = 0;
   // A call has come to its end.
   virtual void note(const Outcome&) {}
+  // Ends a call that still runs, after which nothing goes on. Without the GIL: what the GPU waits for may want it.
+  void end_running() {
+    if (!late.running) return;
+    without_gil([&] {
+      late.running.reset();
+      return true;
+    });
+  }
 
   std::unique_ptr<Gpu> gpu;
   Session session;
@@ -68,7 +77,7 @@ struct StateObject : Calls {
   StateObject(std::shared_ptr<const Plan> plan, std::unique_ptr<Gpu> on)
       : Calls(*plan, std::move(on)), state(plan, gpu->take(plan->state_nbytes())) {}
   explicit StateObject(const State& other) : Calls(other.plan(), nullptr), state(other) {}
-  ~StateObject() override { late.running.reset(); }
+  ~StateObject() override { end_running(); }
 
   Stepper& stepper() override { return state; }
   Counters& counters() override { return state.counters; }

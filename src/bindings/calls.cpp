@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -43,19 +44,17 @@ void mark_all(const Marks& marks) {
 }
 
 // Does what a device is asked to do with the call that runs, under the lock. Where it fails, it and the call are given
-// up, but not because a graph is captured.
+// up.
 template <class Ask>
 auto on_gpu(Calls& calls, const Ask& ask) {
   const auto give_up = [&](const char* why) {
     calls.gpu->give_up(why);
-    calls.late.running.reset();
-    calls.late.is_open = false;
+    calls.end_running();
     calls.reader.give_back();
+    calls.late.is_open = false;
   };
   try {
     return without_gil(ask);
-  } catch (const cuda::CaptureError&) {
-    throw;
   } catch (const std::bad_alloc&) {
     constexpr const char* why = "no memory on the GPU in the middle of a call";
     give_up(why);
@@ -66,12 +65,22 @@ auto on_gpu(Calls& calls, const Ask& ask) {
   }
 }
 
-// Awaits the call that runs, under the lock; see make_call().
+// Awaits the call that runs, under the lock; see make_call(). It is open until the caller has put away what was found.
+// While a graph is captured nobody can wait; then nothing has failed, and it stays open.
 py::tuple finish(Calls& calls) {
-  const Outcome outcome = on_gpu(calls, [&] { return calls.late.running->finish(); });
+  using Capture = cuda::CaptureError;
+  std::optional<Capture> captured;
+  const Outcome outcome = on_gpu(calls, [&] {
+    try {
+      return calls.late.running->finish();
+    } catch (const Capture& error) {
+      captured = error;
+      return Outcome{};
+    }
+  });
+  if (captured) throw *captured;
   py::tuple found = conclude(calls, outcome);
   calls.late.running.reset();
-  calls.late.is_open = false;
   calls.reader.give_back();
   return found;
 }
@@ -116,6 +125,7 @@ py::object make_call_on_gpu(Calls& calls, const Handed& handed, const Marks& mar
   }
   const std::int64_t before = calls.counters().updates;
   py::tuple found = finish(calls);
+  calls.late.is_open = false;
   if (calls.counters().updates > before) mark_all(marks);
   return found;
 }
@@ -171,6 +181,7 @@ void settle(Calls& calls) {
   if (!calls.late.running) return;
   calls.late.found = finish(calls);
   calls.late.found_by = calls.late.number;
+  calls.late.is_open = false;
 }
 
 py::object found_by(Calls& calls, std::uint64_t number) {

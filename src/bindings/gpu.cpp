@@ -7,9 +7,22 @@
 
 #include "../cuda/library.hpp"
 #include "adafactor/step/call.hpp"
+#include "gil.hpp"
 #include "reader.hpp"
 
 namespace adafactor::bindings {
+
+namespace {
+
+// Without the GIL: what the GPU waits for may want it.
+void wait_for(const cuda::Runtime& runtime) {
+  without_gil([&] {
+    runtime.wait();
+    return true;
+  });
+}
+
+}  // namespace
 
 Gpu::Gpu(Device device, py::object allocate)
     : device_(device), allocate_(std::move(allocate)), runtime_(cuda::functions(), device.index), backend_(runtime_) {}
@@ -18,7 +31,10 @@ Gpu::~Gpu() {
   try {
     const cuda::Entered entered = runtime_.enter();
     // All calls are behind this, whatever has become of their streams. What fails is left for the next one to say.
-    runtime_.functions().await(runtime_.event());
+    without_gil([&] {
+      runtime_.functions().await(runtime_.event());
+      return true;
+    });
     for (std::byte* memory : memory_) runtime_.functions().free(memory);
     for (void* memory : host_memory_) runtime_.functions().free_host(memory);
   } catch (const std::exception&) {  // of a device that has failed, or in a process that was forked off
@@ -42,7 +58,7 @@ std::span<std::byte> Gpu::take(std::int64_t nbytes) {
   memory_.reserve(memory_.size() + 1);
   memory_.push_back(runtime_.allocate(nbytes));
   runtime_.zero(memory_.back(), nbytes);
-  runtime_.wait();
+  wait_for(runtime_);
   return {memory_.back(), size};
 }
 
@@ -71,16 +87,19 @@ void Gpu::require_working() const {
                            "), and what it has there is lost; start a new process from what was saved");
 }
 
+void Gpu::refuse_capture(void* stream) const {
+  bool captures = false;
+  cuda::check(runtime_.functions().is_capturing(stream, &captures));
+  if (!captures) return;
+  throw std::runtime_error(
+      "step: a CUDA graph is being captured, expected a stream that runs; a replay would make the same step, with its "
+      "rate and its count, again and again: step outside of the graph");
+}
+
 void Gpu::begin(const Stream& stream) {
   require_working();
   const cuda::Entered entered = runtime_.enter();
-  bool captures = false;
-  cuda::check(runtime_.functions().is_capturing(stream.handle, &captures));
-  if (captures) {
-    throw std::runtime_error(
-        "step: a CUDA graph is being captured, expected a stream that runs; a replay would make the same step, with "
-        "its rate and its count, again and again: step outside of the graph");
-  }
+  refuse_capture(stream.handle);
   stream_ = stream;
   others_.clear();
   runtime_.use(stream.handle);
@@ -88,8 +107,9 @@ void Gpu::begin(const Stream& stream) {
 
 void Gpu::follow(void* other) {
   if (other == stream_.handle || std::ranges::find(others_, other) != others_.end()) return;
-  others_.push_back(other);
   const cuda::Entered entered = runtime_.enter();
+  refuse_capture(other);
+  others_.push_back(other);
   runtime_.follow(other);
 }
 
@@ -109,7 +129,7 @@ void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
   // The stream of the last call may be there no more.
   runtime_.use(nullptr);
   runtime_.copy(to, from, nbytes);
-  runtime_.wait();
+  wait_for(runtime_);
 }
 
 void Gpu::zero(void* memory, std::int64_t nbytes) {
@@ -117,7 +137,7 @@ void Gpu::zero(void* memory, std::int64_t nbytes) {
   const cuda::Entered entered = runtime_.enter();
   runtime_.use(nullptr);
   runtime_.zero(memory, nbytes);
-  runtime_.wait();
+  wait_for(runtime_);
 }
 
 HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
@@ -138,7 +158,7 @@ HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
   runtime.use(stream);
   runtime.copy(bytes_.data(), static_cast<const std::byte*>(array.data) + lowest,
                static_cast<std::int64_t>(bytes_.size()));
-  runtime.wait();
+  wait_for(runtime);
   view_.data = bytes_.data() - lowest;
   view_.device = {};
 }
@@ -164,7 +184,7 @@ void write_elements(const TensorView& array, const void* elements, void* stream)
     }
     runtime.copy(static_cast<std::byte*>(array.data) + offset * item, from, run * item);
   }
-  runtime.wait();
+  wait_for(runtime);
 }
 
 }  // namespace adafactor::bindings

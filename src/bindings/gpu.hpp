@@ -53,6 +53,8 @@ class Gpu {
 
   // The device has failed: nothing that lies there is known any more.
   void give_up(const std::string& why) { failure_ = why; }
+  // Throws std::runtime_error while a graph is captured on a stream.
+  void refuse_capture(void* stream) const;
   // Throws std::runtime_error where it has failed, or in a process that was forked off.
   void require_working() const;
 

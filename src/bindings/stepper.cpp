@@ -30,7 +30,7 @@ struct StepperObject final : Calls {
         of_leaves(plan->leaves().size()) {
     of_all.leaves = of_leaves;
   }
-  ~StepperObject() override { late.running.reset(); }
+  ~StepperObject() override { end_running(); }
 
   Stepper& stepper() override { return maker; }
   Counters& counters() override { return of_all; }
@@ -212,6 +212,9 @@ void bind_stepper(py::module_& m) {
           "an axis, in the CPU's memory, which is written when the call has come to its end. `scaler`: on a GPU, "
           "two arrays of one float32 there, or None: the gradients are divided by the first, and where the second is "
           "not 0 the call is skipped.")
+      .def(
+          "settle", [](StepperObject& object) { settle(object); },
+          "Awaits a call that a GPU may still be at: then the counts are those of all calls.")
       .def("take_over", &take_over, py::arg("other"),
            "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite.")
       .def_property_readonly(

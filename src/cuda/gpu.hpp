@@ -136,9 +136,10 @@ class GpuBackend final : public Backend {
   void finish(Workspace& workspace) const override {
     GpuScratch& scratch = scratch_of(workspace);
     collect(workspace);
-    if (!std::exchange(scratch.is_on_its_way, false)) return;
+    if (!scratch.is_on_its_way) return;
     const Entered entered = runtime_.enter();
     runtime_.await_mark();
+    scratch.is_on_its_way = false;
     for (std::size_t i = 0; i < scratch.leaves.size(); ++i) workspace.leaves[i].found = scratch.leaves[i].found;
     workspace.verdict = scratch.verdict;
   }

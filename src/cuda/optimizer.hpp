@@ -3,10 +3,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <memory>
 #include <optional>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -86,6 +88,7 @@ class Optimizer {
   void step(std::span<const ParameterArray> params, std::span<const GradientArray> grads, void* stream = nullptr,
             const StepOptions& options = {}) {
     const Held held(state_);
+    require_working();
     const Entered entered = runtime_.enter();
     refuse_capture(stream);
     settle();
@@ -105,9 +108,11 @@ class Optimizer {
     runtime_.use(stream);
     equip();
     session_.make_call(options.grad_multiplier, false, nullptr, [&](const Call& call) {
-      running_.emplace(state_, call, backend_);
-      running_->run(kWholeCall);
-      running_->close();
+      on_gpu([&] {
+        running_.emplace(state_, call, backend_);
+        running_->run(kWholeCall);
+        running_->close();
+      });
       return Outcome{};
     });
     if (plan_->call().on_nonfinite == OnNonfinite::raise) raise();
@@ -119,10 +124,15 @@ class Optimizer {
     settle();
     return report_;
   }
-  // The same of a leaf; see adafactor::report().
+  // The same of a leaf; see adafactor::Optimizer::report().
   LeafReport report(std::size_t leaf) {
     const Held held(state_);
     settle();
+    if (leaf >= plan_->leaves().size()) {
+      throw Error(
+          {.expected = "a leaf below " + std::to_string(plan_->leaves().size()), .found = std::to_string(leaf)});
+    }
+    if (!state_.workspace) throw Error({.expected = "a step before its report", .found = "none"});
     return adafactor::report(state_, leaf, report_.updated);
   }
 
@@ -142,8 +152,10 @@ class Optimizer {
                    .expected = name(array.dtype),
                    .found = std::string("dtype ") + name(dtype_of<T>)});
     }
+    require_working();
     std::vector<T> copy(array.exists() ? static_cast<std::size_t>(array.count) : 0);
     const Entered entered = runtime_.enter();
+    runtime_.use(nullptr);  // the stream of the last step may be there no more
     runtime_.copy(copy.data(), state_.memory() + array.offset, static_cast<std::int64_t>(copy.size() * sizeof(T)));
     runtime_.wait();
     return copy;
@@ -164,8 +176,28 @@ class Optimizer {
   // Gives the state its scratch, before its first step.
   void equip() {
     if (state_.workspace) return;
-    const std::span<std::byte> on_host = memory_.take_host(scratch_nbytes(*plan_, backend_));
-    state_.give(on_host, memory_.take(backend_.device_nbytes(*plan_)));
+    // What there is of it already is from a step that found no memory for the rest.
+    if (on_host_.empty()) on_host_ = memory_.take_host(scratch_nbytes(*plan_, backend_));
+    if (on_device_.empty()) on_device_ = memory_.take(backend_.device_nbytes(*plan_));
+    state_.give(on_host_, on_device_);
+  }
+  // Does what the device is asked to do with the step that runs. Where it fails, what it has there is lost.
+  template <class Ask>
+  void on_gpu(const Ask& ask) {
+    try {
+      ask();
+    } catch (const Error&) {  // before anything was done
+      running_.reset();
+      throw;
+    } catch (const std::exception& error) {
+      failure_ = error.what();
+      running_.reset();
+      throw;
+    }
+  }
+  void require_working() const {
+    if (failure_.empty()) return;
+    throw std::runtime_error("the GPU failed in an earlier step (" + failure_ + "), and what it has there is lost");
   }
   void refuse_capture(void* stream) const {
     bool captures = false;
@@ -174,8 +206,9 @@ class Optimizer {
   }
   // Awaits the step that runs.
   void settle() {
+    require_working();
     if (!running_) return;
-    report_ = StepReport{running_->finish()};
+    on_gpu([&] { report_ = StepReport{running_->finish()}; });
     running_.reset();
     const Scalars scalars = call_scalars(*plan_, state_.counters, report_, session_.rates().front());
     report_.learning_rate = scalars.learning_rate;
@@ -185,7 +218,9 @@ class Optimizer {
   // Throws for a step that had to be left out.
   void raise() {
     settle();
-    if (report_.skipped) refuse_nonfinite(state_, static_cast<std::size_t>(report_.nonfinite_leaf), "not finite");
+    if (!report_.skipped) return;
+    const auto leaf = static_cast<std::size_t>(report_.nonfinite_leaf);
+    refuse_nonfinite(state_, leaf, "values, or a sum of their squares, that are not finite");
   }
 
   Runtime runtime_;
@@ -194,8 +229,11 @@ class Optimizer {
   std::shared_ptr<const Plan> plan_;
   State state_;
   Session session_;
+  std::span<std::byte> on_host_;
+  std::span<std::byte> on_device_;
   std::optional<Step> running_;
   StepReport report_;
+  std::string failure_;
 };
 
 }}  // namespace adafactor::cuda::ADAFACTOR_ABI

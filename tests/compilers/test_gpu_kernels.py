@@ -77,7 +77,7 @@ def test_a_program_of_another_project_has_the_kernels(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CUDACXX", nvcc)
         patch.setenv("NVCC_APPEND_FLAGS", f"-L{Path(nvcc).parents[1] / 'lib'}")
-        options = (f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DCMAKE_CUDA_ARCHITECTURES=90")
+        options = (f"-DCMAKE_PREFIX_PATH={tmp_path / 'prefix'}", "-DADAFACTOR_CUDA_ARCHITECTURES=90")
         configured = configure(tmp_path / "source", tmp_path / "consumer", *options)
         assert configured.returncode == 0, configured.stdout
         made = run(tool("cmake"), "--build", tmp_path / "consumer")

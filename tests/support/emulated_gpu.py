@@ -60,8 +60,8 @@ def device():
         found.emulated_order.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
         found.emulated_capture.argtypes = (ctypes.c_void_p,)
         found.emulated_destroy.argtypes = (ctypes.c_void_p,)
-        for fail in (found.emulated_fail, found.emulated_fail_awaiting):
-            fail.argtypes = (ctypes.c_char_p,)
+        found.emulated_fail.argtypes = (ctypes.c_char_p,)
+        found.emulated_fail_awaiting.argtypes = (ctypes.c_char_p, ctypes.c_bool)
         for name in ("waits", "launches", "blocks", "bytes"):
             getattr(found, f"emulated_{name}").restype = ctypes.c_int64
         _device.append(found)

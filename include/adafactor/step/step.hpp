@@ -124,8 +124,8 @@ class Step {
   Outcome finish() {
     const detail::DefaultFloatingPoint environment;
     if (!is_closed_) close();
-    is_closed_ = false;
     await();
+    is_closed_ = false;
     Outcome outcome;
     outcome.skipped = workspace_.verdict.is_void || (!propagates() && !workspace_.verdict.finite);
     outcome.updated = rule_.updates() && !outcome.skipped;

@@ -257,6 +257,10 @@ class Calls:
             warn_of_skips(self._stepper.skips, report, nonfinite)
         return report
 
+    def settle(self) -> None:
+        """Wait until a GPU is done, and the counts in the states are right."""
+        self._stepper.settle()
+
 
 def _late_report(stepper: _core.Stepper, number: int, paths: tuple[str, ...]) -> StepReport:
     """The report of the call of that number, which a GPU may still be at; filled in when somebody looks."""

@@ -146,9 +146,9 @@ class Adafactor(torch.optim.Optimizer):
         return self._report
 
     def _settle(self) -> None:
-        """Wait until a GPU is done with the last call: then the counts in the state are right."""
-        if self._report is not None:
-            self._report.settle()
+        """Wait until GPUs are done with all calls, the last of which an interrupt may have hidden."""
+        for calls in filter(None, [self._calls, *(place.calls for place in self._single.values())]):
+            calls.settle()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what torch's optimizers return, for this class and for `torch.optim.Adafactor`."""
@@ -231,7 +231,7 @@ class Adafactor(torch.optim.Optimizer):
 
     @contextlib.contextmanager
     def _stepping(self, waits: bool = False) -> Iterator[None]:
-        """One step at a time; who waits does so for another thread's."""
+        """One step at a time; who waits does so for another thread's, as in a backward over several GPUs."""
         thread = threading.get_ident()
         if not self._busy.acquire(blocking=waits and self._stepper != thread):
             raise RuntimeError(
@@ -266,17 +266,16 @@ class Adafactor(torch.optim.Optimizer):
         >>> weight.grad, f"{weight[0, 0].item():.1f}"
         (None, '0.9')
         """
-        place = self._single.get(param)
-        if place is None or not place.holds(self.param_groups):
-            self._single = Place.of_all(self.param_groups, self._single)
-            place = self._single.get(param)
-        if place is None:
-            raise ValueError("param: in no group of the optimizer, expected one of its parameters")
-        if param.grad is None:
-            return
-        require_alone(place.group)
-        # A backward over several GPUs has a thread for each.
         with self._stepping(waits=True):
+            place = self._single.get(param)
+            if place is None or not place.holds(self.param_groups):
+                self._single = Place.of_all(self.param_groups, self._single)
+                place = self._single.get(param)
+            if place is None:
+                raise ValueError("param: in no group of the optimizer, expected one of its parameters")
+            if param.grad is None:
+                return
+            require_alone(place.group)
             place.calls = self._run(place.calls, [place.group], (), place.leaves, [param], [param.grad])
         param.grad = None
 
@@ -370,7 +369,8 @@ class Adafactor(torch.optim.Optimizer):
 
         `cuts` tells in which of the groups each parameter is, `leaves` what they are called.
         """
-        self._settle()
+        if self._report is not None:
+            self._report.settle()
         keys = list(map(key_of, groups))
         rates = [rate_of(group, self.defaults["lr"]) for group in groups]
         if calls is not None and calls.are_of(parameters, keys, cuts, self.state):

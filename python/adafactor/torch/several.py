@@ -82,9 +82,11 @@ class SeveralCalls:
         """Make the calls; one that raises has changed nothing, but those before it have been made."""
         reports: list[tuple[list[int], StepReport]] = []
         try:
+            # An average goes on without a gradient, too.
+            averages = config_of_group(self._keys[0]).use_ema
             for index, places in enumerate(self._places):
                 own = [gradients[place] for place in places]
-                if any(gradient is not None for gradient in own):
+                if averages or any(gradient is not None for gradient in own):
                     reports.append((places, self._run_part(index, own, rates, scale)))
         except BaseException:
             for _, report in reports:
@@ -95,6 +97,11 @@ class SeveralCalls:
             fill(report, *_merged(len(self.paths), reports))
 
         return late_report(self.paths, ask)
+
+    def settle(self) -> None:
+        """Wait until the GPUs are done, and the counts in the states are right."""
+        for part in self._parts:
+            part.settle()
 
     def _run_part(
         self, index: int, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale

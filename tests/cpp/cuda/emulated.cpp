@@ -208,7 +208,7 @@ const adafactor::cuda::Functions& Device::functions() {
       .order = [](void* stream, void* event) { return current().order(stream, event), done; },
       .await =
           [](void* event) {
-            if (current().failure_to_await) return Failure{current().failure_to_await};
+            if (current().failure_to_await) return Failure{current().failure_to_await, false, current().is_of_capture};
             return current().await(event), done;
           },
   };

@@ -61,6 +61,7 @@ class Device {
   // What fails, and with which words: launches, or waiting; null: nothing.
   const char* failure = nullptr;
   const char* failure_to_await = nullptr;
+  bool is_of_capture = false;  // the failure to await
   // How many more launches find memory; below 0: all.
   int launches_with_memory = -1;
   // Whether there is more memory.

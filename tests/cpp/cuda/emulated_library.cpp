@@ -45,7 +45,10 @@ EXPORTED void emulated_order(void* stream, void* other) {
 EXPORTED void emulated_capture(void* stream) { device().capture(stream); }
 EXPORTED void emulated_destroy(void* stream) { device().destroy(stream); }
 EXPORTED void emulated_fail(const char* words) { device().failure = words; }
-EXPORTED void emulated_fail_awaiting(const char* words) { device().failure_to_await = words; }
+EXPORTED void emulated_fail_awaiting(const char* words, bool is_of_capture) {
+  device().failure_to_await = words;
+  device().is_of_capture = is_of_capture;
+}
 EXPORTED void emulated_fail_for_want_of_memory(int launches) { device().launches_with_memory = launches; }
 EXPORTED void emulated_allocate_no_more(bool no_more) { device().allocates = !no_more; }
 EXPORTED std::int64_t emulated_waits() { return device().waits(); }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <new>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -155,7 +156,7 @@ void a_gradient_that_is_not_finite_is_skipped_or_thrown() {
     const auto step = [&] { both.there.step({both.w.data(), both.b.data()}, {both.gw.data(), nullptr}, kStream); };
     const std::string words = words_of<adafactor::Error>(step);
     const bool raises = on_nonfinite == adafactor::OnNonfinite::raise;
-    CHECK_EQ(words.substr(0, 26), std::string(raises ? "grads leaf 0: not finite; " : "nothing"));
+    CHECK_EQ(words.substr(0, 21), std::string(raises ? "grads leaf 0: values," : "nothing"));
     CHECK(both.there.finish().skipped);
     CHECK_EQ(both.there.iterations(), 1);
     CHECK(both.w.read() == both.matrix);
@@ -186,6 +187,39 @@ void what_cannot_be_stepped_is_refused() {
   both.check_same();
 }
 
+// A launch that finds no memory is no step, and what the device has is known to nobody after it.
+void a_step_that_fails_is_not_counted() {
+  emulation::Device device(emulation::Order::forward);
+  Both both(adafactor::OnNonfinite::skip);
+  both.step(1);
+  both.there.finish();
+  device.launches_with_memory = 3;
+  const auto step = [&] { both.there.step({both.w.data(), both.b.data()}, {both.gw.data(), both.gb.data()}, kStream); };
+  CHECK(words_of<std::bad_alloc>(step) != "nothing");
+  const std::string words = "the GPU failed in an earlier step";
+  CHECK_EQ(words_of<std::runtime_error>(step).substr(0, words.size()), words);
+  CHECK_EQ(words_of<std::runtime_error>([&] { both.there.iterations(); }).substr(0, words.size()), words);
+}
+
+void a_report_needs_a_step_and_a_leaf() {
+  const emulation::Device device(emulation::Order::forward);
+  Both both(adafactor::OnNonfinite::skip);
+  CHECK_EQ(words_of<adafactor::Error>([&] { both.there.report(0); }),
+           words_of<adafactor::Error>([&] { both.here.report(0); }));
+  CHECK_EQ(words_of<adafactor::Error>([&] { both.there.report(2); }),
+           words_of<adafactor::Error>([&] { both.here.report(2); }));
+}
+
+void a_state_outlives_the_stream_of_its_last_step() {
+  emulation::Device device(emulation::Order::forward);
+  Both both(adafactor::OnNonfinite::skip);
+  both.step(1);
+  both.there.finish();
+  const std::vector<float> expected = both.there.array<float>(0, StateKind::row);
+  device.destroy(kStream);
+  CHECK(both.there.array<float>(0, StateKind::row) == expected);
+}
+
 void nothing_stays_on_the_device() {
   const emulation::Device device(emulation::Order::forward);
   {
@@ -202,6 +236,9 @@ int main() {
   who_raises_nothing_does_not_wait();
   a_gradient_that_is_not_finite_is_skipped_or_thrown();
   what_cannot_be_stepped_is_refused();
+  a_step_that_fails_is_not_counted();
+  a_report_needs_a_step_and_a_leaf();
+  a_state_outlives_the_stream_of_its_last_step();
   nothing_stays_on_the_device();
   return check::report();
 }

@@ -10,7 +10,7 @@ import pytest
 
 import adafactor
 import emulated_gpu
-from emulated_gpu import Array, capsuled, over
+from emulated_gpu import capsuled, over
 
 VALUES = np.arange(1, 25, dtype=np.float32).reshape(4, 6) / 8
 GRADIENT = np.cos(VALUES)
@@ -191,15 +191,56 @@ def test_memory_that_runs_out_in_the_middle_of_a_call_is_no_finished_call():
 
 def test_a_failure_that_is_found_late_is_raised_at_every_look():
     *_, report, _ = stepped("skip")
-    emulated_gpu.device().emulated_fail_awaiting(b"CUDA: an illegal memory access was encountered")
+    emulated_gpu.device().emulated_fail_awaiting(b"CUDA: an illegal memory access was encountered", False)
     try:
         with pytest.raises(RuntimeError, match="illegal memory access"):
             repr(report)
     finally:
-        emulated_gpu.device().emulated_fail_awaiting(None)
+        emulated_gpu.device().emulated_fail_awaiting(None, False)
     for look in (lambda: report.updated, lambda: copy.copy(report), lambda: repr(report)):
         with pytest.raises(RuntimeError, match="the GPU failed in an earlier call"):
             look()
+
+
+def test_whoever_looks_while_a_graph_is_captured_may_look_again():
+    params, state, report, _ = stepped("skip")
+    emulated_gpu.device().emulated_fail_awaiting(
+        b"CUDA: operation not permitted when stream is capturing", True
+    )
+    try:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="not permitted when stream is capturing"):
+                report.updated  # noqa: B018
+    finally:
+        emulated_gpu.device().emulated_fail_awaiting(None, False)
+    assert report.updated
+    assert adafactor.step(params, over(GRADIENT), state).updated
+    assert state.iterations == 3
+
+
+def test_loans_go_back_before_the_call_is_over():
+    """Whoever is asked while they do sees the call as it is: open, or with all that it has found."""
+    params = over(VALUES)
+    state = adafactor.init(params, on_nonfinite="skip")
+    gradient, reports, seen = over(GRADIENT), [], []
+
+    def look():
+        def ask():
+            seen.append(reports[-1].updated)
+
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join(0.2)
+        threads.append(thread)
+
+    threads = []
+    gradient.when_returned = look
+    reports.append(adafactor.step(params, gradient, state))
+    assert reports[-1].updated
+    for thread in threads:
+        thread.join()
+    assert seen == [True] * len(threads)
+    assert threads
 
 
 def test_a_first_step_that_finds_no_memory_takes_none():
@@ -269,95 +310,3 @@ def test_a_library_is_told_of_a_call_that_may_write(knobs, marked, on_nonfinite)
             leaves, [gradient], leaves, [(0.1, False)], 1.0, False, [(told.append, leaves)]
         )
     assert len(told) == marked
-
-
-class Stream:
-    """Arrays are made and read on a stream, by its pointer."""
-
-    def __init__(self, handle):
-        self.handle = handle
-
-    def __enter__(self):
-        self.before, emulated_gpu.current_stream = emulated_gpu.current_stream, self.handle
-
-    def __exit__(self, *_):
-        emulated_gpu.current_stream = self.before
-
-
-def test_a_call_goes_behind_what_its_stream_was_given_and_before_what_it_is_given_then():
-    params, expected = over(VALUES), VALUES.copy()
-    gradient = over(np.zeros_like(GRADIENT))
-    state, of_cpu = (
-        adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
-    )
-    with Stream(0x30):
-        for factor in (1, 2):
-            params.write(VALUES / factor)
-            gradient.write(factor * GRADIENT)
-            adafactor.step(params, gradient, state)
-            gradient.write(np.nan)
-            expected[...] = VALUES / factor
-            adafactor.step(expected, factor * GRADIENT, of_cpu)
-        assert params.numpy().tobytes() == expected.tobytes()
-    assert state.iterations == 2
-
-
-def test_a_state_that_goes_to_another_stream_waits_for_itself():
-    params, expected = over(VALUES), VALUES.copy()
-    gradient = over(GRADIENT)
-    state, of_cpu = (
-        adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
-    )
-    for stream in (0x10, 0x20, 0x10):
-        with Stream(stream):
-            adafactor.step(params, gradient, state)
-        adafactor.step(expected, GRADIENT, of_cpu)
-    with Stream(0x10):
-        assert params.numpy().tobytes() == expected.tobytes()
-
-
-def test_gradients_of_a_library_on_another_stream_are_waited_for():
-    class Elsewhere(Array):
-        """Of a library that has a stream of its own."""
-
-    made = emulated_gpu.exchanging_on(0x50, Elsewhere)
-    params, expected = over(VALUES), VALUES.copy()
-    state, of_cpu = (
-        adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
-    )
-    with Stream(0x50):
-        gradient = over(GRADIENT, made)
-    with Stream(0x40):
-        adafactor.step(params, gradient, state)
-    with Stream(0x50):
-        gradient.write(np.nan)  # after the step has read it
-        gradient.numpy()
-    with Stream(0x40):
-        assert not np.isnan(params.numpy()).any()
-    adafactor.step(expected, GRADIENT, of_cpu)
-    assert params.numpy().tobytes() == expected.tobytes()
-
-
-def test_a_capsule_is_asked_for_on_the_stream_of_the_call_which_ends_before_it_returns():
-    params, gradient = over(VALUES), capsuled(GRADIENT)
-    state = adafactor.init(params, on_nonfinite="skip")
-    gradient.streams.clear()
-    with Stream(0x60):
-        adafactor.step(params, gradient, state)
-    before = waits()
-    adafactor.step(params, gradient, state)
-    assert waits() == before + 1
-    assert gradient.streams == [0x60, 1]
-
-
-def test_a_state_lives_without_the_stream_of_its_last_call():
-    params = over(VALUES)
-    state = adafactor.init(params, on_nonfinite="skip")
-    with Stream(0x70):
-        adafactor.step(params, over(GRADIENT), state)
-    assert state.iterations == 1
-    emulated_gpu.device().emulated_destroy(0x70)
-    kept = state.copy()
-    kept.arrays()
-    assert adafactor.step(params, over(GRADIENT), state).updated
-    del state, kept

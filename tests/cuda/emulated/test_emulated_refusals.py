@@ -122,6 +122,20 @@ def test_a_graph_that_is_captured_is_refused():
     assert adafactor.step(params, gradient, state).updated
 
 
+def test_a_graph_that_is_captured_on_the_stream_of_a_gradient_is_refused():
+    elsewhere = emulated_gpu.exchanging_on(0x90, emulated_gpu.Array)
+    params, gradient = over(VALUES), over(GRADIENT, elsewhere)
+    state = adafactor.init(params)
+    emulated_gpu.device().emulated_capture(0x90)
+    try:
+        with pytest.raises(RuntimeError, match="step: a CUDA graph is being captured"):
+            adafactor.step(params, gradient, state)
+    finally:
+        emulated_gpu.device().emulated_capture(-1 & 2**64 - 1)
+    assert params.numpy().tobytes() == VALUES.tobytes()
+    assert adafactor.step(params, gradient, state).updated
+
+
 def test_an_array_of_a_gpu_is_none_of_numpy():
     with pytest.raises(_core.Error, match="an array on cuda:0, expected one in the CPU's memory"):
         _core.numpy_view(over(VALUES))

@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 from adafactor import _core
 from adafactor.arrays import library_named, name_of_library
 from adafactor.engine.engine import Engine
-from adafactor.engine.nonfinite import is_blamed, is_told, tell_of_nonfinite, warn_of_skips
+from adafactor.engine.late import report_when_asked
+from adafactor.engine.nonfinite import is_told, tell_of_nonfinite
 from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.numbers import finite_number
-from adafactor.report import StepReport, empty_report, fill, is_filled, late_report, make_report
+from adafactor.report import StepReport, empty_report, make_report
 from adafactor.trees.given import Given
 
 __all__ = ["anew", "complete_window", "run", "step", "update"]
@@ -67,7 +68,7 @@ def run(
         advice = "see adafactor.scratch_nbytes; nothing was changed"
         raise MemoryError(f"step: no memory for its scratch, {advice}") from None
     if isinstance(found, int):
-        engine.late = _late_report(engine.core, found, engine.paths, raises)
+        engine.late = report_when_asked(engine.core, found, engine.paths, raises)
         return engine.late
     summary, nonfinite_leaf, arrays = found
     report = make_report(summary, engine.paths, arrays)
@@ -81,24 +82,6 @@ def _settle(engine: Engine) -> None:
     report, engine.late = engine.late, None
     if report is not None:  # another thread may have been first
         report.settle()
-
-
-def _late_report(core: _core.State, number: int, paths: tuple[str, ...], raises: bool) -> StepReport:
-    """The report of the call of that number, which a GPU may still be at; filled in when somebody looks.
-
-    It may outlive the engine, which it does not hold, so that memory of the GPU is free as soon as both are.
-    """
-
-    def ask(report: StepReport) -> None:
-        found = core.found(number)
-        if found is None or is_filled(report):  # another thread was first
-            return
-        summary, nonfinite_leaf, arrays = found
-        fill(report, summary, arrays)
-        if nonfinite_leaf >= 0 and report.skipped and is_blamed(report, nonfinite_leaf, raises):
-            warn_of_skips(core.skips, report, nonfinite_leaf)
-
-    return late_report(paths, ask)
 
 
 def _marks(engine: Engine, given: Given) -> list[tuple[Callable[[Any], object], list[Any]]]:

@@ -12,13 +12,14 @@ from adafactor import _core
 from adafactor.arrays import CPU
 from adafactor.arrays.torch import allocator, mark
 from adafactor.config import Config
+from adafactor.engine.late import report_when_asked
 from adafactor.engine.leaves import device_of_all
 from adafactor.engine.nonfinite import warn_of_skips
 from adafactor.engine.rows import rows_of_core
 from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.patterns import Choice
-from adafactor.report import StepReport, fill, is_filled, late_report, make_report
+from adafactor.report import StepReport, make_report
 from adafactor.torch.groups import Key, config_of_group, require_one_call
 from adafactor.torch.scaler import Scale
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
@@ -248,7 +249,7 @@ class Calls:
             scale.on_device,
         )
         if isinstance(found, int):
-            return _late_report(self._stepper, found, self.paths)
+            return report_when_asked(self._stepper, found, self.paths)
         summary, nonfinite, arrays = found
         report = make_report(summary, self.paths, arrays)
         if nonfinite >= 0 and report.skipped:
@@ -260,18 +261,3 @@ class Calls:
     def settle(self) -> None:
         """Wait until a GPU is done, and the counts in the states are right."""
         self._stepper.settle()
-
-
-def _late_report(stepper: _core.Stepper, number: int, paths: tuple[str, ...]) -> StepReport:
-    """The report of the call of that number, which a GPU may still be at; filled in when somebody looks."""
-
-    def ask(report: StepReport) -> None:
-        found = stepper.found(number)
-        if found is None or is_filled(report):  # another thread was first
-            return
-        summary, nonfinite, arrays = found
-        fill(report, summary, arrays)
-        if nonfinite >= 0 and report.skipped:
-            warn_of_skips(stepper.skips, report, nonfinite)
-
-    return late_report(paths, ask)

@@ -97,6 +97,7 @@ class SliceApply {
         }
         return;
       }
+      if (has_full_loop()) return apply_full_rows();
     }
     for (std::int64_t row = tile_.row; row < end; ++row) {
       for_blocks(tile_.cols, [&](std::int64_t offset, std::int64_t n) { apply_run(row, tile_.col + offset, n); });
@@ -110,6 +111,26 @@ class SliceApply {
            gradient_.is_direct() && parameter_.template is_direct<T>() && output_.row(0).takes_stores() &&
            (has_all_loops(leaf_.at.gradient.dtype, leaf_.at.parameter.dtype) ||
             (gradient_.is_bare() && leaf_.found.weight_decay == 0));
+  }
+
+  bool has_full_loop() const {
+    return has_full_loops(leaf_) && !leaf_.links_update() && gradient_.is_bare() &&
+           parameter_.template is_direct<T>() && output_.row(0).takes_stores();
+  }
+
+  // Applies the rows of an unfactored leaf.
+  void apply_full_rows() const {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using G = typename decltype(of_gradient)::type;
+      using P = typename decltype(of_parameter)::type;
+      for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
+        for_asked(tile_.cols, [&](std::int64_t offset, std::int64_t n) {
+          const std::int64_t first = tile_.col + offset;
+          subtract_u<T>(gradient_.template at<G>(row, first), parameter_.row(row).run<P>(first),
+                        output_.row(row).row().template at<P>(first), u_.template full<true>(first), n);
+        });
+      }
+    });
   }
 
   void apply_rows(std::int64_t first, std::int64_t count) const {

@@ -39,9 +39,13 @@ class Progress {
   // Whether each of its tasks has been taken.
   bool all_taken(std::int64_t stage) const { return of(stage).untaken.load(std::memory_order_relaxed) == 0; }
 
+  // Whether somebody has taken a task of a stage.
+  bool is_taken(const Stage& stage, std::int64_t task) const {
+    return claim(stage, task).load(std::memory_order_relaxed);
+  }
   // True for one caller, who then does the task.
   bool take(const Stage& stage, std::int64_t index, std::int64_t task) {
-    auto& taken = taken_[static_cast<std::size_t>(stage.first_claim + task - stage.tasks.first)];
+    auto& taken = claim(stage, task);
     if (taken.load(std::memory_order_relaxed) || taken.exchange(true, std::memory_order_relaxed)) return false;
     of(index).untaken.fetch_sub(1, std::memory_order_relaxed);
     return true;
@@ -60,6 +64,9 @@ class Progress {
     std::atomic<std::int64_t> left;     // tasks that are not done, and one for the end of the stage
   };
 
+  std::atomic<bool>& claim(const Stage& stage, std::int64_t task) const {
+    return taken_[static_cast<std::size_t>(stage.first_claim + task - stage.tasks.first)];
+  }
   Counts& of(std::int64_t stage) const { return stages_[static_cast<std::size_t>(stage)]; }
 
   std::span<Counts> stages_;

@@ -27,12 +27,15 @@ class SliceSquares {
 
   // Adds the squares of the slice's part, and of G where the leaf is measured early.
   void operator()(Total& of_update, Total& of_parameter, Total& of_gradient) {
-    const bool direct = leaf_.is_plain() && gradient_.is_direct() && parameter_.template is_direct<T>();
+    const bool in_place = gradient_.is_direct() && parameter_.template is_direct<T>();
+    const bool direct = leaf_.is_plain() && in_place;
+    const bool full = has_full_loops(leaf_) && in_place && gradient_.is_bare();
     for_groups(
         tile_,
         [&](std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
           if constexpr (kFusesUpdate<T>) {
             if (direct) return add_rows(row, count, first, n);
+            if (full) return add_full_rows(row, count, first, n);
           }
           for (std::int64_t r = row; r < row + count; ++r) add_blocks(r, first, n);
         },
@@ -62,6 +65,22 @@ class SliceSquares {
           }
         }
         add(g, p, u_of, n);
+      }
+    });
+  }
+
+  // Adds rows of an unfactored leaf.
+  void add_full_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
+    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
+      using P = typename decltype(of_parameter)::type;
+      using G = typename decltype(of_gradient)::type;
+      for (std::int64_t r = row; r < row + count; ++r) {
+        for_blocks(n, [&](std::int64_t from, std::int64_t width) {
+          const std::int64_t block = from / kBlock;
+          add_full_squares<T>(gradient_.template at<G>(r, first + from), parameter_.row(r).run<P>(first + from),
+                              u_.template full<false>(first + from), width, gradients_.blocks()[block],
+                              updates_.blocks()[block], parameters_.blocks()[block]);
+        });
       }
     });
   }

@@ -1,6 +1,7 @@
 // Who does which task of some phases, and what waits for what.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "adafactor/cpu/progress.hpp"
@@ -11,9 +12,10 @@
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
 // Runs the stages of some phases on a team of threads, without a barrier. Each thread looks for the first stage in the
-// order that is ready and has a task left, and takes one of its own or, where there is none, another's; whoever
-// finishes the last task of a stage makes the decision that follows it. Of two waves and two threads, `m`, `f`, `r`,
-// `a` being the phases, `|` a decision:
+// order that is ready and has a task of its own left, or one of a thread that is busy with others of that stage. What a
+// thread has not come to, it finds in its cache when it does: another one takes it when there is nothing else to do for
+// a wave ahead. Whoever finishes the last task of a stage makes the decision that follows it. Of two waves and two
+// threads, `m`, `f`, `r`, `a` being the phases, `|` a decision:
 //
 // ```text
 // thread 0   m0 m0 | m1 m1 | f1 | r1 r1 | a1 a1 f0 | r0 r0 | a0 a0
@@ -60,6 +62,9 @@ class TaskRunner {
   static constexpr int kLooks = 500;
   // A thread that has left a tile in its cache waits so long for the phase that needs it before it turns to another.
   static constexpr int kPatience = 500;
+  // So many stages further a thread looks for something to do before it takes what another one has not come to: to the
+  // same phase of the next wave.
+  static constexpr std::int64_t kStagesAhead = 5;
 
   // Where a thread is on its way.
   struct Place {
@@ -71,9 +76,25 @@ class TaskRunner {
 
   const Stage& stage_at(std::int64_t index) const { return order_.stages()[static_cast<std::size_t>(index)]; }
 
+  // A task that a thread has taken, and its stage. -1: none.
+  struct Claim {
+    std::int64_t stage;
+    std::int64_t task;
+  };
+
   // Does one task, if one is ready that nobody has taken.
   bool work_once(int number, int team, Place& place) {
-    for (std::int64_t turn = place.turn; turn < order_.stage_count(); ++turn) {
+    const Claim claim = find_task(number, team, place);
+    if (claim.task < 0) return false;
+    do_task(claim.stage, stage_at(claim.stage), claim.task);
+    return true;
+  }
+
+  // Takes the thread's next task, or another's.
+  Claim find_task(int number, int team, Place& place) {
+    std::int64_t last = order_.stage_count();
+    std::int64_t of_others = -1;  // the first stage that has tasks of others alone
+    for (std::int64_t turn = place.turn; turn < last; ++turn) {
       const std::int64_t index = order_.stage_of_turn(turn);
       if (progress_.all_taken(index)) {
         if (turn == place.turn) ++place.turn;
@@ -81,12 +102,16 @@ class TaskRunner {
       }
       const Stage& stage = stage_at(index);
       if (!is_ready(stage) && !becomes_ready(index, stage, place)) continue;
-      const std::int64_t task = take(index, stage, number, team, place);
-      if (task < 0) continue;
-      do_task(index, stage, task);
-      return true;
+      std::int64_t task = take_own(index, stage, number, team, place);
+      if (task < 0) task = take_from_busy(index, stage, number, team);
+      if (task >= 0) return {index, task};
+      if (of_others >= 0) continue;
+      of_others = index;
+      last = (std::min)(last, turn + kStagesAhead + 1);
     }
-    return false;
+    if (of_others < 0) return {-1, -1};
+    const Stage& stage = stage_at(of_others);
+    return {of_others, take_last(of_others, stage, stage.tasks)};
   }
 
   bool is_ready(const Stage& stage) const {
@@ -108,21 +133,43 @@ class TaskRunner {
     return false;
   }
 
-  // Takes a task of a stage: the thread's own in their order, then what others would come to last. -1: there is none.
-  std::int64_t take(std::int64_t index, const Stage& stage, int number, int team, Place& place) {
+  // The k-th task of a range of a stage's, in the order in which they are done.
+  static std::int64_t in_order(const Stage& stage, Numbers tasks, std::int64_t k) {
+    return stage.goes_backwards() ? tasks.last - 1 - k : tasks.first + k;
+  }
+
+  // Takes a task of a stage that is the thread's own, in their order. -1: there is none.
+  std::int64_t take_own(std::int64_t index, const Stage& stage, int number, int team, Place& place) {
     const Numbers own = stage.belongs_to_all() ? stage.tasks : stage.of_thread(number, team);
-    const std::int64_t count = own.last - own.first;
     if (place.stage != index) {
       place.stage = index;
       place.next = 0;
     }
-    for (; place.next < count; ++place.next) {
-      const std::int64_t task = stage.goes_backwards() ? own.last - 1 - place.next : own.first + place.next;
+    for (; place.next < own.last - own.first; ++place.next) {
+      const std::int64_t task = in_order(stage, own, place.next);
       if (progress_.take(stage, index, task)) return task;
     }
-    for (std::int64_t i = 0; i < stage.size(); ++i) {
-      const std::int64_t task = stage.goes_backwards() ? stage.tasks.first + i : stage.tasks.last - 1 - i;
+    return -1;
+  }
+
+  // Takes the last task of a range that comes after so many. -1: there is none.
+  std::int64_t take_last(std::int64_t index, const Stage& stage, Numbers tasks, std::int64_t after = 0) {
+    for (std::int64_t k = tasks.last - tasks.first - 1; k >= after; --k) {
+      const std::int64_t task = in_order(stage, tasks, k);
       if (progress_.take(stage, index, task)) return task;
+    }
+    return -1;
+  }
+
+  // Takes one from a thread that is at its own of a stage, and has several left. -1: there is none.
+  std::int64_t take_from_busy(std::int64_t index, const Stage& stage, int number, int team) {
+    if (stage.belongs_to_all()) return -1;
+    for (int other = 0; other < team; ++other) {
+      if (other == number) continue;
+      const Numbers own = stage.of_thread(other, team);
+      if (own.first == own.last || !progress_.is_taken(stage, in_order(stage, own, 0))) continue;
+      const std::int64_t task = take_last(index, stage, own, 1);
+      if (task >= 0) return task;
     }
     return -1;
   }

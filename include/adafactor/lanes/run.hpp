@@ -65,4 +65,10 @@ struct Run {
   }
 };
 
+// Asks for what lies ahead of some elements in whatever a function of lanes reads, if it says so.
+template <class Function>
+ADAFACTOR_INLINE void ask_for(const Function& function, std::int64_t first, std::int64_t count) {
+  if constexpr (requires { function.ask(first, count); }) function.ask(first, count);
+}
+
 }}  // namespace adafactor::ADAFACTOR_LOOPS

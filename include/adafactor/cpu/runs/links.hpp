@@ -60,6 +60,10 @@ struct LinkedU {
   ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
     return u_of(links.clip(links.unclipped(g, i, amount)), i, amount);
   }
+  ADAFACTOR_INLINE void ask(std::int64_t first, std::int64_t count) const {
+    links.ask(first, count);
+    ask_for(u_of, first, count);
+  }
 };
 
 // buffer <- G, of what is stored as G.
@@ -116,6 +120,7 @@ template <class T, class G, class P, class U>
 void subtract_with_decay(Run<G> g, Run<P> p, P* out, const U& u_of, T decay, std::int64_t n) {
   g.ask(0, n);
   p.ask(0, n);
+  ask_for(u_of, 0, n);
   for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     const auto old = load<T>(p, i, amount);
     store(out + i, decayed(old, u_of(load<T>(g, i, amount), i, amount), decay), amount);

@@ -163,6 +163,29 @@ struct ClampedU {
   }
 };
 
+// U of an unfactored leaf, as a function for one run, from v as it was; the new v goes where it is to stay, if anywhere
+// (`after` may be v itself).
+template <class T, bool keeps>
+struct FullU {
+  FullRule<T> rule;
+  T scale;
+  Run<T> before;
+  T* after;
+
+  template <class Numbers, class Amount>
+  ADAFACTOR_INLINE Numbers operator()(const Numbers& g, std::int64_t i, Amount amount) const {
+    const Numbers x = scaled(g);
+    const Numbers moment = next_moment(rule, load<T>(before, i, amount), x);
+    if constexpr (keeps) store(after + i, moment, amount);
+    return full_u(rule, x, moment) * scale;
+  }
+  template <class Numbers>
+  ADAFACTOR_INLINE Numbers scaled(const Numbers& g) const {
+    return g * rule.gradient_scale;
+  }
+  ADAFACTOR_INLINE void ask(std::int64_t first, std::int64_t count) const { before.ask(first, count); }
+};
+
 // What a loop reads of two runs before it uses either.
 template <class Numbers>
 struct Pair {
@@ -177,6 +200,7 @@ ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, dou
   for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     p.ask(first, count);
+    ask_for(u_of, first, count);
     Lanes<T> of_update = fill(T{});
     Lanes<T> of_parameter = fill(T{});
     const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
@@ -192,11 +216,50 @@ ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, dou
   });
 }
 
+// The loops of unfactored leaves, which read three streams and wait for roots, ask for so many elements at once. A CPU
+// has room for a dozen lines that are on their way: what is asked for beyond these waits, and with it what is read.
+inline constexpr std::int64_t kAskedAtOnce = 128;
+
+// Calls body(first, count) for parts of a run of n that are asked for at once.
+template <class Body>
+ADAFACTOR_INLINE void for_asked(std::int64_t n, const Body& body) {
+  for (std::int64_t first = 0; first < n; first += kAskedAtOnce) {
+    body(first, n - first < kAskedAtOnce ? n - first : kAskedAtOnce);
+  }
+}
+
+// Adds, to three sums for a block of an unfactored leaf, the squares of G, of u and of p.
+template <class T, class G, class P>
+void add_full_squares(Run<G> g, Run<P> p, const FullU<T, false>& u_of, std::int64_t n, double& gradient_sum,
+                      double& update_sum, double& parameter_sum) {
+  Lanes<T> of_gradient = fill(T{});
+  Lanes<T> of_update = fill(T{});
+  Lanes<T> of_parameter = fill(T{});
+  for_asked(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+    g.ask(first, count);
+    p.ask(first, count);
+    u_of.ask(first, count);
+    for_lanes(count, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
+      const Lanes<T> gradient = load<T>(g, first + i, amount);
+      const Lanes<T> parameter = load<T>(p, first + i, amount);
+      const Lanes<T> x = u_of.scaled(gradient);
+      const Lanes<T> u = u_of(gradient, first + i, amount);
+      of_gradient = of_gradient + x * x;
+      of_update = of_update + u * u;
+      of_parameter = of_parameter + parameter * parameter;
+    });
+  });
+  gradient_sum += fold(of_gradient);
+  update_sum += fold(of_update);
+  parameter_sum += fold(of_parameter);
+}
+
 // out <- p - u, the whole of `apply` where no update link is.
 template <class T, class G, class P, class U>
 ADAFACTOR_DEVICE void subtract_u(Run<G> g, Run<P> p, P* out, const U& u_of, std::int64_t n) {
   g.ask(0, n);
   p.ask(0, n);
+  ask_for(u_of, 0, n);
   const auto read = [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
     return Pair<decltype(load<T>(g, i, amount))>{load<T>(g, i, amount), load<T>(p, i, amount)};
   };
@@ -209,22 +272,9 @@ ADAFACTOR_DEVICE void subtract_u(Run<G> g, Run<P> p, P* out, const U& u_of, std:
 template <class T, class U>
 void store_u(Run<T> g, T* out, const U& u_of, std::int64_t n) {
   g.ask(0, n);
+  ask_for(u_of, 0, n);
   for_each(n, [&](std::int64_t i, auto amount)
                   ADAFACTOR_INLINE_LAMBDA { store(out + i, u_of(load<T>(g, i, amount), i, amount), amount); });
-}
-
-// v_out <- beta2 v + (1 - beta2) (g^2 + epsilon); u <- scale * g / sqrt(max(v_out, floor)), 0 where that is 0.
-// v_out may be null (`rms` needs u alone) and may be v.
-template <class T>
-void update_full(Run<T> g, Run<T> v, T* v_out, FullRule<T> rule, T scale, T* u, std::int64_t n) {
-  g.ask(0, n);
-  v.ask(0, n);
-  for_each(n, [&](std::int64_t i, auto amount) ADAFACTOR_INLINE_LAMBDA {
-    const auto x = load<T>(g, i, amount) * rule.gradient_scale;
-    const auto moment = next_moment(rule, load<T>(v, i, amount), x);
-    if (v_out) store(v_out + i, moment, amount);
-    store(u + i, full_u(rule, x, moment) * scale, amount);
-  });
 }
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

@@ -22,6 +22,11 @@ ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
   });
 }
 
+// Whether loops make U of an unfactored leaf as they go.
+inline bool has_full_loops(const Leaf& leaf) {
+  return !leaf.shape.factored && !leaf.found.wide && has_all_loops(leaf.at.gradient.dtype, leaf.at.parameter.dtype);
+}
+
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
 template <class T>
 class SliceU {
@@ -55,7 +60,7 @@ class SliceU {
   enum class Moments { drop, keep };
   void store(Run<T> g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
     if (!leaf_.shape.factored) {
-      store_full(g, first, n, u, moments);
+      moments == Moments::keep ? store_u(g, u, full<true>(first), n) : store_u(g, u, full<false>(first), n);
     } else if (leaf_.found.wide) {
       const double factor = row_factor(row);
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g, i, One{}), factor, first + i));
@@ -94,6 +99,13 @@ class SliceU {
             static_cast<T>(limit * scale_)};
   }
 
+  // U of an unfactored leaf, for columns from `first` on.
+  template <bool keeps>
+  FullU<T, keeps> full(std::int64_t first) const {
+    const Run<T> before(static_cast<const T*>(leaf_.at.before.full) + first, bytes_ahead());
+    return {full_rule(), full_scale(), before, keeps ? static_cast<T*>(leaf_.at.after.full) + first : nullptr};
+  }
+
   // The rule of an unfactored leaf, and what its U is multiplied by.
   ADAFACTOR_DEVICE FullRule<T> full_rule() const {
     const T floor = leaf_.rule.clamps ? static_cast<T>(leaf_.rule.epsilon_1 * leaf_.rule.epsilon_1) : T{0};
@@ -108,12 +120,6 @@ class SliceU {
   ADAFACTOR_DEVICE double mean_of_moments() const {
     const double mean = sum_of(row_moments_, leaf_.shape.rows) / static_cast<double>(leaf_.shape.rows);
     return leaf_.rule.clamps && mean < leaf_.rule.epsilon_1 ? leaf_.rule.epsilon_1 : mean;
-  }
-
-  void store_full(Run<T> g, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
-    const Run<T> before(static_cast<const T*>(leaf_.at.before.full) + first, bytes_ahead());
-    T* after = moments == Moments::keep ? static_cast<T*>(leaf_.at.after.full) + first : nullptr;
-    update_full(g, before, after, full_rule(), full_scale(), u, n);
   }
 
   const Leaf& leaf_;

@@ -6,7 +6,6 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <utility>
 
 #include "../cuda/library.hpp"
 #include "bindings.hpp"
@@ -17,15 +16,26 @@ namespace {
 
 constexpr std::string_view kCudaName = "cuda:";
 
+struct Kind {
+  std::int32_t number;  // as in DLPack
+  const char* name;
+  const char* maker = "";
+};
+
+// A device as "metal:0 (of Apple, mps)": what DLPack calls it, whose it is, and torch's name where that is another.
 std::string name_of(dlpack::Device device) {
-  static constexpr std::pair<std::int32_t, const char*> names[] = {
-      {dlpack::kCuda, "cuda"},     {dlpack::kOpenCl, "opencl"},
-      {dlpack::kVulkan, "vulkan"}, {dlpack::kMetal, "metal"},
-      {dlpack::kRocm, "rocm"},     {dlpack::kOneApi, "oneapi"},
-      {dlpack::kCpu, "cpu"},       {dlpack::kCudaManaged, "cuda_managed"}};
-  const auto* found = std::ranges::find(names, device.kind, &std::pair<std::int32_t, const char*>::first);
-  const std::string kind = found != std::end(names) ? found->second : "device type " + std::to_string(device.kind);
-  return kind + ":" + std::to_string(device.index);
+  static constexpr Kind kinds[] = {{dlpack::kCuda, "cuda"},
+                                   {dlpack::kCudaManaged, "cuda_managed"},
+                                   {dlpack::kRocm, "rocm", " (of AMD)"},
+                                   {dlpack::kMetal, "metal", " (of Apple, mps)"},
+                                   {dlpack::kOneApi, "oneapi", " (of Intel, xpu)"},
+                                   {dlpack::kOpenCl, "opencl"},
+                                   {dlpack::kVulkan, "vulkan"},
+                                   {dlpack::kCpu, "cpu"}};
+  const auto* found = std::ranges::find(kinds, device.kind, &Kind::number);
+  const bool is_known = found != std::end(kinds);
+  const std::string name = is_known ? found->name : "device type " + std::to_string(device.kind);
+  return name + ":" + std::to_string(device.index) + (is_known ? found->maker : "");
 }
 
 }  // namespace
@@ -33,13 +43,12 @@ std::string name_of(dlpack::Device device) {
 Device device_of(dlpack::Device device, const Request& request) {
   // Pinned memory of the host is the CPU's: what is off-loaded from a GPU lies there.
   if (device.kind == dlpack::kCpu || device.kind == dlpack::kCudaHost || device.kind == dlpack::kRocmHost) return {};
-  std::string missing;
-  if (device.kind == dlpack::kCuda || device.kind == dlpack::kCudaManaged) {
-    missing = cuda::library().missing;
-    if (missing.empty()) return {DeviceType::cuda, device.index};
-    missing = " (" + missing + ")";
-  }
-  request.refuse(ErrorKind::value, "one in the CPU's memory", "an array on " + name_of(device) + missing);
+  const std::string& missing = cuda::library().missing;
+  const bool is_cuda = device.kind == dlpack::kCuda || device.kind == dlpack::kCudaManaged;
+  if (is_cuda && missing.empty()) return {DeviceType::cuda, device.index};
+  request.refuse(ErrorKind::value,
+                 std::string("one in the CPU's memory") + (missing.empty() ? " or on a GPU of NVIDIA" : ""),
+                 "an array on " + name_of(device) + (is_cuda ? " (" + missing + ")" : ""));
 }
 
 std::string device_name(Device device) {

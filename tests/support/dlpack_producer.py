@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-CPU, CUDA, CUDA_HOST, METAL = 1, 2, 3, 8
+CPU, CUDA, CUDA_HOST, METAL, ROCM, ONE_API = 1, 2, 3, 8, 10, 14
 READ_ONLY, IS_COPIED = 1, 2
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 BFLOAT, FLOAT8_E4M3FN = 4, 10

@@ -8,6 +8,7 @@ import adafactor
 import emulated_gpu
 import scripts
 from adafactor import _core
+from dlpack_producer import ROCM, Producer
 from emulated_gpu import over
 
 VALUES = np.arange(1, 25, dtype=np.float32).reshape(4, 6) / 8
@@ -83,6 +84,12 @@ def test_a_tree_on_several_devices_is_refused(make):
     words = f"params b: an array on {found}, expected all on one device, as params a on cuda:0"
     with pytest.raises(ValueError, match=words):
         adafactor.init({"a": over(VALUES), "b": make(VALUES)})
+
+
+def test_a_device_of_another_maker_is_refused_with_those_that_work():
+    words = r"^params: an array on rocm:1 \(of AMD\), expected one in the CPU's memory or on a GPU of NVIDIA$"
+    with pytest.raises(ValueError, match=words):
+        adafactor.init(Producer(VALUES, device_kind=ROCM, device_index=1))
 
 
 def test_a_state_lies_where_its_parameters_do():

@@ -7,7 +7,7 @@ import pytest
 
 import adafactor
 import dlpack_producer
-from dlpack_producer import CPU, CUDA, CUDA_HOST, IS_COPIED, METAL, Answers, Producer
+from dlpack_producer import CPU, CUDA, CUDA_HOST, IS_COPIED, METAL, ONE_API, ROCM, Answers, Producer
 from registry.case import AT_INIT, IN_PLACE, Event, leaf, with_grads
 from registry.dlpack_headers import COPY, ONLY, either, gradient, parameter, refused, taken
 from registry.libraries import memory_of
@@ -156,7 +156,13 @@ def elsewhere(kind, index=0, **options):
 DEVICES = [
     *either("D15 a GPU", ValueError, f"an array on cuda:0 {NO_CUDA}", OF_THE_CPU, **elsewhere(CUDA)),
     *either("D15 another GPU", ValueError, f"an array on cuda:3 {NO_CUDA}", OF_THE_CPU, **elsewhere(CUDA, 3)),
-    *either("D15 Metal", ValueError, "an array on metal:0", OF_THE_CPU, **elsewhere(METAL)),
+    *either(
+        "D15 Metal", ValueError, r"an array on metal:0 \(of Apple, mps\)", OF_THE_CPU, **elsewhere(METAL)
+    ),
+    *either("D15 ROCm", ValueError, r"an array on rocm:1 \(of AMD\)", OF_THE_CPU, **elsewhere(ROCM, 1)),
+    *either(
+        "D15 oneAPI", ValueError, r"an array on oneapi:0 \(of Intel, xpu\)", OF_THE_CPU, **elsewhere(ONE_API)
+    ),
     *either("D15 an unknown device", ValueError, "an array on device type 99:0", OF_THE_CPU, **elsewhere(99)),
     *either(
         "D16 managed memory", ValueError, f"an array on cuda_managed:0 {NO_CUDA}", OF_THE_CPU, **elsewhere(13)

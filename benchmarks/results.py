@@ -18,7 +18,8 @@ def begin(question: str, **settings: Any) -> Result:
 
 
 def default_path(result: Result) -> Path:
-    cpu = re.sub(r"[^a-z0-9]+", "-", result["machine"]["cpu"].lower()).strip("-")
+    bare = re.sub(r"\((r|tm)\)|processor|cpu|@.*", "", result["machine"]["cpu"].lower())
+    cpu = re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
     return FOLDER / f"{result['question']}-{cpu}-{result['threads']}-threads.json"
 
 

@@ -66,10 +66,20 @@ def test_a_block_is_written_from_the_youngest_result(tmp_path):
     ]
 
 
-def test_a_result_is_named_after_its_question_its_processor_and_its_threads():
+@pytest.mark.parametrize(
+    ("cpu", "name"),
+    [
+        ("AMD EPYC(TM) 9", "amd-epyc-9"),
+        ("AMD EPYC", "amd-epyc"),
+        ("Intel(R) Xeon(R) Processor", "intel-xeon"),
+        ("Intel(R) Xeon(R) Gold 6454S CPU @ 2.20GHz", "intel-xeon-gold-6454s"),
+        ("Neoverse-N1", "neoverse-n1"),
+    ],
+)
+def test_a_result_is_named_after_its_question_its_processor_and_its_threads(cpu, name):
     made = results.begin("peers", threads=2)
-    made["machine"]["cpu"] = "AMD EPYC(TM) 9"
-    assert results.default_path(made).name == "peers-amd-epyc-tm-9-2-threads.json"
+    made["machine"]["cpu"] = cpu
+    assert results.default_path(made).name == f"peers-{name}-2-threads.json"
 
 
 def test_what_continuous_integration_took_gets_into_the_documents(tmp_path):

@@ -211,7 +211,7 @@ def test_groups_come_late_and_may_be_empty(make):
 
 def test_a_group_with_a_bad_value_is_not_added(make):
     optimizer, _, _ = make()
-    with pytest.raises(ValueError, match=r"^d: 0, expected a finite number > 0"):
+    with pytest.raises(ValueError, match=r"^param_groups\[1\]: d: 0, expected a finite number > 0"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(2))], "d": 0.0})
     assert len(optimizer.param_groups) == 1
 

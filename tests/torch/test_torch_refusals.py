@@ -281,11 +281,11 @@ def test_an_argument_is_refused(name, optimizers):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lr": -0.1}, "^Learning rate should be >= 0 but is: -0.1"),
-        ({"lr": float("nan")}, "^Learning rate should be >= 0 but is: nan"),
-        ({"beta2_decay": 0.8}, r"^beta2_decay: 0.8, expected .* <= 0"),
-        ({"eps": (None, -1.0)}, r"^eps\[1\]: -1, expected"),
-        ({"weight_decay": -1.0}, "^weight_decay: -1, expected"),
+        ({"lr": -0.1}, r"^param_groups\[0\]: Learning rate should be >= 0 but is: -0.1"),
+        ({"lr": float("nan")}, r"^param_groups\[0\]: Learning rate should be >= 0 but is: nan"),
+        ({"beta2_decay": 0.8}, r"^param_groups\[0\]: beta2_decay: 0.8, expected .* <= 0"),
+        ({"eps": (None, -1.0)}, r"^param_groups\[0\]: eps\[1\]: -1, expected"),
+        ({"weight_decay": -1.0}, r"^param_groups\[0\]: weight_decay: -1, expected"),
         (
             {"on_nonfinite": "skip"},
             r"^on_nonfinite: 'raise' in param_groups\[1\] and 'skip' in param_groups\[0\]",

@@ -20,7 +20,7 @@ from adafactor.engine.warning import warn
 from adafactor.errors import phrase
 from adafactor.knobs.patterns import Choice
 from adafactor.report import StepReport, make_report
-from adafactor.torch.groups import Key, config_of_group, require_one_call
+from adafactor.torch.groups import Key, configs_of
 from adafactor.torch.scaler import Scale
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
 from adafactor.trees.paths import at
@@ -125,8 +125,7 @@ class Planned:
         """
         if any(parameter.is_complex() for parameter in leaves.parameters):
             raise RuntimeError("Adafactor does not support complex parameters")
-        self.configs = [config_of_group(key) for key in keys]
-        require_one_call(self.configs)
+        self.configs = configs_of(keys)
         excluded = _excluded(leaves, self.configs, warns)
         knobs, self.group_of_row, of_leaf = rows_of_core(self.configs, leaves.groups, excluded)
         try:

@@ -16,13 +16,13 @@ __all__ = [
     "Key",
     "check_rate",
     "config_of_group",
+    "configs_of",
     "dialect_of_torch",
     "group_of_config",
     "key_of",
-    "rate_of",
+    "rates_of",
     "refuse_misnamed",
     "require_alone",
-    "require_one_call",
 ]
 
 Key = tuple[Any, ...]
@@ -110,13 +110,35 @@ def _in_names_of_torch(message: str) -> str:
     return f"{names.get(knob, knob)}{colon}{problem}"
 
 
-def rate_of(group: Mapping[str, Any], default: Any) -> float:
-    """The rate of a group in this call; None stands for the rate that the optimizer was made with."""
-    lr = group["lr"]
-    rate = float(default if lr is None else lr)
-    if not 0 <= rate < float("inf"):
-        raise ValueError(f"Learning rate should be >= 0 but is: {rate}")
-    return rate
+def configs_of(keys: Sequence[Key]) -> list[Config]:
+    """The configs of groups whose parameters one call steps, without their rates.
+
+    Raises:
+        TypeError, ValueError: as `config_of_group`, with the number of the group where there are several.
+        ValueError: they differ in what concerns the whole call.
+    """
+    configs = []
+    for number, key in enumerate(keys):
+        try:
+            configs.append(config_of_group(key))
+        except (TypeError, ValueError) as error:
+            raise type(error)(_in_group(str(error), number, len(keys))) from None
+    _require_one_call(configs)
+    return configs
+
+
+def rates_of(groups: Sequence[Mapping[str, Any]], default: Any) -> list[float]:
+    """The rates of the groups in this call; None stands for the rate that the optimizer was made with."""
+    rates = [float(default if group["lr"] is None else group["lr"]) for group in groups]
+    for number, rate in enumerate(rates):
+        if not 0 <= rate < float("inf"):
+            problem = f"Learning rate should be >= 0 but is: {rate}"
+            raise ValueError(_in_group(problem, number, len(rates)))
+    return rates
+
+
+def _in_group(problem: str, number: int, count: int) -> str:
+    return f"param_groups[{number}]: {problem}" if count > 1 else problem
 
 
 def require_alone(group: Mapping[str, Any]) -> None:
@@ -139,7 +161,7 @@ def refuse_misnamed(group: Mapping[str, Any]) -> None:
             raise TypeError(f"{name}: no value of a group; {hint}")
 
 
-def require_one_call(configs: Sequence[Config]) -> None:
+def _require_one_call(configs: Sequence[Config]) -> None:
     """Raise ValueError where groups differ in what concerns the whole call."""
     for number, config in enumerate(configs):
         for name in _WHOLE_CALL:

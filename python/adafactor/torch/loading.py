@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from adafactor.torch.calls import Leaves, Planned
-from adafactor.torch.groups import config_of_group, key_of, require_one_call
+from adafactor.torch.groups import configs_of, key_of
 from adafactor.torch.states import checked_entry, refuse_others
 from adafactor.trees.paths import at
 
@@ -47,7 +47,7 @@ def states_in(
         refuse_others(entries[parameter], at("state", path))
     keys = [key_of({**defaults, **group}) for group in saved]
     if not entries:  # it was saved before its first step
-        require_one_call([config_of_group(key) for key in keys])
+        configs_of(keys)
         return {}
     planned = Planned(leaves, keys)
     return {

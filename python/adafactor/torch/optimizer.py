@@ -23,14 +23,13 @@ from adafactor.torch.calls import Leaves, Place
 from adafactor.torch.groups import (
     Key,
     check_rate,
-    config_of_group,
+    configs_of,
     dialect_of_torch,
     group_of_config,
     key_of,
-    rate_of,
+    rates_of,
     refuse_misnamed,
     require_alone,
-    require_one_call,
 )
 from adafactor.torch.loading import states_in
 from adafactor.torch.scaler import PLAIN, Scale, scale_of
@@ -177,7 +176,7 @@ class Adafactor(torch.optim.Optimizer):
         if isinstance(param_group, dict):  # else torch says what it is
             refuse_misnamed(param_group)
             groups = [*self.param_groups, {**self.defaults, **param_group}]
-            require_one_call([config_of_group(key_of(group)) for group in groups])
+            configs_of(list(map(key_of, groups)))
         super().add_param_group(param_group)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -372,7 +371,7 @@ class Adafactor(torch.optim.Optimizer):
         if self._report is not None:
             self._report.settle()
         keys = list(map(key_of, groups))
-        rates = [rate_of(group, self.defaults["lr"]) for group in groups]
+        rates = rates_of(groups, self.defaults["lr"])
         if calls is not None and calls.are_of(parameters, keys, cuts, self.state):
             try:
                 self._report = calls.run(gradients, rates, scale)

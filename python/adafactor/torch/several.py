@@ -13,7 +13,7 @@ from adafactor import _core
 from adafactor.errors import phrase
 from adafactor.report import PER_LEAF, StepReport, fill, late_report
 from adafactor.torch.calls import Calls, Leaves
-from adafactor.torch.groups import Key, config_of_group
+from adafactor.torch.groups import Key, config_of_group, configs_of
 from adafactor.torch.scaler import Scale
 
 __all__ = ["AnyCalls", "SeveralCalls", "calls_on"]
@@ -53,7 +53,7 @@ class SeveralCalls:
             ValueError: `global_clipnorm`, which needs all gradients at once; `count_updates="state"`, which
                 counts the updates of all.
         """
-        for config in map(config_of_group, keys):
+        for config in configs_of(keys):
             if config.global_clipnorm is not None or config.count_updates == "state":
                 knob = "count_updates='state'" if config.global_clipnorm is None else "global_clipnorm"
                 raise ValueError(f"{knob}: needs all parameters on one device, found some on several")

@@ -141,6 +141,11 @@ class Planned:
     def config_of(self, leaves: Leaves, leaf: int) -> Config:
         return self.configs[leaves.groups[leaf]]
 
+    def lays_out_as(self, other: Planned) -> bool:
+        """Whether the state of each leaf has the form that it has under another plan for the same leaves."""
+        dtypes, others = ([config.momentum_dtype for config in each.configs] for each in (self, other))
+        return self.layouts == other.layouts and dtypes == others and self.device == other.device
+
 
 def _excluded(leaves: Leaves, configs: Sequence[Config], warns: bool) -> list[bool]:
     """Whether the patterns of its group exclude a leaf from weight decay."""
@@ -175,6 +180,15 @@ def _complete(state: MutableMapping[torch.Tensor, _Entry], leaves: Leaves, plann
         state[parameter] = fresh_entry(parameter, planned.layouts[leaf], config, count)
 
 
+def _stepper_on(planned: Planned, before: Any) -> Any:
+    """The core's stepper for a plan; it remembers what the one before it, of the same leaves, had found."""
+    allocate = allocator(planned.device) if planned.device != CPU else None
+    stepper = _core.Stepper(planned.plan, KEYS, "step", planned.device, allocate)
+    if before is not None:
+        stepper.take_over(before)
+    return stepper
+
+
 class Calls:
     """What is kept from call to call for some leaves: the plan, its stepper, and whose state that is."""
 
@@ -204,30 +218,41 @@ class Calls:
         self._leaves, self._keys, self._cuts, self._planned = leaves, list(keys), cuts, planned
         self.paths = tuple(leaves.paths)
         _complete(state, leaves, planned)
-        allocate = allocator(planned.device) if planned.device != CPU else None
-        self._stepper = _core.Stepper(planned.plan, KEYS, "step", planned.device, allocate)
-        if before is not None and _core.are_same(before._leaves.parameters, leaves.parameters):
-            self._stepper.take_over(before._stepper)
+        is_theirs = before is not None and _core.are_same(before._leaves.parameters, leaves.parameters)
+        self._stepper: Any = _stepper_on(
+            planned, before._stepper if before is not None and is_theirs else None
+        )
         self._entries = [state[parameter] for parameter in leaves.parameters]
 
-    def are_of(
+    def serve(
         self,
         parameters: list[torch.Tensor],
         keys: list[Key],
         cuts: Key,
         state: MutableMapping[torch.Tensor, _Entry],
     ) -> bool:
-        """Whether they are those of these very parameters, in these groups and with this state."""
-        if (
-            self._keys != keys
-            or self._cuts != cuts
-            or not _core.are_same(self._leaves.parameters, parameters)
-        ):
+        """Whether they are those of these very parameters, in these groups and with this state.
+
+        The values of the groups may have changed, as weight decay on a schedule does at each step: then there
+        is a new plan, and the state stays as it is. They do not serve where it would have another form.
+        """
+        if self._cuts != cuts or not _core.are_same(self._leaves.parameters, parameters):
             return False
+        return self._has_entries_of(state) and (self._keys == keys or self._plan_anew(keys))
+
+    def _has_entries_of(self, state: MutableMapping[torch.Tensor, _Entry]) -> bool:
+        own = self._leaves.parameters
         # Mostly the state has no others, and tensors are slow to hash.
-        if len(state) == len(parameters) and _core.are_same(self._entries, list(state.values())):
+        if len(state) == len(own) and _core.are_same(self._entries, list(state.values())):
             return True
-        return _core.are_same(self._entries, [state.get(parameter) for parameter in parameters])
+        return _core.are_same(self._entries, [state.get(parameter) for parameter in own])
+
+    def _plan_anew(self, keys: list[Key]) -> bool:
+        planned = Planned(self._leaves, keys)
+        if not planned.lays_out_as(self._planned):
+            return False
+        self._keys, self._planned, self._stepper = keys, planned, _stepper_on(planned, self._stepper)
+        return True
 
     def run(self, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale) -> StepReport:
         """Make one call; `rates` has one for each group. Raises `_core.Error` before anything was written."""

@@ -372,7 +372,7 @@ class Adafactor(torch.optim.Optimizer):
             self._report.settle()
         keys = list(map(key_of, groups))
         rates = rates_of(groups, self.defaults["lr"])
-        if calls is not None and calls.are_of(parameters, keys, cuts, self.state):
+        if calls is not None and calls.serve(parameters, keys, cuts, self.state):
             try:
                 self._report = calls.run(gradients, rates, scale)
                 return calls

@@ -65,7 +65,7 @@ class SeveralCalls:
     def _part(self, places: list[int], before: Calls | None) -> Calls:
         return Calls(self._leaves.some(places), self._keys, self._cuts, self._state, before, warns=False)
 
-    def are_of(
+    def serve(
         self,
         parameters: list[torch.Tensor],
         keys: list[Key],

@@ -33,16 +33,20 @@ Failure failure_of(cudaError_t error, const char* function = __builtin_FUNCTION(
 cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t event_of(void* event) { return static_cast<cudaEvent_t>(event); }
 
-// How many blocks a multiprocessor has room for at least, since each thread uses few enough registers: those that read
-// in place wait for memory, and the more of them wait the better.
+// How many blocks a multiprocessor has room for at least, since each thread uses few enough registers: they wait for
+// memory, and the more of them wait the better. Those that look for the place of each element would spill.
 template <class Functor>
-inline constexpr int kResident = 2;
-template <class G>
-inline constexpr int kResident<ColumnMoments<float, G>> = std::is_void_v<G> ? 2 : 3;
-template <class T, class G, class P>
-inline constexpr int kResident<PlainRms<T, G, P>> = 3;
-template <class T, class G, class P>
-inline constexpr int kResident<PlainApply<T, G, P>> = 3;
+inline constexpr int kResident = 3;
+template <class T>
+inline constexpr int kResident<ColumnMoments<T>> = 2;
+template <class T>
+inline constexpr int kResident<SliceMoments<T>> = 2;
+template <class T>
+inline constexpr int kResident<CellSquares<T>> = 2;
+template <class T, bool again>
+inline constexpr int kResident<CellRms<T, again>> = 2;
+template <class T>
+inline constexpr int kResident<Apply<T>> = 2;
 
 template <class Functor>
 __global__ void __launch_bounds__(kThreads, kResident<Functor>) run_blocks(const View view) {

@@ -120,14 +120,13 @@ class SliceApply {
 
   // Applies the rows of an unfactored leaf.
   void apply_full_rows() const {
-    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
-      using G = typename decltype(of_gradient)::type;
-      using P = typename decltype(of_parameter)::type;
+    with_common_loops<T>(leaf_.at.parameter.dtype, [&](auto storage) {
+      using S = typename decltype(storage)::type;
       for (std::int64_t row = tile_.row; row < tile_.row + tile_.rows; ++row) {
         for_asked(tile_.cols, [&](std::int64_t offset, std::int64_t n) {
           const std::int64_t first = tile_.col + offset;
-          subtract_u<T>(gradient_.template at<G>(row, first), parameter_.row(row).run<P>(first),
-                        output_.row(row).row().template at<P>(first), u_.template full<true>(first), n);
+          subtract_u<T>(gradient_.template at<S>(row, first), parameter_.row(row).run<S>(first),
+                        output_.row(row).row().template at<S>(first), u_.template full<true>(first), n);
         });
       }
     });

@@ -71,13 +71,12 @@ class SliceSquares {
 
   // Adds rows of an unfactored leaf.
   void add_full_rows(std::int64_t row, std::int64_t count, std::int64_t first, std::int64_t n) {
-    with_loops<T>(leaf_, [&](auto of_gradient, auto of_parameter) {
-      using P = typename decltype(of_parameter)::type;
-      using G = typename decltype(of_gradient)::type;
+    with_common_loops<T>(leaf_.at.parameter.dtype, [&](auto storage) {
+      using S = typename decltype(storage)::type;
       for (std::int64_t r = row; r < row + count; ++r) {
         for_blocks(n, [&](std::int64_t from, std::int64_t width) {
           const std::int64_t block = from / kBlock;
-          add_full_squares<T>(gradient_.template at<G>(r, first + from), parameter_.row(r).run<P>(first + from),
+          add_full_squares<T>(gradient_.template at<S>(r, first + from), parameter_.row(r).run<S>(first + from),
                               u_.template full<false>(first + from), width, gradients_.blocks()[block],
                               updates_.blocks()[block], parameters_.blocks()[block]);
         });

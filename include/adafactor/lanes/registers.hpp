@@ -282,8 +282,9 @@ ADAFACTOR_INLINE Lanes<T, n> load(const S* from, Exactly<n>) {
     }
   }
 }
+// Of fewer, as a run ends with: once a run, and in every loop it would take the compiler as long as the loop.
 template <class T, class S>
-ADAFACTOR_INLINE Lanes<T> load(const S* from, Part part) {
+ADAFACTOR_OWN_FRAME Lanes<T> load(const S* from, Part part) {
   S whole[kLanes] = {};
   loop_detail::copy_few(whole, from, part.count);
   return load<T>(whole, Full{});
@@ -297,7 +298,7 @@ ADAFACTOR_INLINE void store(S* to, const Lanes<T, n>& lanes, Exactly<n>) {
   }
 }
 template <class S, class T>
-ADAFACTOR_INLINE void store(S* to, const Lanes<T>& lanes, Part part) {
+ADAFACTOR_OWN_FRAME void store(S* to, const Lanes<T>& lanes, Part part) {
   S whole[kLanes];
   store(whole, lanes, Full{});
   loop_detail::copy_few(to, whole, part.count);

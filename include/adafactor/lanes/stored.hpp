@@ -72,6 +72,14 @@ ADAFACTOR_INLINE void with_loops(DType dtype, const Body& body) {
 // The types that are worth every loop.
 constexpr bool is_common(DType dtype) { return dtype == DType::float32 || dtype == DType::bfloat16; }
 
+// What with_loops() does, for common types alone: of another one the body is not called.
+template <class T, class Body>
+ADAFACTOR_INLINE void with_common_loops(DType dtype, const Body& body) {
+  with_loops<T>(dtype, [&](auto storage) {
+    if constexpr (is_common(decltype(storage)::dtype)) body(storage);
+  });
+}
+
 // Whether every loop reads a gradient and a parameter as they are stored: both in one type, or in common ones. Other
 // pairs have such a loop where it matters alone: in `apply` where there are no links.
 constexpr bool has_all_loops(DType gradient, DType parameter) {

@@ -22,9 +22,10 @@ ADAFACTOR_INLINE void with_loops(const Leaf& leaf, const Body& body) {
   });
 }
 
-// Whether loops make U of an unfactored leaf as they go.
+// Whether loops make U of an unfactored leaf as they go: of gradients and parameters of one common type.
 inline bool has_full_loops(const Leaf& leaf) {
-  return !leaf.shape.factored && !leaf.found.wide && has_all_loops(leaf.at.gradient.dtype, leaf.at.parameter.dtype);
+  const DType dtype = leaf.at.parameter.dtype;
+  return !leaf.shape.factored && !leaf.found.wide && is_common(dtype) && leaf.at.gradient.dtype == dtype;
 }
 
 // What takes runs of the gradient of one slice, as they are read, to `scale` times U.
@@ -56,11 +57,13 @@ class SliceU {
   }
 
   // u <- scale U for n columns from `first` on. An unfactored leaf's new moments go to the state where they are to
-  // stay; `rms` needs u alone.
+  // stay; where u alone is needed, it is written over them.
   enum class Moments { drop, keep };
   void store(Run<T> g, std::int64_t row, std::int64_t first, std::int64_t n, T* u, Moments moments) const {
     if (!leaf_.shape.factored) {
-      moments == Moments::keep ? store_u(g, u, full<true>(first), n) : store_u(g, u, full<false>(first), n);
+      FullU<T, true> u_of = full<true>(first);
+      if (moments == Moments::drop) u_of.after = u;
+      store_u(g, u, u_of, n);
     } else if (leaf_.found.wide) {
       const double factor = row_factor(row);
       for (std::int64_t i = 0; i < n; ++i) u[i] = static_cast<T>(wide(load<T>(g, i, One{}), factor, first + i));

@@ -16,16 +16,15 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
-// Eight numbers as one, by an operation of which the order does not matter. They are a copy: GCC keeps in memory what
-// it sees stored, in the loop before it too.
+// Eight numbers as one, by an operation of which the order does not matter.
 template <class Operation>
-ADAFACTOR_INLINE double fold_by(Lanes<double, 8> numbers) {
-  double eight[8];
-  store(eight, numbers, Exactly<8>{});
-  for (int half = 4; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) eight[i] = Operation::of(eight[i], eight[i + half]);
-  }
-  return eight[0];
+ADAFACTOR_INLINE double fold_by(const double* numbers) {
+  constexpr Exactly<4> half;
+  double four[4];
+  const Lanes<double, 4> low = load<double>(numbers, half);
+  store(four, Lanes<double, 4>{loop_detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)},
+        half);
+  return Operation::of(Operation::of(four[0], four[1]), Operation::of(four[2], four[3]));
 }
 
 // The range of what both say.
@@ -47,6 +46,8 @@ MomentRange update_moments(const T* old, T* moments, MomentRule rule, std::int64
   MomentRange range{none, 0};
   std::int64_t i = 0;
   if (n >= 8) {
+    double lows[8];
+    double highs[8];
     auto low = fill<double, 8>(none);
     auto high = fill<double, 8>(0);
     for (; i + 8 <= n; i += 8) {
@@ -54,7 +55,9 @@ MomentRange update_moments(const T* old, T* moments, MomentRule rule, std::int64
       low = smaller(low, select_less(0.0, moment, moment, low));
       high = larger(high, moment);
     }
-    range = {fold_by<loop_detail::Smaller>(low), fold_by<loop_detail::Larger>(high)};
+    store(lows, low, eight);
+    store(highs, high, eight);
+    range = {fold_by<loop_detail::Smaller>(lows), fold_by<loop_detail::Larger>(highs)};
   }
   for (; i < n; ++i) {
     const double moment = update(i, One{});

@@ -229,8 +229,8 @@ ADAFACTOR_INLINE void for_asked(std::int64_t n, const Body& body) {
 }
 
 // Adds, to three sums for a block of an unfactored leaf, the squares of G, of u and of p.
-template <class T, class G, class P>
-void add_full_squares(Run<G> g, Run<P> p, const FullU<T, false>& u_of, std::int64_t n, double& gradient_sum,
+template <class T, class S>
+void add_full_squares(Run<S> g, Run<S> p, const FullU<T, false>& u_of, std::int64_t n, double& gradient_sum,
                       double& update_sum, double& parameter_sum) {
   Lanes<T> of_gradient = fill(T{});
   Lanes<T> of_update = fill(T{});

@@ -38,6 +38,8 @@ const Managed& take_from(std::vector<Managed*>& taken, const py::object& capsule
 
 }  // namespace
 
+void GiveBackTensor::operator()(dlpack::ManagedTensorVersioned* tensor) const noexcept { give_back_one(tensor); }
+
 const dlpack::ManagedTensorVersioned& Loans::take_versioned(const py::object& capsule) {
   return take_from(versioned_, capsule, dlpack::kVersionedName, dlpack::kUsedVersionedName);
 }

@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "dlpack.hpp"
@@ -11,6 +12,12 @@
 namespace adafactor::bindings {
 
 namespace py = pybind11;
+
+// A tensor that an object has lent for longer than a call.
+struct GiveBackTensor {
+  void operator()(dlpack::ManagedTensorVersioned* tensor) const noexcept;
+};
+using Loan = std::unique_ptr<dlpack::ManagedTensorVersioned, GiveBackTensor>;
 
 // Given back once each, with the GIL held, on every way out of the call.
 class Loans {

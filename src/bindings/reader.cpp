@@ -219,6 +219,15 @@ RawArray ArrayReader::read(py::handle object, const Request& request) {
   return array;
 }
 
+// Whenever a tensor is read whose only owner is its object, torch makes itself one and takes leave of it again, each
+// time with a word to Python's count: 40 of 85 ns.
+Loan ArrayReader::hold(py::handle object, const Request& request) {
+  const Route& route = routes_.of(object, request);
+  dlpack::ManagedTensorVersioned* tensor = nullptr;
+  if (route.way == Way::exchanged && route.api->managed_from_object(object.ptr(), &tensor) != 0) PyErr_Clear();
+  return Loan(tensor);
+}
+
 bool ArrayReader::renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room) {
   const Route& route = routes_.of(object, request);
   if (route.way != Way::exchanged) {

@@ -21,6 +21,9 @@ class ArrayReader {
   // an array with more axes than `room` they are left out.
   bool renew(TensorView& view, py::handle object, const Request& request, std::int64_t* strides, int room);
 
+  // A second owner of a tensor that its library reads faster then, until who asked lets go of it; else nothing.
+  Loan hold(py::handle object, const Request& request);
+
   void give_back() noexcept { loans_.give_back(); }
 
   // The stream on which the library of an array works on a GPU now; throws the request's refusal where it is no array.

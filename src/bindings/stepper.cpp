@@ -20,6 +20,20 @@ constexpr float kMostUpdates = 0x1p24f;
 // What the arrays of a leaf's state are called in its dictionary, kind by kind, and what its count is.
 using Keys = std::array<py::str, kStateKinds + 1>;
 
+// An array of a state that stays from call to call, and the loan of it.
+struct Kept {
+  py::object array;
+  Loan loan;
+};
+
+// Whether an array is kept: what is larger its owner may want to be rid of between two calls.
+bool is_small(const TensorView& view) {
+  constexpr std::int64_t kMostBytes = 4096;
+  std::int64_t bytes = item_size(view.dtype);
+  for (int axis = 0; axis < view.rank && bytes <= kMostBytes; ++axis) bytes *= view.shape[axis];
+  return bytes <= kMostBytes;
+}
+
 struct StepperObject final : Calls {
   StepperObject(const std::shared_ptr<const Plan>& plan, Keys names, std::unique_ptr<Gpu> on)
       : Calls(*plan, std::move(on)),
@@ -27,7 +41,8 @@ struct StepperObject final : Calls {
         keys(std::move(names)),
         state(*plan, gpu ? gpu->device() : Device{}),
         counts(plan->leaves().size()),
-        of_leaves(plan->leaves().size()) {
+        of_leaves(plan->leaves().size()),
+        kept(plan->leaves().size()) {
     of_all.leaves = of_leaves;
   }
   ~StepperObject() override { end_running(); }
@@ -45,31 +60,47 @@ struct StepperObject final : Calls {
   std::vector<TensorView> counts;  // where the count of each leaf lies, in the CPU's memory
   std::vector<LeafCount> of_leaves;
   Counters of_all;  // of the call that runs; skips in a row, and which leaves have stopped, stay
-  // What the call that runs reads and writes: a thread may take it out of its dictionary meanwhile.
+  std::vector<std::array<Kept, kStateKinds + 1>> kept;  // of each leaf, in the order of the keys
+  // What the call that runs reads and writes besides: a thread may take it out of its dictionary meanwhile.
   std::vector<py::object> borrowed;
 };
 
-// What a dictionary has for a leaf, kept until the end of the call; throws KeyError where it has not.
-py::handle value_of(StepperObject& object, const py::list& states, std::size_t leaf, const py::str& key) {
+// What a dictionary has for a leaf, kept until the end of the call at least; throws KeyError where it has not.
+py::handle value_of(StepperObject& object, const py::list& states, std::size_t leaf, std::size_t which) {
+  const py::str& key = object.keys[which];
   PyObject* entry = PyList_GET_ITEM(states.ptr(), static_cast<Py_ssize_t>(leaf));
   if (!PyDict_Check(entry)) throw py::type_error("states: a dictionary for each leaf");
   PyObject* value = PyDict_GetItemWithError(entry, key.ptr());
   if (!value && PyErr_Occurred()) throw py::error_already_set();
   if (!value) throw py::key_error(key.cast<std::string>());
+  if (object.kept[leaf][which].array.ptr() == value) return value;
   return object.borrowed.emplace_back(py::reinterpret_borrow<py::object>(value));
+}
+
+// Makes a view that of an array of a leaf's state, by its place among the keys; as `ArrayReader::renew`.
+bool renew_state(StepperObject& object, const py::list& states, std::size_t which, TensorView& view,
+                 const Request& request, std::int64_t* strides, int room) {
+  const auto leaf = static_cast<std::size_t>(request.leaf);
+  const py::handle array = value_of(object, states, leaf, which);
+  const bool is_another = object.reader.renew(view, array, request, strides, room);
+  Kept& kept = object.kept[leaf][which];
+  if (is_another && !kept.array.is(array)) {
+    kept = {};
+    if (is_small(view)) kept = {py::reinterpret_borrow<py::object>(array), object.reader.hold(array, request)};
+  }
+  return is_another;
 }
 
 void take_state(StepperObject& object, const py::list& states) {
   const std::vector<LeafPlan>& leaves = object.maker.plan().leaves();
   if (states.size() != leaves.size()) throw py::index_error("states: one for each leaf");
-  object.session.take_state(
-      object.state, [&](std::size_t leaf, StateKind kind, TensorView& view, std::int64_t* strides) {
-        const auto index = static_cast<std::size_t>(kind);
-        const Request request{Access::write, only(leaves[leaf].state[index].dtype), Role::state,
-                              static_cast<std::int64_t>(leaf)};
-        return object.reader.renew(view, value_of(object, states, leaf, object.keys[index]), request, strides,
-                                   static_cast<int>(leaves[leaf].spec.shape.size()));
-      });
+  object.session.take_state(object.state, [&](std::size_t leaf, StateKind kind, TensorView& view,
+                                              std::int64_t* strides) {
+    const auto index = static_cast<std::size_t>(kind);
+    const Request request{Access::write, only(leaves[leaf].state[index].dtype), Role::state,
+                          static_cast<std::int64_t>(leaf)};
+    return renew_state(object, states, index, view, request, strides, static_cast<int>(leaves[leaf].spec.shape.size()));
+  });
 }
 
 float& count_at(const TensorView& view) { return *static_cast<float*>(view.data); }
@@ -82,7 +113,7 @@ void take_counts(StepperObject& object, const py::list& states) {
     Request request{Access::write, only(DType::float32), Role::state, static_cast<std::int64_t>(i)};
     request.is_count = true;
     TensorView& view = object.counts[i];
-    object.reader.renew(view, value_of(object, states, i, object.keys.back()), request, nullptr, 0);
+    renew_state(object, states, kStateKinds, view, request, nullptr, 0);
     if (view.rank != 0) {
       view = {};
       request.refuse(ErrorKind::value, "one number, without an axis, as the count of updates", "an array with axes");
@@ -184,6 +215,7 @@ void take_over(StepperObject& object, StepperObject& other) {
   object.of_all.skips = other.of_all.skips;
   object.looks_first = other.looks_first;
   for (std::size_t i = 0; i < object.of_leaves.size(); ++i) object.of_leaves[i].stopped = other.of_leaves[i].stopped;
+  std::swap(object.kept, other.kept);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 """States of `adafactor.torch.Adafactor`: dicts go to torch's own Adafactor and come from it, unchanged."""
 
 import copy
+import gc
 import io
+import weakref
 
 import pytest
 
@@ -305,3 +307,42 @@ def test_a_tensor_before_one_that_is_refused_is_not_taken_for_the_old_one(optimi
         step(one, params, drawn_now)
         step(other, others, drawn_now)
     assert all(torch.equal(a, b) for a, b in zip(params, others, strict=True))
+
+
+def stepped(optimizers, *shapes):
+    """An optimizer after one update of parameters of ones, all of whose gradients are ones."""
+    params = [torch.nn.Parameter(torch.ones(shape)) for shape in shapes]
+    for parameter in params:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer = optimizers.Adafactor(params, lr=0.1)
+    optimizer.step()
+    return optimizer
+
+
+def test_a_moment_is_read_where_its_tensor_points_now(optimizers):
+    one, straight = (stepped(optimizers, (3, 4), (5,)) for _ in range(2))
+    left = []
+    for entry in one.state.values():
+        for tensor in entry.values():
+            left.append((tensor.detach(), tensor.clone()))
+            tensor.data = tensor.clone()
+    one.step()
+    straight.step()
+    for a, b in zip(one.state.values(), straight.state.values(), strict=True):
+        for key, tensor in a.items():
+            assert torch.equal(tensor, b[key])
+    assert all(torch.equal(now, then) for now, then in left)
+
+
+def test_what_is_taken_out_of_a_state_is_freed(optimizers):
+    optimizer = stepped(optimizers, (3, 4), (2000,))
+    small, large = optimizer.state.values()
+    gone = [weakref.ref(entry.pop(key)) for entry, key in ((small, "row_var"), (large, "variance"))]
+    assert gone[1]() is None
+    small["row_var"], large["variance"] = torch.ones(3, 1), torch.ones(2000)
+    optimizer.step()
+    assert gone[0]() is None
+    gone = [weakref.ref(tensor) for entry in (small, large) for tensor in entry.values()]
+    del optimizer, small, large
+    gc.collect()
+    assert not any(each() is not None for each in gone)

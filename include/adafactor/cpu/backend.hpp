@@ -47,11 +47,13 @@ class CpuWork {
         });
       case Phase::factors:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.shape.factored && leaf.updates()) kernels_of(leaf).factors(leaf, tile, sums_of(leaf), sums);
+          if (!leaf.shape.factored || !leaf.updates() || leaf.made_factors_early()) return;
+          kernels_of(leaf).factors(leaf, tile, sums_of(leaf), sums);
         });
       case Phase::rms:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (leaf.measures() && !leaf.measures_early()) kernels_of(leaf).rms(leaf, tile, sums);
+          if (!leaf.measures() || leaf.measures_early() || leaf.made_factors_early()) return;
+          kernels_of(leaf).rms(leaf, tile, sums);
         });
       case Phase::apply:
         return for_tiles(tiles,

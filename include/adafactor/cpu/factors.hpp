@@ -5,11 +5,10 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 #include "adafactor/cpu/mean_moment.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
-#include "adafactor/cpu/short/slices.hpp"
+#include "adafactor/cpu/short/slice_factors.hpp"
 #include "adafactor/step/leaf.hpp"
 
 #include "adafactor/compiler/exact_begin.hpp"
@@ -25,11 +24,6 @@ ADAFACTOR_INLINE double fold_by(const double* numbers) {
   store(four, Lanes<double, 4>{loop_detail::combine<Operation>(low.group, load<double>(numbers + 4, half).group)},
         half);
   return Operation::of(Operation::of(four[0], four[1]), Operation::of(four[2], four[3]));
-}
-
-// The range of what both say.
-inline MomentRange range_of(const MomentRange& a, const MomentRange& b) {
-  return {smaller(a.smallest, b.smallest), larger(a.largest, b.largest)};
 }
 
 // moments <- beta2 old + (1 - beta2) (square_scale mean + epsilon), where `moments` holds the means. Returns their
@@ -76,71 +70,6 @@ void store_inverse_roots(const T* moments, T* factors, std::int64_t n) {
   });
 }
 
-namespace loop_detail {
-
-// Makes R and the row factors of a tile of small slices, sixteen slices at a time; their M, of the means of their rows,
-// is not kept. The factors are rounded to T twice: here, and with what they are multiplied by.
-template <class T, class Shape>
-class SmallSliceFactors {
- public:
-  SmallSliceFactors(const Leaf& leaf, const MomentRule& rule, Shape shape) : leaf_(leaf), rule_(rule), shape_(shape) {}
-
-  // Writes those of at most sixteen slices. Returns the range of their R.
-  MomentRange operator()(std::int64_t slice, int count) {
-    const std::int64_t first = slice * shape_.rows;
-    const T* old = static_cast<const T*>(leaf_.at.before.row) + first;
-    T* moments = static_cast<T*>(leaf_.at.row_moment) + first;
-    const Lanes<double> means = mean_moment(leaf_, rule_, mean_of_rows(old, count), mean_of_rows(moments, count));
-    const MomentRange range = update_moments(old, moments, rule_, count * shape_.rows);
-    const T* new_moments = whole(moments, count);
-    for (int row = 0; row < shape_.rows; ++row) {
-      const Lanes<double> moment = widen(load_apart(new_moments + row, shape_.rows));
-      const Lanes<double> factor = select_less(0.0, moment, square_root(means / moment), fill(0.0));
-      store(factors_ + row * kLanes, factor, Full{});
-    }
-    gather_from_lanes(factors_, shape_.rows, count, static_cast<T*>(leaf_.at.row_factor) + first);
-    return range;
-  }
-
- private:
-  // The numbers of the rows of sixteen slices; of those that are not there any.
-  const T* whole(const T* numbers, int count) {
-    if (count == kLanes) return numbers;
-    std::memcpy(few_, numbers, static_cast<std::size_t>(count * shape_.rows) * sizeof(T));
-    return few_;
-  }
-
-  Lanes<double> mean_of_rows(const T* numbers, int count) {
-    numbers = whole(numbers, count);
-    for (int row = 0; row < shape_.rows; ++row) {
-      store(vectors_ + row * kLanes, widen(load_apart(numbers + row, shape_.rows)), Full{});
-    }
-    return fold_vectors(vectors_, shape_.rows) / static_cast<double>(shape_.rows);
-  }
-
-  const Leaf& leaf_;
-  const MomentRule& rule_;
-  Shape shape_;
-  T few_[Shape::most * kLanes] = {};
-  double vectors_[Shape::most * kLanes];
-  T factors_[Shape::most * kLanes];
-};
-
-template <class T>
-MomentRange store_small_slice_factors(const Leaf& leaf, const Tile& tile, const MomentRule& rule) {
-  MomentRange range{__builtin_inf(), 0};
-  with_small_slice<T>(leaf, [&](auto shape) {
-    SmallSliceFactors<T, decltype(shape)> store_factors(leaf, rule, shape);
-    for (std::int64_t done = 0; done < tile.slices; done += kLanes) {
-      const std::int64_t left = tile.slices - done;
-      range = range_of(range, store_factors(tile.slice + done, static_cast<int>(left < kLanes ? left : kLanes)));
-    }
-  });
-  return range;
-}
-
-}  // namespace loop_detail
-
 // M of the slices that begin in a tile.
 template <class T>
 void store_mean_moments(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, const MomentRule& rule) {
@@ -158,6 +87,7 @@ template <class T>
 void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_sums, TileSums& sums) {
   const MomentRule rule = moment_rule(leaf);
   sums.rows = sums.cols = {__builtin_inf(), 0};
+  if (leaf.at.row_factor) return loop_detail::factors_of_slices<T>(leaf, tile, sums);
   if (leaf.at.mean_moment) store_mean_moments<T>(leaf, tile, leaf_sums, rule);
   // Several slices are whole ones, so their moments follow each other.
   if (tile.col_block == 0) {
@@ -167,9 +97,7 @@ void factors_of_tile(const Leaf& leaf, const Tile& tile, const TileSums* leaf_su
     if (leaf.row_sums()) {
       store_means(leaf.row_sums() + first, static_cast<double>(leaf.shape.whole_cols), row, count);
     }
-    sums.rows = leaf.at.row_factor
-                    ? loop_detail::store_small_slice_factors<T>(leaf, tile, rule)
-                    : update_moments(static_cast<const T*>(leaf.at.before.row) + first, row, rule, count);
+    sums.rows = update_moments(static_cast<const T*>(leaf.at.before.row) + first, row, rule, count);
   }
   if (tile.row_block == 0) {
     const std::int64_t first = tile.slice * leaf.shape.cols + tile.col;

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "adafactor/cpu/moment_rule.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/step/leaf.hpp"
 #include "adafactor/step/totals.hpp"
@@ -37,20 +38,6 @@ ADAFACTOR_DEVICE SliceSums sums_of_slice(const Leaf& leaf, const TileSums* leaf_
   const auto old_moments = [&](std::int64_t i) { return parts[i * leaf.shape.col_blocks].row_moments; };
   const auto squares = [&](std::int64_t i) { return parts[i].clipped_squares; };
   return {total(leaf.shape.row_blocks, old_moments), total(count, squares)};
-}
-
-// M of a slice, the mean of its new R, from the means of the old ones and of G^2: whoever has a part of a slice knows
-// its M as soon as these two are added up, before there is a new R. Of one slice or of sixteen.
-template <class Numbers>
-ADAFACTOR_INLINE Numbers mean_moment(const Leaf& leaf, const MomentRule& rule, const Numbers& old,
-                                     const Numbers& mean) {
-  return larger(next_moment(rule, old, mean), leaf.rule.clamps ? leaf.rule.epsilon_1 : 0.0);
-}
-
-// By which numbers the moments of a leaf are made.
-ADAFACTOR_DEVICE inline MomentRule moment_rule(const Leaf& leaf) {
-  return {leaf.rule.beta_2, leaf.rule.one_minus_beta_2, leaf.found.norm_factor * leaf.found.norm_factor,
-          leaf.rule.clamps ? 0 : leaf.rule.epsilon_1};
 }
 
 // M of one slice, of what its tiles have left or all parts have added up.

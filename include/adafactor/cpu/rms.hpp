@@ -149,8 +149,8 @@ class SliceSquares {
 
 // A tile of short rows; each run is a cell.
 template <class T, class Factors>
-ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, Total& of_update, Total& of_parameter) {
-  Factors factors(leaf, tile, 1);
+ADAFACTOR_OWN_FRAME void add_narrow_squares(const Leaf& leaf, const Tile& tile, Factors& factors, Total& of_update,
+                                            Total& of_parameter) {
   T g_buffer[kBlock];
   T p_buffer[kBlock];
   for_row_ranges(leaf, tile, Factors::most_rows(leaf), [&](RowRange rows) ADAFACTOR_INLINE_LAMBDA {

@@ -10,6 +10,7 @@
 #include "adafactor/cpu/short/factors.hpp"
 #include "adafactor/cpu/short/moments.hpp"
 #include "adafactor/cpu/short/registers.hpp"
+#include "adafactor/cpu/short/rows.hpp"
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
@@ -33,7 +34,8 @@ void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
   Total of_parameter;
   if (is_narrow(leaf) && leaf.is_plain()) {
     with_narrow_factors<T>(leaf, [&]<class Factors>() {
-      loop_detail::add_narrow_squares<T, Factors>(leaf, tile, of_update, of_parameter);
+      Factors factors(leaf, tile, 1);
+      loop_detail::add_narrow_squares<T>(leaf, tile, factors, of_update, of_parameter);
     });
   } else {
     Total of_gradient;
@@ -42,6 +44,22 @@ void rms_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     }
     if (leaf.measures_early()) sums.gradient_squares = of_gradient.sum();
   }
+  sums.update_squares = of_update.sum();
+  sums.parameter_squares = of_parameter.sum();
+}
+
+// The first three phases on one tile of small slices, which has all that their factors are made of: sixteen slices go
+// through the first two together, and runs of them through the third, before they leave the cache.
+template <class T>
+ADAFACTOR_OWN_FRAME void visit_small_slices(const Leaf& leaf, const Tile& tile, TileSquares& squares, TileSums& sums) {
+  NarrowFactors<T> factors(leaf, tile, 1);
+  Total of_update;
+  Total of_parameter;
+  sums.rows = sums.cols = {__builtin_inf(), 0};
+  for_parts_of_cells(leaf, tile, [&](const Tile& part) {
+    loop_detail::moments_of_slices<T>(leaf, part, squares, &sums);
+    if (leaf.measures()) loop_detail::add_narrow_squares<T>(leaf, part, factors, of_update, of_parameter);
+  });
   sums.update_squares = of_update.sum();
   sums.parameter_squares = of_parameter.sum();
 }
@@ -60,12 +78,19 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     sums.gradient_squares = squares.before_clipping.sum();
     return;
   }
-  if (is_narrow(leaf)) {
+  if (leaf.makes_factors_early()) {
+    visit_small_slices<T>(leaf, tile, squares, sums);
+  } else if (has_small_slices(leaf)) {
+    loop_detail::moments_of_slices<T>(leaf, tile, squares, nullptr);
+  } else if (is_narrow(leaf)) {
     loop_detail::narrow_moments<T>(leaf, tile, squares);
   } else {
     for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
       loop_detail::factored_moments<T>(leaf, tile, slice, squares);
     }
+  }
+  if (is_narrow(leaf) && leaf.rule.clip_value > 0) {
+    loop_detail::add_narrow_squares_before_clipping<T>(leaf, tile, squares);
   }
   sums.clipped_squares = squares.clipped.sum();
   // Clipping would hide an Inf: the norm, and with it the verdict, is that of G before it.

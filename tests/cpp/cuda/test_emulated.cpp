@@ -193,10 +193,13 @@ bool same(double a, double b) { return (a != a && b != b) || std::memcmp(&a, &b,
 bool same(const adafactor::MomentRange& a, const adafactor::MomentRange& b) {
   return same(a.smallest, b.smallest) && same(a.largest, b.largest);
 }
-bool same(const adafactor::TileSums& a, const adafactor::TileSums& b) {
+bool same_moments(const adafactor::TileSums& a, const adafactor::TileSums& b) {
   return same(a.gradient_squares, b.gradient_squares) && same(a.clipped_squares, b.clipped_squares) &&
-         same(a.update_squares, b.update_squares) && same(a.parameter_squares, b.parameter_squares) &&
-         same(a.row_moments, b.row_moments) && same(a.rows, b.rows) && same(a.cols, b.cols);
+         same(a.row_moments, b.row_moments);
+}
+bool same(const adafactor::TileSums& a, const adafactor::TileSums& b) {
+  return same_moments(a, b) && same(a.update_squares, b.update_squares) &&
+         same(a.parameter_squares, b.parameter_squares) && same(a.rows, b.rows) && same(a.cols, b.cols);
 }
 bool same(const adafactor::Found& a, const adafactor::Found& b) {
   return a.held == b.held && a.stopped == b.stopped && a.clamp_binds == b.clamp_binds && a.wide == b.wide &&
@@ -229,18 +232,21 @@ class Both {
     const adafactor::Outcome found = device_.make({on_device_.views(), gradients_.views(), on_device_.views(), &rate_});
     CHECK_EQ(found.skipped, expected.skipped);
     CHECK_EQ(found.nonfinite_leaf, expected.nonfinite_leaf);
-    check_numbers();
+    check_numbers(found.skipped);
     return found;
   }
   std::uint64_t fold_on_cpu() const { return on_cpu_.fold_into(0); }
   std::uint64_t fold_on_device() const { return on_device_.fold_into(0); }
 
  private:
-  // What the phases found in each tile and leaf, and what was decided from it.
-  void check_numbers() const {
+  // What the phases found in each tile and leaf, and what was decided from it. A CPU has gone on with small slices
+  // before it knows that a call is skipped.
+  void check_numbers(bool skipped) const {
     const adafactor::Workspace& expected = *state_.workspace;
     const adafactor::Workspace& found = *device_.stepper().workspace;
-    for (std::size_t i = 0; i < expected.sums.size(); ++i) CHECK(same(found.sums[i], expected.sums[i]));
+    for (std::size_t i = 0; i < expected.sums.size(); ++i) {
+      CHECK(skipped ? same_moments(found.sums[i], expected.sums[i]) : same(found.sums[i], expected.sums[i]));
+    }
     for (std::size_t i = 0; i < expected.leaves.size(); ++i) {
       CHECK(same(found.leaves[i].found, expected.leaves[i].found));
     }

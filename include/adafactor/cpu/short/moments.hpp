@@ -9,6 +9,7 @@
 #include "adafactor/cpu/runs/gradient.hpp"
 #include "adafactor/cpu/runs/loops.hpp"
 #include "adafactor/cpu/short/rows.hpp"
+#include "adafactor/cpu/short/slice_factors.hpp"
 #include "adafactor/cpu/short/slices.hpp"
 #include "adafactor/step/leaf.hpp"
 #include "adafactor/step/totals.hpp"
@@ -131,46 +132,52 @@ auto narrow_slice_adder(std::int64_t cols) {
   return &add_narrow_slice<T, 16, false>;
 }
 
+// The elements of at most sixteen slices, in `buffer` unless they lie in the gradient; those that are not there zero.
+template <class T>
+ADAFACTOR_OWN_FRAME const T* read_slices(const Leaf& leaf, std::int64_t slice, int count, T* buffer) {
+  const std::int64_t size = leaf.shape.rows * leaf.shape.cols;
+  if (count == kLanes && !leaf.links_gradient() && leaf.at.gradient.whole &&
+      whole_row(leaf.at.gradient).is_run_of<T>()) {
+    return whole_row(leaf.at.gradient).at<const T>(slice * size);
+  }
+  const auto nbytes = static_cast<std::size_t>(size) * sizeof(T);
+  if (count < kLanes) std::memset(buffer, 0, kLanes * nbytes);
+  for (int lane = 0; lane < count; ++lane) {
+    T* to = buffer + lane * size;
+    const T* g = read_gradient_rows(leaf, {(slice + lane) * leaf.shape.rows, leaf.shape.rows}, to).at;
+    if (g != to) std::memcpy(to, g, nbytes);
+  }
+  return buffer;
+}
+
 // A tile of small slices, sixteen at a time: lane = place of the slice in the tile mod 16.
 template <class T, class Shape>
 class SmallSliceMoments {
  public:
   SmallSliceMoments(const Leaf& leaf, const Tile& tile, Shape shape) : leaf_(leaf), tile_(tile), shape_(shape) {}
 
-  // Adds the squares of the tile; writes its row and column means. Two groups of sixteen slices are a cell.
-  void operator()(TileSquares& squares) {
-    const std::int64_t end = tile_.slice + tile_.slices;
+  // Adds the squares of the tile. Two groups of sixteen slices are a cell. Writes its row and column means, or gives
+  // them to `make_factors`, if there is such, group by group.
+  ADAFACTOR_OWN_FRAME void operator()(TileSquares& squares, SliceFactors<T, Shape>* make_factors) {
     Lanes<double> cell = fill(0.0);
-    for (std::int64_t slice = tile_.slice; slice < end; slice += kLanes) {
-      const int count = end - slice < kLanes ? static_cast<int>(end - slice) : kLanes;
-      cell = cell + add_up(read(slice, count));
-      if ((slice - tile_.slice) / kLanes % 2 == 1 || slice + kLanes >= end) {
+    for_groups_of_slices(tile_, [&](std::int64_t slice, int count) ADAFACTOR_INLINE_LAMBDA {
+      cell = cell + add_up(read_slices(leaf_, slice, count, buffer_));
+      const std::int64_t done = slice - tile_.slice + kLanes;
+      if (done / kLanes % 2 == 0 || done >= tile_.slices) {
         squares.clipped.add(fold(cell));
         cell = fill(0.0);
       }
-      gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.at.row_moment) + slice * shape_.rows);
-      gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.at.col_moment) + slice * shape_.cols);
-    }
+      if (make_factors) {
+        (*make_factors)(slice, count, row_means_, col_means_);
+      } else {
+        gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.at.row_moment) + slice * shape_.rows);
+        gather_from_lanes(col_means_, shape_.cols, count, static_cast<T*>(leaf_.at.col_moment) + slice * shape_.cols);
+      }
+    });
     if (!(squares.clipped.sum() < kSafeTotal<T>)) squares.spoilt += 0 * fold(columns_total_);
   }
 
  private:
-  // The elements of sixteen slices, those that are not there zero.
-  const T* read(std::int64_t slice, int count) {
-    const int size = shape_.rows * shape_.cols;
-    if (count == kLanes && !leaf_.links_gradient() && leaf_.at.gradient.whole &&
-        whole_row(leaf_.at.gradient).is_run_of<T>()) {
-      return whole_row(leaf_.at.gradient).at<const T>(slice * size);
-    }
-    if (count < kLanes) std::memset(buffer_, 0, sizeof buffer_);
-    for (int lane = 0; lane < count; ++lane) {
-      T* to = buffer_ + lane * size;
-      const T* g = read_gradient_rows(leaf_, {(slice + lane) * shape_.rows, shape_.rows}, to).at;
-      if (g != to) std::memcpy(to, g, static_cast<std::size_t>(size) * sizeof(T));
-    }
-    return buffer_;
-  }
-
   // The squares of each slice.
   Lanes<double> add_up(const T* elements) {
     Lanes<double> of_slices = fill(0.0);
@@ -208,6 +215,17 @@ class SmallSliceMoments {
   double vectors_[Shape::most * kLanes] = {};
 };
 
+// The first phase on a tile of small slices; `sums`, if any, gets the ranges of the moments that are made along with
+// it.
+template <class T>
+void moments_of_slices(const Leaf& leaf, const Tile& tile, TileSquares& squares, TileSums* sums) {
+  with_small_slice<T>(leaf, [&](auto shape) {
+    SliceFactors<T, decltype(shape)> make_factors(leaf, shape);
+    SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(squares, sums ? &make_factors : nullptr);
+    if (sums) make_factors.add_ranges(*sums);
+  });
+}
+
 // The squares of a tile's G before it was clipped by value; each run is a cell.
 template <class T>
 void add_narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile, TileSquares& squares) {
@@ -220,18 +238,13 @@ void add_narrow_squares_before_clipping(const Leaf& leaf, const Tile& tile, Tile
   });
 }
 
-// The first phase on one tile of short rows, of any layout: the order of the sums must not depend on it.
+// The first phase on one tile of short rows of long slices, of any layout: the order of the sums must not depend on it.
 template <class T>
 ADAFACTOR_OWN_FRAME void narrow_moments(const Leaf& leaf, const Tile& tile, TileSquares& squares) {
-  if (has_small_slices(leaf)) {
-    with_small_slice<T>(leaf, [&](auto shape) { SmallSliceMoments<T, decltype(shape)>(leaf, tile, shape)(squares); });
-  } else {
-    const auto add_slice = narrow_slice_adder<T>(leaf.shape.cols);
-    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-      add_slice(leaf, tile, slice, squares);
-    }
+  const auto add_slice = narrow_slice_adder<T>(leaf.shape.cols);
+  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+    add_slice(leaf, tile, slice, squares);
   }
-  if (leaf.rule.clip_value > 0) add_narrow_squares_before_clipping<T>(leaf, tile, squares);
 }
 
 }}}  // namespace adafactor::ADAFACTOR_LOOPS::loop_detail

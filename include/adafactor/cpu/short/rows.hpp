@@ -43,6 +43,18 @@ ADAFACTOR_INLINE void for_row_ranges(const Leaf& leaf, const Tile& tile, std::in
   }
 }
 
+// Calls body(part) for parts of a tile of small slices that are whole cells of both kinds: 32 slices, and runs.
+template <class Body>
+ADAFACTOR_INLINE void for_parts_of_cells(const Leaf& leaf, const Tile& tile, const Body& body) {
+  const std::int64_t most = 32 * (rows_of_run(leaf) / leaf.shape.rows);
+  for (std::int64_t done = 0; done < tile.slices; done += most) {
+    Tile part = tile;
+    part.slice += done;
+    part.slices = tile.slices - done < most ? tile.slices - done : most;
+    body(part);
+  }
+}
+
 // Calls body(slice, row, count, offset) for the parts of a range that lie in one slice each; `offset` is how many rows
 // of the range come before.
 template <class Body>

@@ -42,6 +42,15 @@ ADAFACTOR_INLINE auto with_small_slice(const Leaf& leaf, const Body& body) {
   }
 }
 
+// Calls body(slice, count) for the slices of a tile, of which sixteen, or fewer at its end, go through a loop together.
+template <class Body>
+ADAFACTOR_INLINE void for_groups_of_slices(const Tile& tile, const Body& body) {
+  const std::int64_t end = tile.slice + tile.slices;
+  for (std::int64_t slice = tile.slice; slice < end; slice += kLanes) {
+    body(slice, end - slice < kLanes ? static_cast<int>(end - slice) : kLanes);
+  }
+}
+
 // Reads sixteen numbers, each `apart` after the last.
 template <class T>
 ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
@@ -54,7 +63,7 @@ ADAFACTOR_INLINE Lanes<T> load_apart(const T* from, std::int64_t apart) {
 
 // to[lane][k] = from[k][lane], for `lanes` runs of n numbers that follow each other.
 template <class T>
-ADAFACTOR_INLINE void gather_from_lanes(const T* from, int n, int lanes, T* to) {
+ADAFACTOR_OWN_FRAME void gather_from_lanes(const T* from, int n, int lanes, T* to) {
   for (int lane = 0; lane < lanes; ++lane) {
     for (int k = 0; k < n; ++k) std::memcpy(to++, from + k * kLanes + lane, sizeof(T));
   }

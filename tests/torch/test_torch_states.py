@@ -346,3 +346,12 @@ def test_what_is_taken_out_of_a_state_is_freed(optimizers):
     del optimizer, small, large
     gc.collect()
     assert not any(each() is not None for each in gone)
+
+
+def test_a_parameter_has_no_owner_besides(optimizers):
+    """As `Module.to` and `load_state_dict` ask for, where torch is told to exchange tensors."""
+    optimizer = stepped(optimizers, (3, 4))
+    (parameter,) = optimizer.state
+    parameter.grad = None
+    torch.utils.swap_tensors(parameter, torch.nn.Parameter(torch.zeros(3, 4)))
+    assert not parameter.any()

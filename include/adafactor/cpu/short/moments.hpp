@@ -167,7 +167,7 @@ class SmallSliceMoments {
         squares.clipped.add(fold(cell));
         cell = fill(0.0);
       }
-      if (make_factors) {
+      if (ADAFACTOR_COMPILED_ONCE && make_factors) {
         (*make_factors)(slice, count, row_means_, col_means_);
       } else {
         gather_from_lanes(row_means_, shape_.rows, count, static_cast<T*>(leaf_.at.row_moment) + slice * shape_.rows);

@@ -71,7 +71,7 @@ ADAFACTOR_OWN_FRAME void gather_from_lanes(const T* from, int n, int lanes, T* t
 
 // What fold() gives, of sixteen sums at once: `count` vectors have a number of each. Overwrites them.
 ADAFACTOR_INLINE Lanes<double> fold_vectors(double* vectors, int count) {
-  if (count <= 4) {  // so few are added up in registers
+  if (ADAFACTOR_COMPILED_ONCE && count <= 4) {  // so few are added up in registers
     Lanes<double> even = load<double>(vectors, Full{});
     if (count == 1) return even;
     Lanes<double> odd = load<double>(vectors + kLanes, Full{});

@@ -31,6 +31,7 @@ from adafactor.torch.groups import (
     refuse_misnamed,
     require_alone,
 )
+from adafactor.torch.hooks import HookedOptimizer
 from adafactor.torch.loading import states_in
 from adafactor.torch.scaler import PLAIN, Scale, scale_of
 from adafactor.torch.several import AnyCalls, calls_on
@@ -41,11 +42,10 @@ __all__ = ["Adafactor"]
 _LR, _BETA2_DECAY, _FLOOR, _D, _WEIGHT_DECAY = map(float, ("1e-2", "-0.8", "1e-3", "1.0", "0.0"))
 _EPS: tuple[float | None, float] = (None, _FLOOR)
 
-
 _GRADIENT_OF = operator.attrgetter("grad")
 
 
-class Adafactor(torch.optim.Optimizer):
+class Adafactor(HookedOptimizer):
     """Adafactor as a `torch.optim.Optimizer`, with the signature and the numbers of `torch.optim.Adafactor`.
 
     State dicts move between the two unchanged, in both directions. A step is one fused call of the core; it

@@ -46,6 +46,11 @@ WATCHERS = {
     "a profiler": lambda optimizer: profiler(
         torch.profiler.profile, activities=[torch.profiler.ProfilerActivity.CPU]
     ),
+    "a profiler of all threads": lambda optimizer: profiler(
+        torch.profiler.profile,
+        activities=[torch.profiler.ProfilerActivity.CPU],
+        experimental_config=torch._C._profiler._ExperimentalConfig(profile_all_threads=True),
+    ),
     "autograd's profiler": lambda optimizer: profiler(torch.autograd.profiler.profile),
 }
 
@@ -81,7 +86,13 @@ def test_a_hook_may_give_the_step_other_arguments(optimizer):
         optimizer.step()
 
 
-def test_a_step_of_a_subclass_is_watched_once(optimizers):
+def test_a_hook_that_a_closure_adds_sees_its_step(optimizer):
+    seen = []
+    optimizer.step(lambda: optimizer.register_step_post_hook(lambda *_: seen.append("step")))
+    assert seen == ["step"]
+
+
+def test_a_step_of_a_subclass_is_watched(optimizers):
     class Noisy(optimizers.Adafactor):
         def step(self, closure=None):
             return super().step(closure)

@@ -117,7 +117,7 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 // This one has buffers of its own: what is inlined beside others adds them to the frame of its caller, and stacks may
 // be small.
 #define ADAFACTOR_OWN_FRAME __attribute__((noinline))
-// This one is done once for a plan, or looks for what is wrong: small is as good as fast, and quicker to compile.
+// This one is done once for a plan, or says what is wrong: small is better than fast, and quicker to compile.
 #define ADAFACTOR_RARE __attribute__((cold))
 // This stands in a loop over what is left of sixteen, which the compiler would make vectors of, too.
 #define ADAFACTOR_STAY_SCALAR __asm__ volatile("")
@@ -129,6 +129,13 @@ of (-fassociative-math, -freciprocal-math, -fno-signed-zeros), and without -fsin
 #define ADAFACTOR_STAY_SCALAR
 #define ADAFACTOR_UNROLL
 #define ADAFACTOR_KEEP_ROLLED
+#endif
+
+// ADAFACTOR_EACH_CALL marks what is done before each call: fast, but in files that compile it again small.
+#if ADAFACTOR_COMPILED_ONCE
+#define ADAFACTOR_EACH_CALL
+#else
+#define ADAFACTOR_EACH_CALL ADAFACTOR_RARE
 #endif
 
 #if defined(__CUDACC__)

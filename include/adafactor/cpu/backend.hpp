@@ -47,12 +47,12 @@ class CpuWork {
         });
       case Phase::factors:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (!leaf.shape.factored || !leaf.updates() || leaf.made_factors_early()) return;
+          if (!leaf.shape.factored || !leaf.updates() || made_factors_early(leaf)) return;
           kernels_of(leaf).factors(leaf, tile, sums_of(leaf), sums);
         });
       case Phase::rms:
         return for_tiles(tiles, [&](const Leaf& leaf, const Tile& tile, TileSums& sums) {
-          if (!leaf.measures() || leaf.measures_early() || leaf.made_factors_early()) return;
+          if (!leaf.measures() || leaf.measures_early() || made_factors_early(leaf)) return;
           kernels_of(leaf).rms(leaf, tile, sums);
         });
       case Phase::apply:
@@ -108,6 +108,9 @@ class CpuWork {
       body(leaf_at(tile.leaf), tile, workspace_.sums[index]);
     }
   }
+
+  // Loops that each file compiles again do not (lanes/stored.hpp).
+  static bool made_factors_early(const Leaf& leaf) { return ADAFACTOR_COMPILED_ONCE && leaf.made_factors_early(); }
 
   void measure_anew(Leaf& leaf) {
     for_tiles({leaf.shape.first_tile, leaf.shape.first_tile + leaf.shape.tile_count},

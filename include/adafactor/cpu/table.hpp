@@ -78,7 +78,7 @@ void moments_of_tile(const Leaf& leaf, const Tile& tile, TileSums& sums) {
     sums.gradient_squares = squares.before_clipping.sum();
     return;
   }
-  if (leaf.makes_factors_early()) {
+  if (ADAFACTOR_COMPILED_ONCE && leaf.makes_factors_early()) {
     if constexpr (ADAFACTOR_COMPILED_ONCE) visit_small_slices<T>(leaf, tile, squares, sums);
   } else if (has_small_slices(leaf)) {
     loop_detail::moments_of_slices<T>(leaf, tile, squares, nullptr);
@@ -112,16 +112,15 @@ void apply_to_tile(const Leaf& leaf, const Tile& tile) {
   if (tile.size() == 0) return;  // a part without elements has no more
   if (leaf.adds()) loop_detail::accumulate_tile<T>(leaf, tile);
   if (!updates && !leaf.averages() && leaf.at.parameter.data == leaf.at.parameter_out.data) return;
-  if constexpr (kFusesUpdate<T>) {
-    if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.at.parameter.whole && has_whole_output(leaf)) {
-      return with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
-    }
-  }
-  for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
-    if (updates) {
-      loop_detail::SliceApply<T>(leaf, tile, slice)();
-    } else {
-      loop_detail::keep_slice<T>(leaf, tile, slice);
+  if (updates && is_narrow(leaf) && leaf.is_plain() && leaf.at.parameter.whole && has_whole_output(leaf)) {
+    with_narrow_factors<T>(leaf, [&]<class Factors>() { loop_detail::NarrowApply<T, Factors>(leaf, tile)(); });
+  } else {
+    for (std::int64_t slice = tile.slice; slice < tile.slice + tile.slices; ++slice) {
+      if (updates) {
+        loop_detail::SliceApply<T>(leaf, tile, slice)();
+      } else {
+        loop_detail::keep_slice<T>(leaf, tile, slice);
+      }
     }
   }
 }

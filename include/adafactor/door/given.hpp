@@ -117,8 +117,8 @@ inline double following(double rate, double own, double common) {
   return rate == common ? own : rate * (own / common);
 }
 
-ADAFACTOR_RARE ADAFACTOR_FUNCTION void set_rates(std::vector<LearningRate>& rates, const Plan& plan,
-                                                 const StepOptions& options) {
+ADAFACTOR_EACH_CALL ADAFACTOR_FUNCTION void set_rates(std::vector<LearningRate>& rates, const Plan& plan,
+                                                      const StepOptions& options) {
   const auto refuse = [](const char* knob, const std::string& expected, const std::string& found) {
     throw Error({.knob = knob, .expected = expected, .found = found});
   };

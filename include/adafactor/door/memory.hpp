@@ -40,8 +40,8 @@ class MemoryCheck {
   }
 
   // `each`: how many views a leaf has.
-  ADAFACTOR_RARE std::int64_t* add_regions(std::span<const TensorView> views, Role role, bool written,
-                                           std::int64_t* strides, std::size_t each = 1) {
+  ADAFACTOR_EACH_CALL std::int64_t* add_regions(std::span<const TensorView> views, Role role, bool written,
+                                                std::int64_t* strides, std::size_t each = 1) {
     for (std::size_t i = 0; i < views.size(); ++i) {
       const TensorView& view = views[i];
       if (!view.data) continue;
@@ -54,7 +54,7 @@ class MemoryCheck {
     return strides;
   }
 
-  ADAFACTOR_RARE void refuse_overlap(std::span<const std::byte> memory) {
+  ADAFACTOR_EACH_CALL void refuse_overlap(std::span<const std::byte> memory) {
     for (std::size_t i = 0; i < regions_.size(); ++i) {
       if (regions_[i].written && self_overlap(regions_[i]) != Overlap::none) {
         throw Error({.kind = ErrorKind::buffer,

@@ -42,7 +42,7 @@ inline constexpr std::int64_t kTotalBudget = 5'000'000;
 enum class Measure : std::uint8_t { empty, bounded, unbounded };
 
 // The terms of a region by axis, and the address of its lowest byte. Unbounded is what leaves the bounds of this file.
-ADAFACTOR_RARE inline Measure measure(const StridedRegion& region, StrideSet& sum, std::uint64_t& start) {
+ADAFACTOR_EACH_CALL inline Measure measure(const StridedRegion& region, StrideSet& sum, std::uint64_t& start) {
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
   if (region.itemsize <= 0 || std::any_of(shape.begin(), shape.end(), [](std::int64_t extent) { return extent <= 0; }))
     return Measure::empty;
@@ -78,7 +78,7 @@ struct Bytes {
   bool bounded = true;
 };
 
-ADAFACTOR_RARE inline Overlap meet(const Bytes& a, const Bytes& b, std::int64_t& budget) {
+ADAFACTOR_EACH_CALL inline Overlap meet(const Bytes& a, const Bytes& b, std::int64_t& budget) {
   if (!a.bounded || !b.bounded) return Overlap::undecided;
   if (a.end <= b.start || b.end <= a.start) return Overlap::none;
   if (a.terms.empty() && b.terms.empty()) return Overlap::some;
@@ -105,7 +105,7 @@ inline Bytes bytes_of(const StrideSet& sum, std::uint64_t start) {
 }  // namespace overlap_detail
 
 // Whether two different indices of one region name the same byte.
-ADAFACTOR_RARE inline Overlap self_overlap(const StridedRegion& region) {
+ADAFACTOR_EACH_CALL inline Overlap self_overlap(const StridedRegion& region) {
   using namespace overlap_detail;
   const std::span<const std::int64_t> shape(region.shape, static_cast<std::size_t>(region.rank));
   StrideSet sum;
@@ -137,7 +137,7 @@ ADAFACTOR_RARE inline Overlap self_overlap(const StridedRegion& region) {
 }
 
 // Whether two regions share a byte.
-ADAFACTOR_RARE inline Overlap overlap(const StridedRegion& a, const StridedRegion& b) {
+ADAFACTOR_EACH_CALL inline Overlap overlap(const StridedRegion& a, const StridedRegion& b) {
   using namespace overlap_detail;
   std::array<StrideSet, 2> sums;
   std::array<Bytes, 2> bytes;
@@ -200,7 +200,7 @@ class OverlapFinder {
   // Few enough to compare without looking for a better way.
   static constexpr std::size_t kFewPairs = 64;
 
-  ADAFACTOR_RARE void describe(std::span<const StridedRegion> regions) {
+  ADAFACTOR_EACH_CALL void describe(std::span<const StridedRegion> regions) {
     entries_.clear();
     terms_.clear();
     for (std::size_t index = 0; index < regions.size(); ++index) {
@@ -228,7 +228,7 @@ class OverlapFinder {
   // Slices of columns of one matrix all lie in one range of addresses, but modulo the length of a row each has a range
   // of its own. So each stride of the widest region is tried as a circle, and the one that leaves the fewest pairs
   // wins.
-  ADAFACTOR_RARE void compare_all(std::span<const Interval> line) {
+  ADAFACTOR_EACH_CALL void compare_all(std::span<const Interval> line) {
     std::size_t fewest = pairs(line);
     if (fewest > kFewPairs) {
       const Entry* widest = nullptr;
@@ -257,7 +257,7 @@ class OverlapFinder {
   }
 
   // Where the regions lie modulo a stride: terms that are its multiples go round to where they were.
-  ADAFACTOR_RARE void roll(std::span<const Interval> line, std::int64_t stride) {
+  ADAFACTOR_EACH_CALL void roll(std::span<const Interval> line, std::int64_t stride) {
     const auto length = static_cast<std::uint64_t>(stride);
     circle_.clear();
     for (const Interval& interval : line) {

@@ -34,7 +34,7 @@ ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan,
 
 namespace adafactor { inline namespace ADAFACTOR_ABI {
 
-ADAFACTOR_RARE ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, Device device) {
+ADAFACTOR_EACH_CALL ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, Device device) {
   const auto place = [](Device each) {
     return (each.type == DeviceType::cpu ? "an array in " : "an array on ") + words(each);
   };
@@ -44,8 +44,8 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, D
   return {ErrorKind::buffer, "elements at multiples of their size", "a misaligned array"};
 }
 
-ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role,
-                                                  std::int64_t leaf, Device device) {
+ADAFACTOR_EACH_CALL ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role,
+                                                       std::int64_t leaf, Device device) {
   const std::vector<std::int64_t>& shape = plan.spec.shape;
   // A gradient is held against its parameter, which the message names; a parameter against what the state was made for.
   const bool written = role == Role::params;

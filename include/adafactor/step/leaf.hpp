@@ -207,10 +207,9 @@ struct Leaf {
   // Whether `rms` needs nothing that `moments` of other tiles find: then both are one pass over the tile.
   ADAFACTOR_ALWAYS_INLINE bool measures_early() const { return measures() && !shape.factored && !rule.clips_by_norm; }
   // Whether slices are small, and a tile has all that their factors are made of: then a CPU makes them, and measures,
-  // along with `moments`. Where each file compiles the loops again, it has no such loop (lanes/stored.hpp).
+  // along with `moments`, if its loops are compiled once (lanes/stored.hpp).
   ADAFACTOR_ALWAYS_INLINE bool makes_factors_early() const {
-    return ADAFACTOR_COMPILED_ONCE && at.row_factor && rule.action == Action::update && !rule.clips_by_norm &&
-           !rule.clamps && !is_part();
+    return at.row_factor && rule.action == Action::update && !rule.clips_by_norm && !rule.clamps && !is_part();
   }
   // Whether what was made so holds: a norm that is not finite goes into all that follows.
   ADAFACTOR_ALWAYS_INLINE bool made_factors_early() const { return makes_factors_early() && found.norm_factor == 1; }

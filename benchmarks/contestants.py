@@ -225,6 +225,7 @@ _torch_adafactor = functools.partial(of_torch, module="torch.optim", name="Adafa
 
 OURS = "adafactor"
 PROPAGATE = "propagate"
+OPTIMIZER = "route-torch-optimizer"
 CONTESTANTS = {
     OURS: Contestant("adafactor", ours, streams=Streams()),
     PROPAGATE: Contestant(
@@ -237,7 +238,7 @@ CONTESTANTS = {
 ROUTES = {
     "route-numpy": Contestant("adafactor.step, arrays of NumPy", ours),
     "route-torch": Contestant("adafactor.step, parameters of torch", ours_on_torch, ["torch"]),
-    "route-torch-optimizer": Contestant("adafactor.torch.Adafactor", ours_as_optimizer, ["torch"]),
+    OPTIMIZER: Contestant("adafactor.torch.Adafactor", ours_as_optimizer, ["torch"], streams=Streams()),
     "route-dlpack": Contestant("adafactor.step, DLPack alone", ours_through_dlpack),
     "route-jax": Contestant("adafactor.update, arrays of JAX", ours_on_jax, ["jax"]),
 }

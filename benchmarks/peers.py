@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from benchmarks import command_line, machine, pictures, results, rows, tables, worker
-from benchmarks.contestants import CONTESTANTS, OPTIONS, OURS, PEERS, PROPAGATE
+from benchmarks.contestants import CONTESTANTS, OPTIMIZER, OPTIONS, OURS, PEERS, PROPAGATE
 from benchmarks.progress import Progress
 from benchmarks.trees import DTYPES, WORKLOADS, Workload
 
@@ -61,8 +61,9 @@ class Run:
 
     def ours(self, workload: Workload) -> list[str]:
         """The variants of this project that have a row of their own."""
-        own = workload not in WORKLOADS.values()
-        return [OURS, PROPAGATE] if own or workload == WORKLOADS["t5-small"] else [OURS]
+        if workload in WORKLOADS.values() and workload != WORKLOADS["t5-small"]:
+            return [OURS]
+        return [OURS, PROPAGATE, *(name for name in (OPTIMIZER,) if not missing([name]))]
 
     def processes(self) -> list[list[str]]:
         """Peers by the process that they share; the first is there even if it holds this project alone."""

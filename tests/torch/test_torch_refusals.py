@@ -53,13 +53,34 @@ def spoilt_parameter():
 def sparse():
     parameter = weight()
     parameter.grad = torch.sparse_coo_tensor([[0], [1]], [1.0], (3, 4), check_invariants=True)
-    return [parameter], RuntimeError, "^Adafactor does not support sparse gradients$"
+    return (
+        [parameter],
+        RuntimeError,
+        r"^Adafactor does not support sparse gradients: grads .* is one; use its to_dense\(\)",
+    )
+
+
+def sparse_parameter():
+    parameter = torch.nn.Parameter(torch.sparse_coo_tensor([[0], [1]], [1.0], (3, 4), check_invariants=True))
+    parameter.grad = torch.ones(3, 4).to_sparse()  # torch takes no other for it
+    return [("w", parameter)], RuntimeError, "^Adafactor does not support sparse gradients: grads w is one"
+
+
+def complex_parameter():
+    parameter = torch.nn.Parameter(torch.ones(3, 4, dtype=torch.complex64))
+    parameter.grad = torch.ones_like(parameter)
+    words = r"^Adafactor does not support complex parameters: params w is one; make torch\.view_as_real\(\)"
+    return [("w", parameter)], RuntimeError, words
 
 
 def other_device():
     parameter = torch.nn.Parameter(torch.empty(3, 4, device="meta"))
     parameter.grad = torch.empty(3, 4, device="meta")
-    return [("w", parameter)], TypeError, r"^params w: a torch.nn.parameter.Parameter .*device meta"
+    return (
+        [("w", parameter)],
+        TypeError,
+        r"^params w: a torch.nn.parameter.Parameter .*device meta.*, expected a dense array in memory",
+    )
 
 
 def subclass():
@@ -96,6 +117,8 @@ CASES = [
     nan,
     spoilt_parameter,
     sparse,
+    sparse_parameter,
+    complex_parameter,
     other_device,
     subclass,
     shared_memory,

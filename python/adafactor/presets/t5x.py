@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from adafactor.config import Config
-from adafactor.knobs.numbers import real_number
+from adafactor.knobs.numbers import is_bool, real_number
 from adafactor.presets.arguments import (
     beta_2_decay_of,
     config_of,
@@ -98,6 +98,9 @@ def t5x(
     for name, rules in (("factor_map", factor_map), ("logical_factor_rules", logical_factor_rules)):
         if rules is not None:
             refuse(name, rules, "which axes are factored is the knob `factored`, also in overrides")
+    if not is_bool(multiply_by_parameter_scale):  # T5X has maps of them, by the names of leaves
+        why = "a knob of single leaves is the key scale_parameter of overrides"
+        refuse("multiply_by_parameter_scale", multiply_by_parameter_scale, why)
     if skip_nan_updates is not None and flag("skip_nan_updates", skip_nan_updates):
         refuse("skip_nan_updates", True, 'on_nonfinite="skip" leaves a call with NaN undone as a whole')
     exponent = weight_decay_rate_lr_exponent or None

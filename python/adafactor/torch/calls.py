@@ -25,7 +25,7 @@ from adafactor.torch.scaler import Scale
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
 from adafactor.trees.paths import at
 
-__all__ = ["Calls", "Leaves", "Place", "Planned"]
+__all__ = ["Calls", "Leaves", "Place", "Planned", "refuse_sparse"]
 
 _Entry = dict[str, Any]
 
@@ -103,6 +103,14 @@ class Place:
         return Leaves([self._parameter], [0], [self._path])
 
 
+def refuse_sparse(leaves: Leaves, gradients: Sequence[torch.Tensor | None]) -> None:
+    """Raise RuntimeError for gradients that are not dense."""
+    for gradient, path in zip(gradients, leaves.paths, strict=True):
+        if gradient is not None and gradient.layout is not torch.strided:
+            refused = f"Adafactor does not support sparse gradients: {at('grads', path)} is one"
+            raise RuntimeError(f"{refused}; use its to_dense(), or an embedding with sparse=False")
+
+
 class Planned:
     """The core's plan for some leaves, and how it lays out the state of each.
 
@@ -123,8 +131,10 @@ class Planned:
             keys: of the groups that they are in.
             warns: whether a pattern that finds none of the leaves is warned of.
         """
-        if any(parameter.is_complex() for parameter in leaves.parameters):
-            raise RuntimeError("Adafactor does not support complex parameters")
+        for parameter, path in zip(leaves.parameters, leaves.paths, strict=True):
+            if parameter.is_complex():
+                refused = f"Adafactor does not support complex parameters: {at('params', path)} is one"
+                raise RuntimeError(f"{refused}; make torch.view_as_real() of it the parameter")
         self.configs = configs_of(keys)
         excluded = _excluded(leaves, self.configs, warns)
         knobs, self.group_of_row, of_leaf = rows_of_core(self.configs, leaves.groups, excluded)

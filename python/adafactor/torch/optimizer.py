@@ -19,7 +19,7 @@ from adafactor.errors import phrase
 from adafactor.knobs.numbers import shown
 from adafactor.report import StepReport
 from adafactor.torch.backward import FusedBackward
-from adafactor.torch.calls import Leaves, Place
+from adafactor.torch.calls import Leaves, Place, refuse_sparse
 from adafactor.torch.groups import (
     Key,
     check_rate,
@@ -382,10 +382,10 @@ class Adafactor(HookedOptimizer):
                 if error.kind in ("nonfinite", "busy"):
                     raise phrase(error, calls.paths) from None
             # Somebody may have given a parameter another dtype, or put another tensor into its state.
-        if any(gradient is not None and gradient.layout is not torch.strided for gradient in gradients):
-            raise RuntimeError("Adafactor does not support sparse gradients")
+        found = leaves()
+        refuse_sparse(found, gradients)
         is_first = not self.state
-        calls = calls_on(leaves(), keys, cuts, self.state, calls)
+        calls = calls_on(found, keys, cuts, self.state, calls)
         if is_first and not any(rates) and not any(map(_has_anything, gradients)):
             return calls  # torch's helpers for checkpoints want the state to be there, and nothing to be done
         try:

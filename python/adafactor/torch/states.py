@@ -34,7 +34,7 @@ _OTHERS = {
     "exp_avg_sq_col": "transformers, timm or pytorch_optimizer",
     "exp_avg_sq_r": "timm's adafactorbv",
     "exp_avg_sq_c": "timm's adafactorbv",
-    "exp_avg_sq": "another optimizer, such as Adam",
+    "exp_avg_sq": "another optimizer, such as Adam or another library's Adafactor",
     "square_avg": "another optimizer, such as RMSprop",
     "sum": "another optimizer, such as Adagrad",
     "momentum_buffer": "another optimizer, such as SGD",
@@ -170,7 +170,8 @@ def refuse_others(entry: Mapping[str, Any], where: str) -> None:
     for key, library in _OTHERS.items():
         if key in entry:
             raise ValueError(
-                f"{where}: {key}, which is the state of {library}; expected that of torch.optim.Adafactor"
+                f"{where}: {key}, which is the state of {library}; expected that of torch.optim.Adafactor."
+                " Without its state the moments begin anew"
             )
 
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import io
+import warnings
 import weakref
 
 import pytest
@@ -255,3 +256,90 @@ def test_a_gradient_that_is_refused_stays(optimizers):
     assert parameter.grad is not None
     assert torch.equal(parameter, torch.ones(3, 3))
     assert float(optimizer.state[parameter]["step"]) == 0
+
+
+def test_clipnorm_clips_each_parameter_as_step_does(optimizers):
+    one, other = make(), make()
+    # A memory of none and a floor above it all leave the size of a gradient in the update.
+    knobs = {"lr": 0.05, "beta2_decay": 0.0, "eps": (10.0, 1e-3), "clipnorm": 0.05}
+    fused, whole = (optimizers.Adafactor(model.parameters(), **knobs) for model in (one, other))
+    clipped = []
+
+    def step():
+        clipped.append(sum(float(parameter.grad.norm()) > 0.05 for parameter in other.parameters()))
+        whole.step()
+        whole.zero_grad()
+
+    with fused.fuse_backward(one):
+        first = losses_of(one, 4, lambda: None)
+    assert first == losses_of(other, 4, step)
+    assert min(clipped) > 3
+    for a, b in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert all(torch.equal(value, whole.state[b][key]) for key, value in fused.state[a].items())
+    unclipped = make()
+    free = optimizers.Adafactor(unclipped.parameters(), **knobs | {"clipnorm": None})
+    with free.fuse_backward(unclipped):
+        assert losses_of(unclipped, 4, lambda: None) != first
+
+
+SCHEDULERS = {
+    "LambdaLR": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 0.5**epoch),
+    "StepLR": lambda o: torch.optim.lr_scheduler.StepLR(o, step_size=2, gamma=0.1),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_scheduler_has_no_complaint_and_its_rate_counts(name, optimizers):
+    one, other = make(), make()
+    fused, whole = (optimizers.Adafactor(model.parameters(), lr=0.05) for model in (one, other))
+    scheduler, twin = SCHEDULERS[name](fused), SCHEDULERS[name](whole)
+    rates, expected = [], []
+
+    def go_on():
+        rates.append(fused.report.learning_rate)
+        fused.step()
+        scheduler.step()
+
+    def step():
+        whole.step()
+        expected.append(whole.report.learning_rate)
+        whole.zero_grad()
+        twin.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with fused.fuse_backward(one):
+            first = losses_of(one, 5, go_on)
+        assert first == losses_of(other, 5, step)
+    assert rates == expected
+    assert len(set(rates)) == (5 if name == "LambdaLR" else 3)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+def test_without_a_step_a_scheduler_complains_as_torch_has_it(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    scheduler = SCHEDULERS["LambdaLR"](optimizer)
+    with optimizer.fuse_backward(model):
+        losses_of(model, 1, lambda: None)
+    with pytest.warns(UserWarning, match=r"lr_scheduler.step\(\)` before `optimizer.step\(\)`"):
+        scheduler.step()
+
+
+def test_hooks_of_a_step_run_around_step_alone_and_see_no_gradient(optimizers):
+    model = make()
+    optimizer = optimizers.Adafactor(model.parameters(), lr=0.05)
+    seen = []
+
+    def note(*_):
+        kept = sum(parameter.grad is not None for parameter in model.parameters())
+        seen.append((kept, {float(entry["step"]) for entry in optimizer.state.values()}))
+
+    optimizer.register_step_pre_hook(note)
+    optimizer.register_step_post_hook(note)
+    with optimizer.fuse_backward(model):
+        losses_of(model, 2, lambda: None)
+        assert not seen
+        losses_of(model, 1, optimizer.step)
+    assert seen == [(0, {3.0})] * 2

@@ -220,3 +220,46 @@ def test_the_helpers_of_torch_count_nothing_and_move_nothing_of_a_fresh_optimize
     for model, optimizer in (saved, loaded):
         assert_same(weights(model), weights(untouched[0]))
         assert_same(state_of(optimizer), state_of(untouched[1]))
+
+
+# What a rate may be that is no number in a group, and where torch puts a zero meanwhile.
+RATES = {
+    "a tensor": lambda: ({}, {"lr": torch.tensor(0.05)}),
+    "a tensor beside a config": lambda: ({}, {"lr": torch.tensor(0.05), "config": presets.timm()}),
+    "that of a config": lambda: ({}, {"lr": None, "config": presets.transformers()}),
+    "none in a group": lambda: ({"lr": None}, {"lr": None, "config": presets.transformers(weight_decay=0.1)}),
+    "none in a group, a tensor": lambda: ({"lr": None}, {"lr": torch.tensor(0.05), "weight_decay": 0.1}),
+}
+
+
+@flattened
+@pytest.mark.parametrize("rate", RATES)
+def test_the_helpers_of_torch_leave_a_rate_of_any_kind_and_the_weights(rate, flattened):
+    options = helpers.StateDictOptions(flatten_optimizer_state_dict=flattened)
+
+    def made():
+        model, (group, arguments) = NextByte(), RATES[rate]()
+        first, *others = model.parameters()
+        optimizer = Adafactor([{"params": [first], **group}, {"params": others}], **arguments)
+        return model, optimizer
+
+    def rates(optimizer):
+        return [group["lr"] for group in optimizer.param_groups]
+
+    untouched, saved, loaded = made(), made(), made()
+    before = rates(saved[1])
+    found = copy.deepcopy(helpers.get_optimizer_state_dict(*saved, options=options))
+    assert all(a is b for a, b in zip(rates(saved[1]), before, strict=True))
+    helpers.set_optimizer_state_dict(*loaded, found, options=options)
+    for model, optimizer in (saved, loaded):
+        assert_same(weights(model), weights(untouched[0]))
+        assert counts(optimizer) == [0] * 7
+        assert optimizer.report is None
+        assert rates(optimizer) == rates(untouched[1])
+        assert list(map(type, rates(optimizer))) == list(map(type, rates(untouched[1])))
+    for each in (untouched, saved, loaded):
+        train(*each, BATCHES[:3])
+    assert untouched[1].report.learning_rate > 0
+    for model, optimizer in (saved, loaded):
+        assert_same(weights(model), weights(untouched[0]))
+        assert_same(state_of(optimizer), state_of(untouched[1]))

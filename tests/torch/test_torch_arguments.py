@@ -193,3 +193,9 @@ def test_the_values_of_a_group_are_as_they_were_after_steps(given, optimizers):
         assert {name: group[name] for name in kept} == kept
         assert all(group[name] is value for name, value in value_of.items())
     assert [group["params"] for group in optimizer.param_groups] == [params[:1], params[1:]]
+
+
+@pytest.mark.parametrize("how", [{}, {"config": presets.timm(lr=0.1)}], ids=["alone", "beside a config"])
+def test_a_direction_that_is_none_is_refused(how, optimizers):
+    with pytest.raises(TypeError, match=r"^maximize: 'no', expected True or False"):
+        optimizers.Adafactor([torch.nn.Parameter(torch.ones(2))], maximize="no", **how)

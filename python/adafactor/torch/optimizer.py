@@ -118,7 +118,7 @@ class Adafactor(HookedOptimizer):
                 if is_given:
                     raise TypeError(f"{name}: goes into the config, and not beside it")
             beside = {"weight_decay": weight_decay} if weight_decay is not _WEIGHT_DECAY else {}
-            beside |= {"maximize": True} if maximize else {}
+            beside |= {"maximize": maximize} if maximize is not False else {}
             config = resolve(config, {**beside, **knobs})
             if lr is _LR or lr is None:
                 if callable(config.learning_rate):

@@ -288,14 +288,17 @@ ORACLE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "knobs"), ORACLE, ids=str)
-def test_t5x_does_what_the_oracle_does_in_float64(arguments, knobs):
+def assert_is_of_the_oracle(config, knobs):
     params, grads = drawn()
-    oracle = Oracle(params, **{**T5X, **knobs})
+    oracle = Oracle(params, **knobs)
     for g in grads:
         oracle.step(g)
-    expected = {name: leaf.p for name, leaf in oracle.leaves.items()}
-    assert_close(ours(presets.t5x(0.01, **arguments)), expected)
+    assert_close(ours(config), {name: leaf.p for name, leaf in oracle.leaves.items()})
+
+
+@pytest.mark.parametrize(("arguments", "knobs"), ORACLE, ids=str)
+def test_t5x_does_what_the_oracle_does_in_float64(arguments, knobs):
+    assert_is_of_the_oracle(presets.t5x(0.01, **arguments), {**T5X, **knobs})
 
 
 def optimizer_of_big_vision(lr, wd=None, schedule=None, grad_clip_norm=None, **of_optax):
@@ -341,6 +344,25 @@ def test_big_vision(arguments):
     expected = with_optax(lambda: optimizer_of_big_vision(**arguments))
     rounds = not {"momentum", "dtype_momentum"} & arguments.keys()
     assert_close(ours(presets.big_vision(**arguments)), expected, in_bfloat16(4) if rounds else CLOSE)
+
+
+OF_BIG_VISION = {"relative_step": False, "beta_2_cap": 0.999, "scale_parameter": False,
+                 "clip_threshold": None, "beta_1": 0.9, "momentum_on": "update", "momentum_use": "exact",
+                 "factored": "largest_two", "min_dim_size_to_factor": 32, "learning_rate": 0.01}  # fmt: skip
+BIG_VISION_ORACLE = [
+    ({"dtype_momentum": "float32"}, {}),
+    ({"momentum": None, "min_dim_size_to_factor": 3, "beta2_cap": 0.9, "clipping_threshold": 0.5},
+     {"beta_1": None, "min_dim_size_to_factor": 3, "beta_2_cap": 0.9, "clip_threshold": 0.5}),
+    ({"momentum": None, "wd": 0.001, "grad_clip_norm": 1.0, "decay_rate": 0.5, "decay_offset": 2,
+      "eps": 1e-3},
+     {"beta_1": None, "weight_decay": 0.001, "weight_decay_on": "none", "global_clipnorm": 1.0,
+      "beta_2_decay": -0.5, "step_offset": 2, "epsilon_1": 1e-3}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "knobs"), BIG_VISION_ORACLE, ids=str)
+def test_big_vision_does_what_the_oracle_does_in_float64(arguments, knobs):
+    assert_is_of_the_oracle(presets.big_vision(0.01, **arguments), {**OF_BIG_VISION, **knobs})
 
 
 def test_t5x_continues_from_its_moments():

@@ -41,7 +41,7 @@ napoleon_use_rtype = False
 # What other projects document, and private classes.
 nitpick_ignore_regex = [
     ("py:class", r"(numpy|collections|torch)\..*|LearningRate"),
-    ("py:class", r"adafactor\.(engine|schedules\.formula|optimizer\.base)\..*"),
+    ("py:class", r"adafactor\.(engine|schedules\.formula|optimizer\.base|torch\.hooks)\..*"),
 ]
 
 html_theme = "furo"

@@ -107,7 +107,7 @@ documentation_and_lint() {
 presets_beside_timm() {
   attempt timm in_environment tests-environment pip install --quiet --no-deps timm
   attempt "presets beside timm" in_environment tests-environment \
-    env ADAFACTOR_REQUIRE_TIMM=1 pytest tests/presets -k timm
+    env ADAFACTOR_REQUIRE_TIMM=1 pytest tests/presets tests/torch -k timm
 }
 
 # The C++ tests under each of the sanitizers.

@@ -63,7 +63,7 @@ class Run:
         """The variants of this project that have a row of their own."""
         if workload in WORKLOADS.values() and workload != WORKLOADS["t5-small"]:
             return [OURS]
-        return [OURS, PROPAGATE, *(name for name in (OPTIMIZER,) if not missing([name]))]
+        return [OURS, PROPAGATE] if missing([OPTIMIZER]) else [OURS, PROPAGATE, OPTIMIZER]
 
     def processes(self) -> list[list[str]]:
         """Peers by the process that they share; the first is there even if it holds this project alone."""

@@ -116,7 +116,7 @@ def t5x(
         "step_offset": step_offset,
         "epsilon_1": real_number("epsilon1", epsilon1),
         "epsilon_2": epsilon2,
-        "scale_parameter": flag("multiply_by_parameter_scale", multiply_by_parameter_scale),
+        "scale_parameter": bool(multiply_by_parameter_scale),
         "max_parameter_scale": max_parameter_scale,
         "clip_threshold": clipping_threshold,
         **momentum_knobs(beta1, "dtype_momentum", dtype_momentum, momentum_use="exact"),

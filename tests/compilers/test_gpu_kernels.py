@@ -88,22 +88,68 @@ def test_a_program_of_another_project_has_the_kernels(tmp_path):
     assert re.match(r"CUDA: .*driver|0\.9", ran.stdout)
 
 
+# A floating-point number may be moved, compared, converted, or go into an operation that is rounded once, to
+# nearest. The lesser of it and a constant is what the compiler makes of a comparison.
+INSTRUCTION = re.compile(r"^[ \t{]*(?:@!?%\w+[ \t]+)?([a-z]\w*(?:[.:]+\w+)+)", re.MULTILINE)
+OF_FLOATS = re.compile(r"\.(?:b?f16|f32|f64|tf32|e\dm\d)(?:x\d)?\b")
+ROUNDED = re.compile(r"(?:add|sub|mul|div|sqrt|rcp)\.rn\.f(?:32|64)")
+MOVED = re.compile(
+    r"(?:mov|selp|neg|abs|min|max|(?:ld|st)(?:\.(?:global|shared|local|param|v2|v4))*)\.f(?:32|64)"
+    r"|setp\.\w+(?:\.(?:and|or|xor))?\.f(?:32|64)|cvt\.f64\.f32|cvt\.rn\.f32\.f64|cvt\.rn\.f64\.s64"
+)
+FORBIDDEN = re.compile(
+    r"\bfma\b.*|\bmad\.(?:\w+\.)*f\d+.*|.*\.(?:approx|ftz|sat|rz|rm|rp)\b.*"
+    r"|\b(?:min|max)\.f\d+\s+%\w+, %\w+, %.*"
+)
+
+
+def inexact(ptx):
+    """What in a program is not a rounded operation or a move, and how many operations there are."""
+    code = re.sub(r"//.*", "", ptx)
+    found = Counter(name for name in INSTRUCTION.findall(code) if OF_FLOATS.search(name))
+    rounded = sum(count for name, count in found.items() if ROUNDED.fullmatch(name))
+    others = {name for name in found if not (ROUNDED.fullmatch(name) or MOVED.fullmatch(name))}
+    return others | {line.strip() for line in FORBIDDEN.findall(code)}, rounded
+
+
 @pytest.mark.full
-def test_each_operation_is_rounded_once_as_it_is_written(tmp_path):
+@pytest.mark.parametrize("architecture", [75, 120])
+def test_each_operation_is_rounded_once_as_it_is_written(architecture, tmp_path):
+    """In the programs that are shipped for a driver to translate."""
     target = tmp_path / "kernels.ptx"
-    made = run(compiler(), *FLAGS, "-arch=compute_75", "-ptx", "-o", target, ROOT / "src/cuda/cuda.cu")
+    flags = (f"-arch=compute_{architecture}", "-ptx", "-o", target)
+    made = run(compiler(), *FLAGS, *flags, ROOT / "src/cuda/cuda.cu")
     assert made.returncode == 0, made.stdout
-    operations = re.findall(
-        r"^\s*((?:add|sub|mul|div|sqrt|rcp|fma|mad|ex2|lg2|rsqrt)(?:\.\w+)*\.f(?:32|64))\s",
-        target.read_text(encoding="utf-8"),
-        re.MULTILINE,
+    others, rounded = inexact(target.read_text(encoding="utf-8"))
+    assert others == set()
+    assert rounded > 1000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(
+            "fma.rn.f32 %f1, %f2, %f3, %f4;",
+            "@%p1 fma.rn.f64 %fd1, %fd2, %fd3, %fd4;",
+            "mad.f32 %f1, %f2, %f3;",
+        ),
+        *("{ mad.rn.f64 %fd1, %fd2, %fd3; }", "add.f32 %f1, %f2, %f3;", "mul.rn.ftz.f32 %f1, %f2, %f3;"),
+        *("div.approx.f32 %f1, %f2, %f3;", "div.full.f32 %f1, %f2, %f3;", "sqrt.approx.ftz.f32 %f1, %f2;"),
+        *("ex2.approx.f32 %f1, %f2;", "rsqrt.approx.f64 %fd1, %fd2;", "setp.lt.ftz.f32 %p1, %f1, %f2;"),
+        *("cvt.rn.bf16.f32 %rs1, %f1;", "cvt.rz.f32.f64 %f1, %fd1;", "max.f32 %f1, %f2, %f3;"),
+        *(
+            "fma.rn.f16x2 %r1, %r2, %r3, %r4;",
+            "atom.global.add.f32 %f1, [%rd1], %f2;",
+            "red.add.f64 [%rd1], %fd1;",
+        ),
+    ],
+)
+def test_an_operation_that_is_not_rounded_once_is_seen(line):
+    innocent = (
+        "\t@%p1 bra $L__BB0_2;\n\tadd.rn.f32 %f1, %f2, %f3; // fma.rn.f32\n\tmad.lo.s32 %r1, %r2, %r3, %r4;\n"
     )
-    found = Counter(operations)
-    assert sum(found.values()) > 1000
-    allowed = {
-        f"{name}.rn.{kind}" for name in ("add", "sub", "mul", "div", "sqrt", "rcp") for kind in ("f32", "f64")
-    }
-    assert set(found) <= allowed
+    assert inexact(innocent) == (set(), 1)
+    assert inexact(f"{innocent}\t{line}\n")[0]
 
 
 @pytest.mark.full

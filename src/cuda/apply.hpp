@@ -133,22 +133,67 @@ struct PlainApply {
   struct Shared {};
 
   ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
-    const CellPiece piece = view.lists<T>().cells[index];
-    const Tile& tile = view.tiles[piece.tile];
-    const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || !applies_in_place(leaf)) return;
+    const TeamCell team = TeamCell::of<T>(view, index);
+    const Leaf& leaf = team.leaf;
+    if (!view.has(team.tile.leaf) || !applies_in_place(leaf)) return;
     if (leaf.at.gradient.dtype != dtype_of<G> || leaf.at.parameter.dtype != dtype_of<P>) return;
-    const RowCells cells(tile);
-    if (piece.first + team_of_block() >= cells.count()) return;
-    const Cell cell = cells.at(piece.first + team_of_block());
+    const RowCells cells(team.tile);
+    if (team.cell >= cells.count()) return;
+    const Cell cell = cells.at(team.cell);
     const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
     const CellRows<const P> p(leaf.at.parameter, leaf.shape, cell);
     const CellRows<P> out(leaf.at.parameter_out, leaf.shape, cell);
-    for_plain_rows_of<T>(leaf, cell, leaf.update_scale(), [&](std::int64_t row, const FactoredU<T>& u_of) {
+    for_plain_rows_of<T>(leaf, cell, leaf.update_scale(), [&](int row, const FactoredU<T>& u_of) {
       subtract_u<T>(Run<G>(g[row]), Run<P>(p[row]), out[row], u_of, cell.cols);
     });
   }
 };
+
+// The rows of a cell of a leaf that is updated.
+template <class T, Kind kind>
+ADAFACTOR_KERNEL_CALL void update_rows(const View& view, int index) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const Leaf& leaf = team.leaf;
+  const RowCells cells(team.tile);
+  if (team.cell >= cells.count()) return;
+  const Cell cell = cells.at(team.cell);
+  const SliceU<T> u(leaf, cell.slice, leaf.update_scale());
+  const RowFactors<T, kind> factors(u, cell);
+  ADAFACTOR_KEEP_ROLLED
+  for (int r = 0; r < rows_in<kind>(cell); ++r) {
+    const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
+    const RowU<T, kind> u_of(leaf, u, places, factors[r], cell.col, static_cast<T*>(leaf.at.after.full));
+    AppliedRun<T, RowPlaces>(leaf, places).update(u_of, cell.cols);
+  }
+}
+
+// The same of a run of whole short rows.
+template <class T>
+ADAFACTOR_KERNEL_CALL void update_run(const View& view, int index) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const Leaf& leaf = team.leaf;
+  const RunCells cells(leaf, team.tile);
+  if (team.cell >= cells.count()) return;
+  const RowRange rows = cells.at(team.cell);
+  const RowsPlaces places(leaf.shape, rows.first);
+  AppliedRun<T, RowsPlaces>(leaf, places)
+      .update(RowsU<T>(leaf, places, leaf.update_scale()), rows.count * leaf.shape.cols);
+}
+
+// The rows of a cell of a leaf that is not updated.
+template <class T>
+ADAFACTOR_KERNEL_CALL void keep_rows(const View& view, int index) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const Leaf& leaf = team.leaf;
+  const RowCells cells(team.tile);
+  if (team.cell >= cells.count()) return;
+  const Cell cell = cells.at(team.cell);
+  ADAFACTOR_KEEP_ROLLED
+  for (int r = 0; r < cell.rows; ++r) {
+    const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
+    AppliedRun<T, RowPlaces>(leaf, places).keep(cell.cols);
+  }
+}
 
 // The elements of all other leaves, cell by cell.
 template <class T>
@@ -156,43 +201,17 @@ struct Apply {
   struct Shared {};
 
   ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
-    const CellPiece piece = view.lists<T>().cells[index];
-    const Tile& tile = view.tiles[piece.tile];
-    const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || applies_in_place(leaf)) return;
-    const std::int64_t cell = piece.first + team_of_block();
-    if (leaf.updates() && goes_by_runs(leaf)) return apply_run(leaf, tile, cell);
-    const RowCells cells(tile);
-    if (cell < cells.count()) apply_rows(leaf, cells.at(cell));
-  }
-
- private:
-  ADAFACTOR_KERNEL void apply_run(const Leaf& leaf, const Tile& tile, std::int64_t cell) const {
-    const RunCells cells(leaf, tile);
-    if (cell >= cells.count()) return;
-    const RowRange rows = cells.at(cell);
-    const RowsPlaces places(leaf.shape, rows.first);
-    AppliedRun<T, RowsPlaces>(leaf, places)
-        .update(RowsU<T>(leaf, places, leaf.update_scale()), rows.count * leaf.shape.cols);
-  }
-
-  ADAFACTOR_KERNEL void apply_rows(const Leaf& leaf, const Cell& cell) const {
-    if (!leaf.updates()) return keep_rows(leaf, cell);
-    const SliceU<T> u(leaf, cell.slice, leaf.update_scale());
-    for (std::int64_t r = 0; r < cell.rows; ++r) {
-      const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
-      double bare = 0;
-      if (leaf.shape.factored) bare = leaf.found.wide ? u.row_factor(cell.row + r) : u.kept_row_factor(cell.row + r);
-      AppliedRun<T, RowPlaces>(leaf, places)
-          .update(RowU<T>(leaf, u, places, bare, cell.col, static_cast<T*>(leaf.at.after.full)), cell.cols);
+    const TeamCell team = TeamCell::of<T>(view, index);
+    const Leaf& leaf = team.leaf;
+    if (!view.has(team.tile.leaf) || applies_in_place(leaf)) return;
+    if (!leaf.updates()) return keep_rows<T>(view, index);
+    if (!leaf.shape.factored) return update_rows<T, Kind::unfactored>(view, index);
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (leaf.found.wide) return update_rows<T, Kind::wide>(view, index);
     }
-  }
-
-  ADAFACTOR_KERNEL void keep_rows(const Leaf& leaf, const Cell& cell) const {
-    for (std::int64_t r = 0; r < cell.rows; ++r) {
-      const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
-      AppliedRun<T, RowPlaces>(leaf, places).keep(cell.cols);
-    }
+    if (leaf.found.clamp_binds) return update_rows<T, Kind::clamped>(view, index);
+    if (is_narrow(leaf)) return update_run<T>(view, index);
+    return update_rows<T, Kind::plain>(view, index);
   }
 };
 

@@ -20,8 +20,8 @@ ADAFACTOR_DEVICE constexpr Number divided_up(Number n, Number size) {
 // A group of rows in a block of columns.
 struct Cell {
   std::int64_t slice;
-  std::int64_t row, rows;
-  std::int64_t col, cols;
+  std::int64_t row, col;
+  int rows, cols;
 };
 
 // Those of a tile that is walked by rows: slice after slice, panel after panel, group after group, block after block.
@@ -58,8 +58,8 @@ class RowCells {
   ADAFACTOR_DEVICE Cell cell(std::int64_t slice, std::int64_t group, std::int64_t block) const {
     const std::int64_t row = group * kRowGroup;
     const std::int64_t col = block * kBlock;
-    return {tile_.slice + slice, tile_.row + row, least(tile_.rows - row, kRowGroup), tile_.col + col,
-            least(tile_.cols - col, kBlock)};
+    return {tile_.slice + slice, tile_.row + row, tile_.col + col, static_cast<int>(least(tile_.rows - row, kRowGroup)),
+            static_cast<int>(least(tile_.cols - col, kBlock))};
   }
 
   static constexpr std::int64_t kPanelBlocks = kPanel / kBlock;
@@ -96,6 +96,24 @@ class RunCells {
 inline constexpr std::int64_t kSlicesOfCell = 2 * kLanes;
 ADAFACTOR_DEVICE inline std::int64_t slice_cells(const Tile& tile) { return divided_up(tile.slices, kSlicesOfCell); }
 
+// What a team does of a list of cells: the tile, its leaf, and which of the tile's cells it is, if there are so many.
+struct TeamCell {
+  ADAFACTOR_KERNEL TeamCell(const View& view, const CellPiece& piece)
+      : tile(view.tiles[piece.tile]),
+        leaf(view.leaves[tile.leaf]),
+        cell(piece.first + team_of_block()),
+        at(view.places[piece.tile].cells + cell) {}
+  template <class T>
+  static ADAFACTOR_KERNEL TeamCell of(const View& view, int index) {
+    return {view, view.lists<T>().cells[index]};
+  }
+
+  const Tile& tile;
+  const Leaf& leaf;
+  int cell;
+  std::int64_t at;  // its place in the scratch
+};
+
 // Whether a leaf's sums of G^2 by row and column are made.
 ADAFACTOR_DEVICE inline bool makes_moments(const Leaf& leaf) {
   return leaf.shape.factored && leaf.rule.action == Action::update;
@@ -114,6 +132,16 @@ ADAFACTOR_DEVICE inline bool measures_in_place(const Leaf& leaf) {
 ADAFACTOR_DEVICE inline bool applies_in_place(const Leaf& leaf) {
   return measures_in_place(leaf) && leaf.at.parameter_out.contiguous && leaf.updates() && !leaf.links_update() &&
          !leaf.rule.rounds_by_noise;
+}
+
+// How U is made of a gradient: each kind of leaf has functions of its own, since one for all would have no room for
+// what it reads.
+enum class Kind { plain, clamped, wide, unfactored };
+
+// The rows of a cell; an unfactored leaf is one row.
+template <Kind kind>
+ADAFACTOR_KERNEL int rows_in(const Cell& cell) {
+  return kind == Kind::unfactored ? 1 : cell.rows;
 }
 
 // Whether a phase goes through the runs of short rows.

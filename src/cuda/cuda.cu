@@ -34,22 +34,12 @@ cudaStream_t stream_of(void* stream) { return static_cast<cudaStream_t>(stream);
 cudaEvent_t event_of(void* event) { return static_cast<cudaEvent_t>(event); }
 
 // How many blocks a multiprocessor has room for at least, since each thread uses few enough registers: they wait for
-// memory, and the more of them wait the better. Those that look for the place of each element would spill.
-template <class Functor>
+// memory, and the more of them wait the better.
 inline constexpr int kResident = 3;
-template <class T>
-inline constexpr int kResident<ColumnMoments<T>> = 2;
-template <class T>
-inline constexpr int kResident<SliceMoments<T>> = 2;
-template <class T>
-inline constexpr int kResident<CellSquares<T>> = 2;
-template <class T, bool again>
-inline constexpr int kResident<CellRms<T, again>> = 2;
-template <class T>
-inline constexpr int kResident<Apply<T>> = 2;
 
+// Each thread reads the view where it lies: functions that are called are given its address.
 template <class Functor>
-__global__ void __launch_bounds__(kThreads, kResident<Functor>) run_blocks(const View view) {
+__global__ void __launch_bounds__(kThreads, kResident) run_blocks(const __grid_constant__ View view) {
   __shared__ typename Functor::Shared shared;
   Functor{}(view, static_cast<int>(blockIdx.x), shared);
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <iterator>
 #include <span>
 #include <type_traits>
@@ -245,8 +246,8 @@ class GpuBackend final : public Backend {
         if (needs.cell_rms) over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms, view, counts);
         over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms, view, counts);
         decide(Kernel::find_wide, view);
-        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms_again, view, counts);
-        over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms_again, view, counts);
+        over(&WorkCounts::OfArithmetic::cells, Kernel::cell_rms_again, view, counts, {DType::float32});
+        over(&WorkCounts::OfArithmetic::tiles, Kernel::tile_rms_again, view, counts, {DType::float32});
         return decide(Kernel::find_step, view);
       case Phase::apply:
         over_pairs(Kernel::plain_apply, counts.float32.cells, view, scratch);
@@ -255,10 +256,10 @@ class GpuBackend final : public Backend {
     }
   }
 
-  // A block of threads for each piece of one of the lists, of each arithmetic.
-  void over(std::int64_t WorkCounts::OfArithmetic::* list, Kernel kernel, const View& view,
-            const WorkCounts& counts) const {
-    for (const DType arithmetic : {DType::float32, DType::float64}) {
+  // A block of threads for each piece of one of the lists, of each arithmetic; U leaves float alone.
+  void over(std::int64_t WorkCounts::OfArithmetic::* list, Kernel kernel, const View& view, const WorkCounts& counts,
+            std::initializer_list<DType> arithmetics = {DType::float32, DType::float64}) const {
+    for (const DType arithmetic : arithmetics) {
       const std::int64_t blocks = counts.of(arithmetic).*list;
       if (blocks > 0) runtime_.launch({.kernel = kernel, .arithmetic = arithmetic}, view, blocks);
     }

@@ -41,10 +41,6 @@ void with_kernel_of(Kernel kernel, const Body& body) {
       return body(CellRms<T, false>{});
     case Kernel::tile_rms:
       return body(TileRms<T, false>{});
-    case Kernel::cell_rms_again:
-      return body(CellRms<T, true>{});
-    case Kernel::tile_rms_again:
-      return body(TileRms<T, true>{});
     case Kernel::apply:
       return body(Apply<T>{});
     case Kernel::commit:
@@ -66,6 +62,10 @@ void with_kernel(const Variant& variant, const Body& body) {
       return with_pair(variant, [&]<class G, class P>() { body(PlainRms<float, G, P>{}); });
     case Kernel::plain_apply:
       return with_pair(variant, [&]<class G, class P>() { body(PlainApply<float, G, P>{}); });
+    case Kernel::cell_rms_again:
+      return body(CellRms<float, true>{});
+    case Kernel::tile_rms_again:
+      return body(TileRms<float, true>{});
     case Kernel::take_scale:
       return body(TakeScale{});
     case Kernel::find_norm:

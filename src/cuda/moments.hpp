@@ -47,99 +47,149 @@ struct ColumnMoments {
     if (!view.has(tile.leaf) || !takes(leaf)) return;
     const RowCells cells(tile);
     const auto width = static_cast<int>(cells.cell(0, 0, piece.block).cols);
-    double totals[kBlock / kThreads] = {};
     for (std::int64_t first = 0; first < cells.groups(); first += kGroups) {
       const std::int64_t group = first + team_of_block();
       if (team_of_block() < kGroups && group < cells.groups()) {
-        add_group(view, piece, leaf, group, shared.columns[team_of_block()]);
+        T* columns = shared.columns[team_of_block()];
+        if constexpr (std::is_void_v<G>) {
+          add_searched_group(view, index, group, columns);
+        } else {
+          add_group(view, piece, group, columns);
+        }
       }
       meet();
-      add_groups(shared, width, cells.groups() - first, first == 0, totals);
+      add_groups(shared, width, cells.groups() - first, first == 0);
       meet();
     }
-    finish(view, piece, leaf, width, totals, shared);
+    finish(view, piece, leaf, width, shared);
   }
 
  private:
-  // Adds up the rows of a group: their folds, the cell's sum, and the columns' in T.
-  ADAFACTOR_KERNEL void add_group(const View& view, const ColumnPiece& piece, const Leaf& leaf, std::int64_t group,
-                                  T* columns) const {
+  // Of elements that have to be looked for.
+  static ADAFACTOR_KERNEL_CALL void add_searched_group(const View& view, int index, std::int64_t group, T* columns) {
+    add_group(view, view.lists<T>().columns[index], group, columns);
+  }
+
+  // Adds up the rows of a group, each into its lane's sum, and the columns' in T.
+  static ADAFACTOR_KERNEL void add_group(const View& view, const ColumnPiece& piece, std::int64_t group, T* columns) {
     const Tile& tile = view.tiles[piece.tile];
-    const TilePlace& place = view.places[piece.tile];
-    const RowCells cells(tile);
-    const Cell cell = cells.cell(piece.slice, group, piece.block);
-    double* folds = view.folds + place.folds + piece.slice * tile.rows * cells.blocks();
+    const Leaf& leaf = view.leaves[tile.leaf];
+    const Cell cell = RowCells(tile).cell(piece.slice, group, piece.block);
     for_each(cell.cols, [&](std::int64_t i, auto amount) { store(columns + i, fill(T{}), amount); });
-    const T scale = static_cast<T>(leaf.gradient_scale());
-    double clipped = 0;
-    double before = 0;
-    double of_lane = 0;  // the sum of this lane's row
+    double of_lane = 0;
+    double before = 0;   // they are clipped by value
+    double clipped = 0;  // which of_lane has by rows
     const auto add_rows = [&](const auto& add_row) {
-      for (std::int64_t r = 0; r < cell.rows; ++r) {
+      ADAFACTOR_KEEP_ROLLED
+      for (int r = 0; r < cell.rows; ++r) {
         const double sum = add_row(r);
         if (lane() == r) of_lane = sum;
-        if (lane() == 0) folds[(cell.row - tile.row + r) * cells.blocks() + piece.block] = sum;
       }
     };
     if constexpr (std::is_void_v<G>) {
-      add_rows([&](std::int64_t r) {
+      add_rows([&](int r) {
         const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
         const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
-        const MadeGradient<T> made(leaf, places.first());
-        if (!made.is_linked()) return add_squares_by_column(g, scale, cell.cols, columns, 0.0, &clipped);
-        return add_squares_by_column(g, made.links(), cell.cols, columns, 0.0, &clipped, &before);
+        const ReadLinks<T> links(leaf, places.first());
+        return add_squares_by_column(g, links, cell.cols, columns, 0.0, &clipped, &before);
       });
-      // Short rows are added up as a tree.
-      if (is_narrow(leaf)) clipped = fold(Lanes<double>{{of_lane}});
     } else {
       const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
-      add_rows([&](std::int64_t r) {
-        return add_squares_by_column(Run<G>(g[r]), scale, cell.cols, columns, 0.0, &clipped);
-      });
+      const T scale = static_cast<T>(leaf.gradient_scale());
+      add_rows([&](int r) { return add_squares_by_column(Run<G>(g[r]), scale, cell.cols, columns, 0.0, &clipped); });
     }
+    store_sums(view, piece, group, of_lane, before);
+  }
+
+  // The folds of a group's rows, and its cell's sums.
+  static ADAFACTOR_KERNEL void store_sums(const View& view, const ColumnPiece& piece, std::int64_t group,
+                                          double of_lane, double before) {
+    const Tile& tile = view.tiles[piece.tile];
+    const Leaf& leaf = view.leaves[tile.leaf];
+    const TilePlace& place = view.places[piece.tile];
+    const RowCells cells(tile);
+    const Cell cell = cells.cell(piece.slice, group, piece.block);
+    const std::int64_t row = piece.slice * tile.rows + cell.row - tile.row + lane();
+    if (lane() < cell.rows) view.folds[place.folds + row * cells.blocks() + piece.block] = of_lane;
+    const bool narrow = is_narrow(leaf);
+    double clipped = 0;
+    ADAFACTOR_KEEP_ROLLED
+    for (int r = 0; r < cell.rows; ++r) clipped += adafactor::cuda::of_lane(of_lane, r);
+    // Short rows are added up as a tree.
+    if (narrow) clipped = fold(Lanes<double>{{of_lane}});
     if (lane() != 0) return;
     const std::int64_t at = place.cells + cells.index(piece.slice, group, piece.block);
     view.cells.first[at] = clipped;
-    if (leaf.rule.clip_value > 0 && !is_narrow(leaf)) view.cells.second[at] = before;
+    if (leaf.rule.clip_value > 0 && !narrow) view.cells.second[at] = before;
   }
 
   // Adds the groups' sums of this thread's columns to their totals, in their order.
-  ADAFACTOR_KERNEL void add_groups(const Shared& shared, int width, std::int64_t groups, bool begins,
-                                   double (&totals)[kBlock / kThreads]) const {
-    for (int k = 0; k < kBlock / kThreads; ++k) {
-      const int col = thread_of_block() + k * kThreads;
-      if (col >= width) continue;
+  ADAFACTOR_KERNEL void add_groups(Shared& shared, int width, std::int64_t groups, bool begins) const {
+    for (int col = thread_of_block(); col < width; col += kThreads) {
+      double total = begins ? 0 : shared.totals[col];
       for (int group = 0; group < kGroups && group < groups; ++group) {
-        const auto sum = static_cast<double>(shared.columns[group][col]);
-        totals[k] = begins && group == 0 ? sum : totals[k] + sum;
+        total += static_cast<double>(shared.columns[group][col]);
       }
+      shared.totals[col] = total;
     }
   }
 
   ADAFACTOR_KERNEL void finish(const View& view, const ColumnPiece& piece, const Leaf& leaf, int width,
-                               const double (&totals)[kBlock / kThreads], Shared& shared) const {
+                               const Shared& shared) const {
     const Tile& tile = view.tiles[piece.tile];
     const std::int64_t slice = tile.slice + piece.slice;
     const std::int64_t first = tile.col + piece.block * kBlock;
-    for (int k = 0; k < kBlock / kThreads; ++k) {
-      const int col = thread_of_block() + k * kThreads;
-      if (col >= width) continue;
-      shared.totals[col] = totals[k];
+    for (int col = thread_of_block(); col < width; col += kThreads) {
+      const double total = shared.totals[col];
       if (!leaf.at.col_partial) {
         static_cast<T*>(leaf.at.col_moment)[slice * leaf.shape.cols + first + col] =
-            static_cast<T>(totals[k] / static_cast<double>(leaf.shape.rows));
+            static_cast<T>(total / static_cast<double>(leaf.shape.rows));
       } else {
-        leaf.at.col_partial[(slice * leaf.shape.row_blocks + tile.row_block) * leaf.shape.cols + first + col] =
-            totals[k];
+        leaf.at.col_partial[(slice * leaf.shape.row_blocks + tile.row_block) * leaf.shape.cols + first + col] = total;
       }
     }
-    meet();
     if (team_of_block() != 0) return;
     const double sum = sum_of(static_cast<const double*>(shared.totals), width);
     const std::int64_t at = view.places[piece.tile].columns + piece.slice * RowCells(tile).blocks() + piece.block;
     if (lane() == 0) view.columns[at] = sum;
   }
 };
+
+// The sum of G^2 over a run, before it is clipped by value.
+template <class T, class Places>
+ADAFACTOR_KERNEL void add_unclipped_squares(const Leaf& leaf, const Places& places, std::int64_t n, double* sum) {
+  const ReadLinks<T> links(leaf, places.first());
+  const auto unclipped = [&](const Lanes<T>& g, std::int64_t i, auto amount) { return links.unclipped(g, i, amount); };
+  add_squares_of<T>(Numbers<T, Places>(leaf.at.gradient, places), unclipped, n, sum);
+}
+
+// That of a group of rows in a block of columns.
+template <class T>
+ADAFACTOR_KERNEL_CALL void square_rows(const View& view, int index, double* sums) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const RowCells cells(team.tile);
+  if (team.cell >= cells.count()) return;
+  const Cell cell = cells.at(team.cell);
+  double sum = 0;
+  ADAFACTOR_KEEP_ROLLED
+  for (int r = 0; r < cell.rows; ++r) {
+    const RowPlaces places(team.leaf.shape, cell.slice, cell.row + r, cell.col);
+    add_unclipped_squares<T>(team.leaf, places, cell.cols, &sum);
+  }
+  if (lane() == 0) sums[team.at] = sum;
+}
+
+// That of a run of whole short rows.
+template <class T>
+ADAFACTOR_KERNEL_CALL void square_run(const View& view, int index, double* sums) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const RunCells cells(team.leaf, team.tile);
+  if (team.cell >= cells.count()) return;
+  const RowRange rows = cells.at(team.cell);
+  double sum = 0;
+  add_unclipped_squares<T>(team.leaf, RowsPlaces(team.leaf.shape, rows.first), rows.count * team.leaf.shape.cols, &sum);
+  if (lane() == 0) sums[team.at] = sum;
+}
 
 // The cells of what needs no sums by row and column: of a leaf that only adds its gradient up, of an unfactored one,
 // with `rms` where it goes along, and what short rows have before they are clipped by value.
@@ -148,49 +198,16 @@ struct CellSquares {
   struct Shared {};
 
   ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
-    const CellPiece piece = view.lists<T>().cells[index];
-    const Tile& tile = view.tiles[piece.tile];
-    const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || !leaf.in_verdict()) return;
-    const std::int64_t cell = piece.first + team_of_block();
-    const std::int64_t at = view.places[piece.tile].cells + cell;
+    const TeamCell team = TeamCell::of<T>(view, index);
+    const Leaf& leaf = team.leaf;
+    if (!view.has(team.tile.leaf) || !leaf.in_verdict()) return;
     if (makes_moments(leaf)) {
-      if (is_narrow(leaf) && leaf.rule.clip_value > 0) add_run(leaf, tile, cell, view.cells.second + at);
+      if (is_narrow(leaf) && leaf.rule.clip_value > 0) square_run<T>(view, index, view.cells.second);
       return;
     }
-    const RowCells cells(tile);
-    if (cell >= cells.count()) return;
     const bool early = leaf.measures_early();
-    add_rows(leaf, cells.at(cell), (early ? view.cells.third : view.cells.first) + at);
-    if (early) add_row_cell<T>(leaf, cells.at(cell), view.cells.first + at, view.cells.second + at);
-  }
-
- private:
-  template <class Places>
-  static ADAFACTOR_KERNEL void add(const Leaf& leaf, const Places& places, std::int64_t n, double& sum) {
-    const MadeGradient<T> made(leaf, places.first());
-    const T scale = static_cast<T>(leaf.gradient_scale());
-    const auto unclipped = [&](const Lanes<T>& g, std::int64_t i, auto amount) {
-      return made.unclipped(g, i, amount) * scale;
-    };
-    add_squares_of<T>(Numbers<T, Places>(leaf.at.gradient, places), unclipped, n, &sum);
-  }
-
-  ADAFACTOR_KERNEL void add_rows(const Leaf& leaf, const Cell& cell, double* to) const {
-    double sum = 0;
-    for (std::int64_t r = 0; r < cell.rows; ++r) {
-      add(leaf, RowPlaces(leaf.shape, cell.slice, cell.row + r, cell.col), cell.cols, sum);
-    }
-    if (lane() == 0) *to = sum;
-  }
-
-  ADAFACTOR_KERNEL void add_run(const Leaf& leaf, const Tile& tile, std::int64_t cell, double* to) const {
-    const RunCells cells(leaf, tile);
-    if (cell >= cells.count()) return;
-    const RowRange rows = cells.at(cell);
-    double sum = 0;
-    add(leaf, RowsPlaces(leaf.shape, rows.first), rows.count * leaf.shape.cols, sum);
-    if (lane() == 0) *to = sum;
+    square_rows<T>(view, index, early ? view.cells.third : view.cells.first);
+    if (early) measure_rows<T, Kind::unfactored, false>(view, index);
   }
 };
 

@@ -14,39 +14,72 @@
 
 namespace adafactor::cuda {
 
-// Adds the squares of U and P over a group of rows in a block of columns.
+// Adds the squares of U and P over a run, as they are made in double: that is seldom.
+template <class T, class G, class P, class U>
+ADAFACTOR_KERNEL void add_wide_u_squares(const G& g, const P& p, const U& u_of, std::int64_t n, double* of_update,
+                                         double* of_parameter) {
+  Lanes<double> updates = fill(0.0);
+  Lanes<double> parameters = fill(0.0);
+  for_lanes(n, [&](std::int64_t i, auto amount) {
+    const Lanes<double> x = u_of.wide(load<T>(g, i, amount), i, amount);
+    const Lanes<double> y = widen(load<T>(p, i, amount));
+    updates = updates + x * x;
+    parameters = parameters + y * y;
+  });
+  *of_update += fold(updates);
+  *of_parameter += fold(parameters);
+}
+
+// The sums of a team's cell go where they belong, which is looked up only now.
 template <class T>
-ADAFACTOR_KERNEL void add_row_cell(const Leaf& leaf, const Cell& cell, double* to_update, double* to_parameter) {
+ADAFACTOR_KERNEL void store_squares(const View& view, int index, double of_update, double of_parameter) {
+  if (lane() != 0) return;
+  const std::int64_t at = TeamCell::of<T>(as_unknown(view), index).at;
+  view.cells.first[at] = of_update;
+  view.cells.second[at] = of_parameter;
+}
+
+// Adds the squares of U and P over a group of rows in a block of columns, in double where it is done once more.
+template <class T, Kind kind, bool again>
+ADAFACTOR_KERNEL_CALL void measure_rows(const View& view, int index) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const Leaf& leaf = team.leaf;
+  const RowCells cells(team.tile);
+  if (team.cell >= cells.count()) return;
+  const Cell cell = cells.at(team.cell);
   const SliceU<T> u(leaf, cell.slice, 1);
+  const RowFactors<T, kind> factors(u, cell);
   double of_update = 0;
   double of_parameter = 0;
-  const double of_lane_row = leaf.shape.factored && lane() < cell.rows ? u.kept_row_factor(cell.row + lane()) : 0;
-  for (std::int64_t r = 0; r < cell.rows; ++r) {
+  ADAFACTOR_KEEP_ROLLED
+  for (int r = 0; r < rows_in<kind>(cell); ++r) {
     const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
-    const double bare =
-        leaf.found.wide && leaf.shape.factored ? u.row_factor(cell.row + r) : of_lane(of_lane_row, static_cast<int>(r));
-    const RowU<T> u_of(leaf, u, places, bare, cell.col, nullptr);
+    const RowU<T, kind> u_of(leaf, u, places, factors[r], cell.col, nullptr);
     const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
     const Numbers<T, RowPlaces> p(leaf.at.parameter, places);
-    if (!leaf.found.wide) {
+    if constexpr (again) {
+      add_wide_u_squares<T>(g, p, u_of, cell.cols, &of_update, &of_parameter);
+    } else {
       add_u_squares<T>(g, p, u_of, cell.cols, &of_update, &of_parameter);
-      continue;
     }
-    // That is seldom.
-    Lanes<double> updates = fill(0.0);
-    Lanes<double> parameters = fill(0.0);
-    for_lanes(cell.cols, [&](std::int64_t i, auto amount) {
-      const Lanes<double> x = u_of.wide(load<T>(g, i, amount), i, amount);
-      const Lanes<double> y = widen(load<T>(p, i, amount));
-      updates = updates + x * x;
-      parameters = parameters + y * y;
-    });
-    of_update += fold(updates);
-    of_parameter += fold(parameters);
   }
-  if (lane() != 0) return;
-  *to_update = of_update;
-  *to_parameter = of_parameter;
+  store_squares<T>(view, index, of_update, of_parameter);
+}
+
+// The same of a run of whole short rows.
+template <class T>
+ADAFACTOR_KERNEL_CALL void measure_run(const View& view, int index) {
+  const TeamCell team = TeamCell::of<T>(view, index);
+  const Leaf& leaf = team.leaf;
+  const RunCells cells(leaf, team.tile);
+  if (team.cell >= cells.count()) return;
+  const RowRange rows = cells.at(team.cell);
+  const RowsPlaces places(leaf.shape, rows.first);
+  double of_update = 0;
+  double of_parameter = 0;
+  add_u_squares<T>(Numbers<T, RowsPlaces>(leaf.at.gradient, places), Numbers<T, RowsPlaces>(leaf.at.parameter, places),
+                   RowsU<T>(leaf, places, 1), rows.count * leaf.shape.cols, &of_update, &of_parameter);
+  store_squares<T>(view, index, of_update, of_parameter);
 }
 
 // The cells of leaves that are measured after `factors`, where gradient and parameter are stored as G and P and read in
@@ -56,25 +89,21 @@ struct PlainRms {
   struct Shared {};
 
   ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
-    const CellPiece piece = view.lists<T>().cells[index];
-    const Tile& tile = view.tiles[piece.tile];
-    const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || !leaf.measures() || !measures_in_place(leaf)) return;
+    const TeamCell team = TeamCell::of<T>(view, index);
+    const Leaf& leaf = team.leaf;
+    if (!view.has(team.tile.leaf) || !leaf.measures() || !measures_in_place(leaf)) return;
     if (leaf.at.gradient.dtype != dtype_of<G> || leaf.at.parameter.dtype != dtype_of<P>) return;
-    const RowCells cells(tile);
-    const std::int64_t index_of_cell = piece.first + team_of_block();
-    if (index_of_cell >= cells.count()) return;
-    const Cell cell = cells.at(index_of_cell);
+    const RowCells cells(team.tile);
+    if (team.cell >= cells.count()) return;
+    const Cell cell = cells.at(team.cell);
     double of_update = 0;
     double of_parameter = 0;
     const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
     const CellRows<const P> p(leaf.at.parameter, leaf.shape, cell);
-    for_plain_rows_of<T>(leaf, cell, 1, [&](std::int64_t row, const FactoredU<T>& u_of) {
+    for_plain_rows_of<T>(leaf, cell, 1, [&](int row, const FactoredU<T>& u_of) {
       add_u_squares<T>(Run<G>(g[row]), Run<P>(p[row]), u_of, cell.cols, &of_update, &of_parameter);
     });
-    if (lane() != 0) return;
-    view.cells.first[view.places[piece.tile].cells + index_of_cell] = of_update;
-    view.cells.second[view.places[piece.tile].cells + index_of_cell] = of_parameter;
+    store_squares<T>(view, index, of_update, of_parameter);
   }
 };
 
@@ -84,33 +113,20 @@ struct CellRms {
   struct Shared {};
 
   ADAFACTOR_KERNEL void operator()(const View& view, int index, Shared&) const {
-    const CellPiece piece = view.lists<T>().cells[index];
-    const Tile& tile = view.tiles[piece.tile];
-    const Leaf& leaf = view.leaves[tile.leaf];
-    if (!view.has(tile.leaf) || !leaf.measures() || (again ? !leaf.found.wide : leaf.measures_early())) return;
+    const TeamCell team = TeamCell::of<T>(view, index);
+    const Leaf& leaf = team.leaf;
+    if (!view.has(team.tile.leaf) || !leaf.measures() || (again ? !leaf.found.wide : leaf.measures_early())) return;
     if (measures_in_place(leaf)) return;
-    const std::int64_t cell = piece.first + team_of_block();
-    const std::int64_t at = view.places[piece.tile].cells + cell;
-    if (goes_by_runs(leaf)) return add_run(leaf, tile, cell, view.cells.first + at, view.cells.second + at);
-    const RowCells cells(tile);
-    if (cell < cells.count()) add_row_cell<T>(leaf, cells.at(cell), view.cells.first + at, view.cells.second + at);
-  }
-
- private:
-  ADAFACTOR_KERNEL void add_run(const Leaf& leaf, const Tile& tile, std::int64_t cell, double* to_update,
-                                double* to_parameter) const {
-    const RunCells cells(leaf, tile);
-    if (cell >= cells.count()) return;
-    const RowRange rows = cells.at(cell);
-    const RowsPlaces places(leaf.shape, rows.first);
-    double of_update = 0;
-    double of_parameter = 0;
-    add_u_squares<T>(Numbers<T, RowsPlaces>(leaf.at.gradient, places),
-                     Numbers<T, RowsPlaces>(leaf.at.parameter, places), RowsU<T>(leaf, places, 1),
-                     rows.count * leaf.shape.cols, &of_update, &of_parameter);
-    if (lane() != 0) return;
-    *to_update = of_update;
-    *to_parameter = of_parameter;
+    if (!leaf.shape.factored) return measure_rows<T, Kind::unfactored, again>(view, index);
+    if constexpr (again) {
+      measure_rows<T, Kind::wide, true>(view, index);
+    } else if (leaf.found.clamp_binds) {
+      measure_rows<T, Kind::clamped, false>(view, index);
+    } else if (is_narrow(leaf)) {
+      measure_run<T>(view, index);
+    } else {
+      measure_rows<T, Kind::plain, false>(view, index);
+    }
   }
 };
 

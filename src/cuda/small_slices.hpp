@@ -68,12 +68,8 @@ struct SliceMoments {
 
   ADAFACTOR_KERNEL T square_of(const Leaf& leaf, std::int64_t slice, std::int64_t row, std::int64_t col) const {
     const RowPlaces places(leaf.shape, slice, row, col);
-    T g = Numbers<T, RowPlaces>(leaf.at.gradient, places).at(0);
-    if (leaf.links_gradient()) {
-      const GradientLinks<T> links = gradient_links<T>(leaf, places.first());
-      g = links.clip(links.unclipped(g, 0, One{}));
-    }
-    const T x = g * static_cast<T>(leaf.gradient_scale());
+    const auto links = gradient_links<T>(leaf, places.first());
+    const T x = links.clip(links.unclipped(Numbers<T, RowPlaces>(leaf.at.gradient, places).at(0), 0, One{}));
     return x * x;
   }
 };

@@ -53,6 +53,16 @@ ADAFACTOR_KERNEL S* in_device_memory(S* array) {
   return array;
 }
 
+// A thing in memory that is read anew wherever it is asked for, in place of kept in registers.
+template <class Thing>
+ADAFACTOR_KERNEL const Thing& as_unknown(const Thing& thing) {
+  const Thing* at = &thing;
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+l"(at));
+#endif
+  return *at;
+}
+
 ADAFACTOR_KERNEL int team_of_block() { return thread_of_block() / kLanes; }
 
 }  // namespace cuda

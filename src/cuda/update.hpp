@@ -13,45 +13,78 @@
 
 namespace adafactor::cuda {
 
+// The gradient links of a run, which are read for each element: a thread has no room to keep them.
+template <class T>
+class ReadLinks {
+ public:
+  ADAFACTOR_KERNEL ReadLinks(const Leaf& leaf, std::int64_t first) : leaf_(leaf), first_(first) {}
+
+  ADAFACTOR_KERNEL void ask(std::int64_t, std::int64_t) const {}
+  template <class Amount>
+  ADAFACTOR_KERNEL Lanes<T> unclipped(const Lanes<T>& g, std::int64_t i, Amount amount) const {
+    return read().unclipped(g, i, amount);
+  }
+  ADAFACTOR_KERNEL Lanes<T> clip(const Lanes<T>& x) const { return read().clip(x); }
+
+ private:
+  ADAFACTOR_KERNEL GradientLinks<T> read() const { return gradient_links<T>(as_unknown(leaf_), first_); }
+
+  const Leaf& leaf_;
+  std::int64_t first_;
+};
+
 // What is read of a gradient becomes G, before it is multiplied by gradient_scale().
 template <class T>
 class MadeGradient {
  public:
   ADAFACTOR_KERNEL MadeGradient(const Leaf& leaf, std::int64_t first)
-      : linked_(leaf.links_gradient()), links_(gradient_links<T>(leaf, first)) {}
-
-  ADAFACTOR_KERNEL bool is_linked() const { return linked_; }
-  ADAFACTOR_KERNEL const GradientLinks<T>& links() const { return links_; }
+      : linked_(leaf.links_gradient()), links_(leaf, first) {}
 
   template <class Amount>
   ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& g, std::int64_t i, Amount amount) const {
     return linked_ ? links_.clip(links_.unclipped(g, i, amount)) : g;
   }
-  // Before it is clipped by value.
-  template <class Amount>
-  ADAFACTOR_KERNEL Lanes<T> unclipped(const Lanes<T>& g, std::int64_t i, Amount amount) const {
-    return linked_ ? links_.unclipped(g, i, amount) : g;
-  }
 
  private:
   bool linked_;
-  GradientLinks<T> links_;
+  ReadLinks<T> links_;
+};
+
+// (R / M)^-1/2 of the rows of a cell; where it was kept, the lanes read theirs together.
+template <class T, Kind kind>
+class RowFactors {
+ public:
+  ADAFACTOR_KERNEL RowFactors(const SliceU<T>& u, const Cell& cell) : u_(u), row_(cell.row) {
+    if constexpr (kIsKept) of_lane_ = lane() < cell.rows ? u.kept_row_factor(cell.row + lane()) : 0;
+  }
+
+  // Of the r-th row; asked for by all lanes.
+  ADAFACTOR_KERNEL double operator[](int r) const {
+    if constexpr (kIsKept) return of_lane(of_lane_, r);
+    return kind == Kind::wide ? u_.row_factor(row_ + r) : 0;
+  }
+
+ private:
+  static constexpr bool kIsKept = kind == Kind::plain || kind == Kind::clamped;
+  const SliceU<T>& u_;
+  std::int64_t row_;
+  double of_lane_ = 0;
 };
 
 // scale U of the elements of a row from a column on. The new moments of an unfactored leaf go to `after`, if that is
 // something.
-template <class T>
+template <class T, Kind kind>
 class RowU {
  public:
   ADAFACTOR_KERNEL RowU(const Leaf& leaf, const SliceU<T>& u, const RowPlaces& places, double bare_factor,
                         std::int64_t col, T* after)
-      : leaf_(leaf), u_(u), gradient_(leaf, places.first()), bare_(bare_factor), col_(col) {
-    if (leaf.shape.factored) {
-      factors_ = u.clamped(bare_factor, col);
-    } else {
+      : u_(u), gradient_(leaf, places.first()), bare_(bare_factor), col_(col) {
+    if constexpr (kind == Kind::unfactored) {
       rule_ = u.full_rule();
       before_ = static_cast<const T*>(leaf.at.before.full) + places.first();
       if (after) after_ = after + places.first();
+    } else if constexpr (kind != Kind::wide) {
+      factors_ = u.clamped(bare_factor, col);
     }
   }
 
@@ -60,15 +93,15 @@ class RowU {
   ADAFACTOR_KERNEL Lanes<T> operator()(const Lanes<T>& read, std::int64_t i, Amount amount) const {
     const Lanes<T> g = gradient_(read, i, amount);
     if (!has_lane(amount)) return {{T{}}};
-    if (!leaf_.shape.factored) return full(g, i, amount);
-    if (leaf_.found.wide) return {{static_cast<T>(wide_of(g, i, amount))}};
-    if (leaf_.found.clamp_binds) return factors_(g, i, amount);
+    if constexpr (kind == Kind::unfactored) return full(g, i, amount);
+    if constexpr (kind == Kind::wide) return {{static_cast<T>(wide_of(g, i, amount))}};
+    if constexpr (kind == Kind::clamped) return factors_(g, i, amount);
     return FactoredU<T>{factors_.row, factors_.cols}(g, i, amount);
   }
   // In double, and not rounded where it is made there.
   template <class Amount>
   ADAFACTOR_KERNEL Lanes<double> wide(const Lanes<T>& read, std::int64_t i, Amount amount) const {
-    if (!leaf_.shape.factored) return widen((*this)(read, i, amount));
+    if constexpr (kind == Kind::unfactored) return widen((*this)(read, i, amount));
     return {{wide_of(gradient_(read, i, amount), i, amount)}};
   }
 
@@ -85,7 +118,6 @@ class RowU {
     return has_lane(amount) ? u_.wide(g.group.value, bare_, col_ + i + lane()) : 0;
   }
 
-  const Leaf& leaf_;
   const SliceU<T>& u_;
   MadeGradient<T> gradient_;
   double bare_;
@@ -103,8 +135,8 @@ ADAFACTOR_KERNEL void for_plain_rows_of(const Leaf& leaf, const Cell& cell, doub
   const SliceU<T> u(leaf, cell.slice, scale);
   const T factor = lane() < cell.rows ? u.scaled_row_factor(cell.row + lane()) : T{};
   ADAFACTOR_KEEP_ROLLED
-  for (std::int64_t r = 0; r < cell.rows; ++r) {
-    body(r, u.plain(static_cast<T>(of_lane(static_cast<double>(factor), static_cast<int>(r))), cell.col));
+  for (int r = 0; r < cell.rows; ++r) {
+    body(r, u.plain(static_cast<T>(of_lane(static_cast<double>(factor), r)), cell.col));
   }
 }
 

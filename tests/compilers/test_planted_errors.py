@@ -56,19 +56,13 @@ ERRORS = [
     Error(
         "the next groups begin before all columns are added up",
         "src/cuda/moments.hpp",
-        "first == 0, totals);\n      meet();",
-        "first == 0, totals);",
-    ),
-    Error(
-        "the columns' sum before all have their totals",
-        "src/cuda/moments.hpp",
-        "    meet();\n    if (team_of_block() != 0) return;",
-        "    if (team_of_block() != 0) return;",
+        "first == 0);\n      meet();",
+        "first == 0);",
     ),
     Error(
         "short rows added up one after another",
         "src/cuda/moments.hpp",
-        "if (is_narrow(leaf)) clipped = fold(Lanes<double>{{of_lane}});",
+        "if (narrow) clipped = fold(Lanes<double>{{of_lane}});",
         "",
     ),
     Error(
@@ -92,8 +86,14 @@ ERRORS = [
     Error(
         "the factor of another row",
         "src/cuda/update.hpp",
-        "of_lane(static_cast<double>(factor), static_cast<int>(r))",
+        "of_lane(static_cast<double>(factor), r)",
         "of_lane(static_cast<double>(factor), 0)",
+    ),
+    Error(
+        "the factor of another row, where there are links",
+        "src/cuda/update.hpp",
+        "return of_lane(of_lane_, r);",
+        "return of_lane(of_lane_, 0);",
     ),
     Error(
         "a wide leaf rounded to float",

@@ -16,6 +16,9 @@
 
 namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 
+// Whether no run is longer than a block of columns.
+inline constexpr bool kRunsAreBlocks = false;
+
 namespace loop_detail {
 
 #if ADAFACTOR_NATIVE_LANES

@@ -20,6 +20,9 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 ADAFACTOR_INLINE int lane();
 ADAFACTOR_INLINE double exchange(double number, int distance);
 
+// Whether no run is longer than a block of columns.
+inline constexpr bool kRunsAreBlocks = true;
+
 // The same numbers in double.
 template <class T, int n>
 ADAFACTOR_INLINE Lanes<double, n> widen(const Lanes<T, n>& a) {

@@ -22,10 +22,20 @@ ADAFACTOR_INLINE void for_blocks(std::int64_t n, const Body& body) {
   for (std::int64_t first = 0; first < n; first += kBlock) body(first, n - first < kBlock ? n - first : kBlock);
 }
 
+// The same, where a GPU's runs are one block each, so that no thread has to count blocks.
+template <class Body>
+ADAFACTOR_INLINE void for_blocks_of_run(std::int64_t n, const Body& body) {
+  if constexpr (kRunsAreBlocks) {
+    body(0, n);
+  } else {
+    for_blocks(n, body);
+  }
+}
+
 // Adds, to a sum for each block of a run of G, the squares of what `function` makes of each element.
 template <class T, class G, class Function>
 ADAFACTOR_DEVICE void add_squares_of(G g, const Function& function, std::int64_t n, double* sums) {
-  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+  for_blocks_of_run(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     Lanes<T> squares = fill(T{});
     const auto read = [&](std::int64_t i, auto amount)
@@ -50,7 +60,7 @@ ADAFACTOR_DEVICE void add_squares(G g, T scale, std::int64_t n, double* sums) {
 template <class T, class G>
 ADAFACTOR_DEVICE double add_squares_by_column(G g, T scale, std::int64_t n, T* column_sums, double row_sum,
                                               double* sums) {
-  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+  for_blocks_of_run(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares) ADAFACTOR_INLINE_LAMBDA {
       row_sum += squares;
       sums[first / kBlock] += squares;
@@ -77,7 +87,7 @@ ADAFACTOR_DEVICE double add_squares_by_column(G g, T scale, std::int64_t n, T* c
 template <class T, class G, class Links>
 ADAFACTOR_DEVICE double add_squares_by_column(G g, Links links, std::int64_t n, T* column_sums, double row_sum,
                                               double* sums, double* sums_before_clipping) {
-  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+  for_blocks_of_run(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     const auto add = [&](double squares, double before) ADAFACTOR_INLINE_LAMBDA {
       row_sum += squares;
       sums[first / kBlock] += squares;
@@ -197,7 +207,7 @@ struct Pair {
 template <class T, class G, class P, class U>
 ADAFACTOR_DEVICE void add_u_squares(G g, P p, const U& u_of, std::int64_t n, double* update_sums,
                                     double* parameter_sums) {
-  for_blocks(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
+  for_blocks_of_run(n, [&](std::int64_t first, std::int64_t count) ADAFACTOR_INLINE_LAMBDA {
     g.ask(first, count);
     p.ask(first, count);
     ask_for(u_of, first, count);

@@ -34,6 +34,7 @@ class SliceU {
  public:
   ADAFACTOR_DEVICE SliceU(const Leaf& leaf, std::int64_t slice, double scale)
       : leaf_(leaf),
+        slice_(slice),
         gradient_scale_(leaf.gradient_scale() * leaf.found.norm_factor),
         update_scale_(scale),
         scale_(gradient_scale_ * scale) {
@@ -42,13 +43,12 @@ class SliceU {
     row_moments_ = static_cast<const T*>(leaf.at.row_moment) + slice * leaf.shape.rows;
     if (leaf.at.row_factor) row_factors_ = static_cast<const T*>(leaf.at.row_factor) + slice * leaf.shape.rows;
     col_moments_ = static_cast<const T*>(leaf.at.col_moment) + slice * leaf.shape.cols;
-    mean_ = leaf.at.mean_moment ? leaf.at.mean_moment[slice] : mean_of_moments();
   }
 
   // factors <- those of some rows, as plain() takes them.
   void make_row_factors(std::int64_t row, std::int64_t count, T* factors) const {
     if (row_factors_) return scale_row_factors(row_factors_ + row, scale_, factors, count);
-    store_row_factors(row_moments_ + row, mean_, scale_, factors, count);
+    store_row_factors(row_moments_ + row, mean_moment(), scale_, factors, count);
   }
 
   // U as a function of lanes, for columns from `first` on, where it is plain.
@@ -79,7 +79,7 @@ class SliceU {
   // (R / M)^-1/2 of a row, and what was kept of it, which may have been rounded.
   ADAFACTOR_DEVICE double row_factor(std::int64_t row) const {
     const double moment = static_cast<double>(row_moments_[row]);
-    return adafactor::row_factor(moment, mean_);
+    return adafactor::row_factor(moment, mean_moment());
   }
   ADAFACTOR_DEVICE double kept_row_factor(std::int64_t row) const {
     return row_factors_ ? static_cast<double>(row_factors_[row]) : row_factor(row);
@@ -119,13 +119,15 @@ class SliceU {
   ADAFACTOR_DEVICE T full_scale() const { return static_cast<T>(update_scale_); }
 
  private:
-  // M of a small slice, where it was not kept.
-  ADAFACTOR_DEVICE double mean_of_moments() const {
+  // M; that of a small slice was not kept, and is made anew.
+  ADAFACTOR_DEVICE double mean_moment() const {
+    if (leaf_.at.mean_moment) return leaf_.at.mean_moment[slice_];
     const double mean = sum_of(row_moments_, leaf_.shape.rows) / static_cast<double>(leaf_.shape.rows);
     return leaf_.rule.clamps && mean < leaf_.rule.epsilon_1 ? leaf_.rule.epsilon_1 : mean;
   }
 
   const Leaf& leaf_;
+  std::int64_t slice_;
   double gradient_scale_;
   double update_scale_;
   double scale_;  // of both
@@ -133,7 +135,6 @@ class SliceU {
   const T* row_moments_ = nullptr;
   const T* row_factors_ = nullptr;  // those that are kept
   const T* col_moments_ = nullptr;
-  double mean_ = 0;
 };
 
 }}  // namespace adafactor::ADAFACTOR_LOOPS

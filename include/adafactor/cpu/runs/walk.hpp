@@ -16,6 +16,7 @@ namespace adafactor { inline namespace ADAFACTOR_LOOPS {
 // The offset, in elements, of the index-th place along axes of which the last runs fastest.
 ADAFACTOR_DEVICE inline std::int64_t offset_along(const Axis* axes, int rank, std::int64_t index) {
   std::int64_t offset = 0;
+  ADAFACTOR_KEEP_ROLLED
   for (int k = rank - 1; k > 0; --k) {
     offset += index % axes[k].extent * axes[k].stride;
     index /= axes[k].extent;

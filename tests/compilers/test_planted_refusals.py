@@ -54,8 +54,8 @@ ERRORS = [
     Error(
         "a graph that is captured takes a step",
         "src/bindings/gpu.cpp",
-        "  if (!captures) return;",
-        "  if (captures || !captures) return;",
+        "  refuse_capture(stream.handle);\n",
+        "",
         "test_emulated_refusals.py",
         "captured",
     ),
@@ -131,8 +131,8 @@ ERRORS = [
     Error(
         "the host goes on before it knows of the call before",
         "python/adafactor/engine/call.py",
-        "    if engine.late is not None:\n        _settle(engine)\n",
-        "",
+        "    if engine.late is not None:\n",
+        "    if False:\n",
         "test_emulated_outcomes.py",
     ),
 ]

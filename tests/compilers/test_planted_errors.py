@@ -190,6 +190,12 @@ ERRORS = [
         "))",
     ),
     Error(
+        "no launch for short rows whose numbers are clipped",
+        "src/cuda/gpu.hpp",
+        "(!makes || (is_narrow(leaf) && leaf.rule.clip_value > 0))",
+        "!makes",
+    ),
+    Error(
         "the sums of columns where those of rows are",
         "src/cuda/gpu.hpp",
         "partials + planned.row_partials();",

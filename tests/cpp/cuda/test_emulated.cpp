@@ -320,12 +320,14 @@ void columns_that_overflow_do_what_they_do_on_a_cpu() {
   }
 }
 
-// One call on one leaf has the digest of a CPU.
-void check_digest_of(const adafactor::LeafSpec& leaf) {
+// Calls on one leaf have the digest of a CPU.
+void check_digest_of(const adafactor::LeafSpec& leaf, const digest::Spread& spread = {-30, 30, 0},
+                     const adafactor::Config& config = {}, int calls = 1) {
   digest::Case what;
-  what.calls = 1;
+  what.calls = calls;
   what.leaves = what.gradients = {leaf};
-  what.spread = {-30, 30, 0};
+  what.spread = spread;
+  what.config = config;
   OnDevice device(what, Order::forward, true);
   CHECK_EQ(digest::run_on(device, what, 1, true).digest, digest::run(what, 1, true).digest);
 }
@@ -335,6 +337,21 @@ void the_blocks_of_a_row_are_added_up_in_their_order() { check_digest_of({{20, 2
 
 // Two tiles side by side, and two below them.
 void tiles_in_both_directions_have_their_own_sums() { check_digest_of({{512, 4100}}); }
+
+// What a leaf needs is launched although no other leaf needs it.
+void each_kind_of_leaf_is_stepped_alone() {
+  std::vector<adafactor::Config> configs(5);
+  configs[1].epsilon_1 = 0.125;
+  configs[1].epsilon_1_mode = adafactor::EpsilonMode::clamp;
+  configs[2].clipvalue = 0.001;
+  configs[3].beta_1 = 0.9;
+  configs[4].gradient_accumulation_steps = 2;
+  const std::vector<adafactor::LeafSpec> leaves{
+      {{20, 33}}, {{700}}, {{40, 3}}, {{20, 3, 3}}, {{}}, {{5, 20, 33}}, {{33, 20}, adafactor::DType::float64}};
+  for (const adafactor::LeafSpec& leaf : leaves) {
+    for (const adafactor::Config& config : configs) check_digest_of(leaf, {-12, -6, 3}, config, 2);
+  }
+}
 
 // The launches of a step are as many for forty leaves as for one.
 void a_step_is_a_fixed_list_of_launches() {
@@ -362,6 +379,7 @@ int main(int count, char** words) {
   columns_that_overflow_do_what_they_do_on_a_cpu();
   the_blocks_of_a_row_are_added_up_in_their_order();
   tiles_in_both_directions_have_their_own_sums();
+  each_kind_of_leaf_is_stepped_alone();
   a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu();
   a_step_is_a_fixed_list_of_launches();
   return check::report();

@@ -165,7 +165,13 @@ CASES = [
         for name, transform in TRANSFORMS.items()
     ),
     Event("D15 arrays of JAX on several devices", several_devices),
-    Case("D15 a TPU, gradient", with_grads(b=on_tpu), ValueError, f"grads b: {TPU}"),
+    Case(
+        "D15 a TPU, gradient",
+        with_grads(b=on_tpu),
+        ValueError,
+        f"grads b: {TPU}",
+        libraries=("numpy", "torch", "jax", "dlpack"),
+    ),
     Case(
         "D15 a TPU, parameter",
         with_params(b=on_tpu),

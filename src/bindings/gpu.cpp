@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "../cuda/library.hpp"
@@ -20,6 +21,17 @@ void wait_for(const cuda::Runtime& runtime) {
     runtime.wait();
     return true;
   });
+}
+
+// What is not done while a stream captures a graph, and where instead.
+void refuse_graph(const cuda::Runtime& runtime, void* stream, const std::string& what, const char* instead) {
+  if (!runtime.captures(stream)) return;
+  throw std::runtime_error(what + ": a CUDA graph is being captured, expected a stream that runs; " + instead);
+}
+
+// The same of copies, which go to a stream and are waited for.
+void refuse_copy_in_graph(const cuda::Runtime& runtime, void* stream) {
+  refuse_graph(runtime, stream, "copy", "copy outside of the graph");
 }
 
 }  // namespace
@@ -47,14 +59,19 @@ std::span<std::byte> Gpu::take(std::int64_t nbytes) {
   if (!allocate_.is_none()) {
     py::object array = allocate_(nbytes);
     ArrayReader reader;
-    const RawArray found = reader.read(array, {Access::write, only(DType::float32), Role::state, -1});
+    const Request request{Access::write, only(DType::float32), Role::state, -1};
+    const RawArray found = reader.read(array, request);
     if (found.device != device_ || found.size() * item_size(found.dtype) < nbytes) {
       throw std::runtime_error("memory of another device, or too little, from the library of the parameters");
     }
+    const cuda::Entered entered = runtime_.enter();
+    runtime_.follow(reader.stream_of(array, device_, request).handle);
+    wait_for(runtime_);
     arrays_.push_back(std::move(array));
     return {static_cast<std::byte*>(found.data), size};
   }
   const cuda::Entered entered = runtime_.enter();
+  refuse_graph(runtime_, runtime_.stream(), "state", "make it outside of the graph");
   memory_.reserve(memory_.size() + 1);
   memory_.push_back(runtime_.allocate(nbytes));
   runtime_.zero(memory_.back(), nbytes);
@@ -88,18 +105,16 @@ void Gpu::require_working() const {
 }
 
 void Gpu::refuse_capture(void* stream) const {
-  bool captures = false;
-  cuda::check(runtime_.functions().is_capturing(stream, &captures));
-  if (!captures) return;
-  throw std::runtime_error(
-      "step: a CUDA graph is being captured, expected a stream that runs; a replay would make the same step, with its "
-      "rate and its count, again and again: step outside of the graph");
+  const cuda::Entered entered = runtime_.enter();
+  refuse_graph(runtime_, stream, "step",
+               "a replay would make the same step, with its rate and its count, again and again: step outside of the "
+               "graph");
 }
 
 void Gpu::begin(const Stream& stream) {
   require_working();
-  const cuda::Entered entered = runtime_.enter();
   refuse_capture(stream.handle);
+  const cuda::Entered entered = runtime_.enter();
   stream_ = stream;
   others_.clear();
   runtime_.use(stream.handle);
@@ -107,8 +122,8 @@ void Gpu::begin(const Stream& stream) {
 
 void Gpu::follow(void* other) {
   if (other == stream_.handle || std::ranges::find(others_, other) != others_.end()) return;
-  const cuda::Entered entered = runtime_.enter();
   refuse_capture(other);
+  const cuda::Entered entered = runtime_.enter();
   others_.push_back(other);
   runtime_.follow(other);
 }
@@ -120,13 +135,19 @@ void Gpu::end() {
 
 void Gpu::precede(void* other) const {
   const cuda::Entered entered = runtime_.enter();
-  runtime_.precede(other);
+  if (!runtime_.captures(other)) return runtime_.precede(other);
+  // A graph knows nothing of what is done outside of it.
+  without_gil([&] {
+    runtime_.await_mark();
+    return true;
+  });
 }
 
 void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
   require_working();
   const cuda::Entered entered = runtime_.enter();
   // The stream of the last call may be there no more.
+  refuse_copy_in_graph(runtime_, nullptr);
   runtime_.use(nullptr);
   runtime_.copy(to, from, nbytes);
   wait_for(runtime_);
@@ -135,6 +156,7 @@ void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
 void Gpu::zero(void* memory, std::int64_t nbytes) {
   require_working();
   const cuda::Entered entered = runtime_.enter();
+  refuse_copy_in_graph(runtime_, nullptr);
   runtime_.use(nullptr);
   runtime_.zero(memory, nbytes);
   wait_for(runtime_);
@@ -155,6 +177,7 @@ HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
   bytes_.resize(static_cast<std::size_t>(highest - lowest + item));
   cuda::Runtime runtime(cuda::functions(), array.device.index);
   const cuda::Entered entered = runtime.enter();
+  refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
   runtime.copy(bytes_.data(), static_cast<const std::byte*>(array.data) + lowest,
                static_cast<std::int64_t>(bytes_.size()));
@@ -166,6 +189,7 @@ HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
 void write_elements(const TensorView& array, const void* elements, void* stream) {
   cuda::Runtime runtime(cuda::functions(), array.device.index);
   const cuda::Entered entered = runtime.enter();
+  refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
   const std::int64_t item = item_size(array.dtype);
   std::int64_t buffer[kMaxRank];

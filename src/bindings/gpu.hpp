@@ -48,12 +48,12 @@ class Gpu {
   void end();
   // The stream of the call.
   const Stream& stream() const { return stream_; }
-  // A stream of somebody else goes on after all calls.
+  // A stream of somebody else goes on after all calls; where it captures a graph they are done when this returns.
   void precede(void* other) const;
 
   // The device has failed: nothing that lies there is known any more.
   void give_up(const std::string& why) { failure_ = why; }
-  // Throws std::runtime_error while a graph is captured on a stream.
+  // Throws std::runtime_error where a call on a stream would go into a graph that is captured.
   void refuse_capture(void* stream) const;
   // Throws std::runtime_error where it has failed, or in a process that was forked off.
   void require_working() const;

@@ -192,7 +192,7 @@ py::object make_step(StepperObject& object, const py::list& params, const py::li
                      const std::optional<Scaler>& scaler) {
   const Plan& plan = object.maker.plan();
   const Held held(object.maker);
-  settle(object);
+  settle_for(object, params);
   const GiveBack give_back{object};
   const LetGo let_go{object};
   object.borrowed.clear();
@@ -244,6 +244,9 @@ void bind_stepper(py::module_& m) {
           "an axis, in the CPU's memory, which is written when the call has come to its end. `scaler`: on a GPU, "
           "two arrays of one float32 there, or None: the gradients are divided by the first, and where the second is "
           "not 0 the call is skipped.")
+      .def(
+          "refuse_capture", [](StepperObject& object, const py::list& params) { refuse_capture(object, params); },
+          py::arg("params"), "Raises where a call on these would go into a CUDA graph that is captured now.")
       .def(
           "settle", [](StepperObject& object) { settle(object); },
           "Awaits a call that a GPU may still be at: then the counts are those of all calls.")

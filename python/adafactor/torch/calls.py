@@ -190,12 +190,15 @@ def _complete(state: MutableMapping[torch.Tensor, _Entry], leaves: Leaves, plann
         state[parameter] = fresh_entry(parameter, planned.layouts[leaf], config, count)
 
 
-def _stepper_on(planned: Planned, before: Any) -> Any:
-    """The core's stepper for a plan; it remembers what the one before it, of the same leaves, had found."""
+def _stepper_on(planned: Planned, leaves: Leaves) -> Any:
+    """The core's stepper for a plan.
+
+    Raises RuntimeError while a CUDA graph is captured: nothing was waited for yet, and no tensor was made,
+    which would be the graph's.
+    """
     allocate = allocator(planned.device) if planned.device != CPU else None
     stepper = _core.Stepper(planned.plan, KEYS, "step", planned.device, allocate)
-    if before is not None:
-        stepper.take_over(before)
+    stepper.refuse_capture(leaves.parameters)
     return stepper
 
 
@@ -227,11 +230,10 @@ class Calls:
         planned = Planned(leaves, keys, warns and before is None and len(leaves.parameters) > 1)
         self._leaves, self._keys, self._cuts, self._planned = leaves, list(keys), cuts, planned
         self.paths = tuple(leaves.paths)
+        self._stepper: Any = _stepper_on(planned, leaves)
         _complete(state, leaves, planned)
-        is_theirs = before is not None and _core.are_same(before._leaves.parameters, leaves.parameters)
-        self._stepper: Any = _stepper_on(
-            planned, before._stepper if before is not None and is_theirs else None
-        )
+        if before is not None and _core.are_same(before._leaves.parameters, leaves.parameters):
+            self._stepper.take_over(before._stepper)
         self._entries = [state[parameter] for parameter in leaves.parameters]
 
     def serve(
@@ -261,7 +263,9 @@ class Calls:
         planned = Planned(self._leaves, keys)
         if not planned.lays_out_as(self._planned):
             return False
-        self._keys, self._planned, self._stepper = keys, planned, _stepper_on(planned, self._stepper)
+        stepper = _stepper_on(planned, self._leaves)
+        stepper.take_over(self._stepper)
+        self._keys, self._planned, self._stepper = keys, planned, stepper
         return True
 
     def run(self, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale) -> StepReport:
@@ -291,6 +295,10 @@ class Calls:
                 self._stepper.refuse_nonfinite(leaves.parameters, gradients, nonfinite)
             warn_of_skips(self._stepper.skips, report, nonfinite)
         return report
+
+    def refuse_capture(self) -> None:
+        """Raise RuntimeError where a call would go into a CUDA graph that is captured now."""
+        self._stepper.refuse_capture(self._leaves.parameters)
 
     def settle(self) -> None:
         """Wait until a GPU is done, and the counts in the states are right."""

@@ -34,7 +34,7 @@ from adafactor.torch.groups import (
 from adafactor.torch.hooks import HookedOptimizer
 from adafactor.torch.loading import states_in
 from adafactor.torch.scaler import PLAIN, Scale, scale_of
-from adafactor.torch.several import AnyCalls, calls_on
+from adafactor.torch.several import AnyCalls, calls_on, settle_before
 
 __all__ = ["Adafactor"]
 
@@ -368,8 +368,7 @@ class Adafactor(HookedOptimizer):
 
         `cuts` tells in which of the groups each parameter is, `leaves` what they are called.
         """
-        if self._report is not None:
-            self._report.settle()
+        settle_before(calls, self._report)
         keys = list(map(key_of, groups))
         rates = rates_of(groups, self.defaults["lr"])
         if calls is not None and calls.serve(parameters, keys, cuts, self.state):

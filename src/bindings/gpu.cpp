@@ -88,6 +88,22 @@ void Gpu::equip(Stepper& stepper) {
   stepper.give(scratch_, on_device_);
 }
 
+bool Gpu::take_scratch(Gpu& other, const Plan& plan) {
+  const auto has = [](std::span<const std::byte> memory, std::int64_t nbytes) {
+    return static_cast<std::int64_t>(memory.size()) >= nbytes;
+  };
+  const bool fits = scratch_.empty() && on_device_.empty() && other.device_ == device_ &&
+                    has(other.scratch_, scratch_nbytes(plan, backend_)) &&
+                    has(other.on_device_, backend_.device_nbytes(plan));
+  if (!fits) return false;
+  std::swap(arrays_, other.arrays_);
+  std::swap(memory_, other.memory_);
+  std::swap(host_memory_, other.host_memory_);
+  std::swap(scratch_, other.scratch_);
+  std::swap(on_device_, other.on_device_);
+  return true;
+}
+
 std::span<std::byte> Gpu::take_host(std::int64_t nbytes) {
   const cuda::Entered entered = runtime_.enter();
   host_memory_.reserve(host_memory_.size() + 1);

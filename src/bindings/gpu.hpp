@@ -39,6 +39,9 @@ class Gpu {
   std::span<std::byte> take(std::int64_t nbytes);
   // Gives a stepper its scratch, before its first step.
   void equip(Stepper& stepper);
+  // Takes the scratch that another one has equipped a stepper with, for one of this plan, where it lies on the same
+  // device and is large enough; returns whether it has.
+  bool take_scratch(Gpu& other, const Plan& plan);
 
   // A call is about to begin on a stream. Throws std::runtime_error where none can.
   void begin(const Stream& stream);

@@ -216,6 +216,10 @@ void take_over(StepperObject& object, StepperObject& other) {
   object.looks_first = other.looks_first;
   for (std::size_t i = 0; i < object.of_leaves.size(); ++i) object.of_leaves[i].stopped = other.of_leaves[i].stopped;
   std::swap(object.kept, other.kept);
+  if (object.gpu && other.gpu && object.gpu->take_scratch(*other.gpu, object.maker.plan())) {
+    other.maker.workspace = nullptr;
+    other.session.forget();
+  }
 }
 
 }  // namespace
@@ -251,7 +255,8 @@ void bind_stepper(py::module_& m) {
           "settle", [](StepperObject& object) { settle(object); },
           "Awaits a call that a GPU may still be at: then the counts are those of all calls.")
       .def("take_over", &take_over, py::arg("other"),
-           "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite.")
+           "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite; and has the "
+           "scratch that it has had on a GPU.")
       .def_property_readonly(
           "skips",
           [](StepperObject& object) {

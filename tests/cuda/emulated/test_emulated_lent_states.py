@@ -6,7 +6,7 @@ import pytest
 import emulated_gpu
 from adafactor import Config, _core
 from adafactor.engine.rows import rows_of_core
-from emulated_gpu import over
+from emulated_gpu import captured, over
 
 VALUES = np.arange(1, 25, dtype=np.float32).reshape(4, 6) / 8
 GRADIENT = np.cos(VALUES)
@@ -24,16 +24,27 @@ class Lender:
     """
 
     def __init__(self, make, device, on_nonfinite="skip"):
-        knobs, _, of_leaf = rows_of_core([Config(on_nonfinite=on_nonfinite)], [0, 0], [False, False])
-        plan = _core.Plan([(4, 6), (6,)], ["float32"] * 2, list(of_leaf), list(knobs), ["w", "b"])
-        self.make = make
-        self.stepper = _core.Stepper(plan, NAMES, "step", device)
+        self.make, self.device = make, device
+        self.stepper = self.planned(on_nonfinite=on_nonfinite)
         self.params = [make(VALUES), make(VALUES[0])]
         zeros = np.zeros((4, 1), np.float32), np.zeros((1, 6), np.float32), np.zeros(6, np.float32)
         self.states = [
             {"row_var": make(zeros[0]), "col_var": make(zeros[1]), "step": np.zeros((), np.float32)},
             {"variance": make(zeros[2]), "step": np.zeros((), np.float32)},
         ]
+
+    def planned(self, shapes=((4, 6), (6,)), **knobs):
+        """A stepper with knobs of its own, "skip" where nothing is said."""
+        knobs, _, of_leaf = rows_of_core([Config(**{"on_nonfinite": "skip"} | knobs)], [0, 0], [False, False])
+        plan = _core.Plan(list(shapes), ["float32"] * 2, list(of_leaf), list(knobs), ["w", "b"])
+        return _core.Stepper(plan, NAMES, "step", self.device)
+
+    def plan_anew(self, **knobs):
+        """Go on with other knobs, in the place of the stepper that is returned."""
+        made, before = self.planned(**knobs), self.stepper
+        made.take_over(before)
+        self.stepper = made
+        return before
 
     def step(self, *gradients):
         gradients = [array if array is None else self.make(array) for array in gradients]
@@ -80,6 +91,69 @@ def test_a_skipped_call_does_not_count(both):
     again = Lender(over, "cuda:0")
     again.stepper.take_over(there.stepper)
     assert again.stepper.skips == 1
+
+
+def test_knobs_that_change_at_each_step_allocate_nothing(both):
+    there, _ = both
+    gradients = [over(GRADIENT), over(GRADIENT[0])]
+    found = []
+    for call in range(5):
+        before = emulated_gpu.device().emulated_allocations()
+        for lender in both:
+            lender.plan_anew(weight_decay=0.01 / (1 + call))
+        there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+        found.append(emulated_gpu.device().emulated_allocations() - before)
+        both[1].step(GRADIENT, GRADIENT[0])
+    assert found == [2, 0, 0, 0, 0]
+    assert both[0].bits() == both[1].bits()
+
+
+def test_a_stepper_whose_scratch_was_taken_takes_its_own(both):
+    kept = [lender.plan_anew(weight_decay=0.1) for lender in both]
+    for lender in both:
+        lender.step(GRADIENT, GRADIENT[0])
+    kept = [lender.plan_anew(weight_decay=0.2) for lender in both]
+    for _ in range(2):  # of the two steppers in turns
+        for index, lender in enumerate(both):
+            lender.step(-GRADIENT, GRADIENT[0])
+            lender.stepper.settle()
+            lender.stepper, kept[index] = kept[index], lender.stepper
+        assert both[0].bits() == both[1].bits()
+
+
+def test_scratch_that_is_too_small_stays_where_it_is(both):
+    there, here = both
+    for lender in both:
+        lender.step(GRADIENT, GRADIENT[0])
+    larger = there.planned([(40, 600), (6,)])
+    larger.take_over(there.stepper)
+    gradients = [over(-GRADIENT), over(GRADIENT[0])]
+    before = emulated_gpu.device().emulated_allocations()
+    there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+    assert emulated_gpu.device().emulated_allocations() == before
+    here.step(-GRADIENT, GRADIENT[0])
+    assert there.bits() == here.bits()
+
+
+def test_a_graph_that_is_captured_is_refused_before_anybody_waits(both):
+    there, here = both
+    gradients = [over(GRADIENT), over(GRADIENT[0])]
+    number = there.step(GRADIENT, GRADIENT[0])
+    here.step(GRADIENT, GRADIENT[0])
+    waited, count = emulated_gpu.device().emulated_waits(), there.states[0]["step"].copy()
+    words = "^step: a CUDA graph is being captured"
+    with captured(None):
+        with pytest.raises(RuntimeError, match=words):
+            there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+        with pytest.raises(RuntimeError, match=words):
+            there.stepper.refuse_capture(there.params)
+    assert emulated_gpu.device().emulated_waits() == waited
+    assert there.states[0]["step"] == count == 0
+    assert there.stepper.found(number)[0][0]
+    there.stepper.refuse_capture(there.params)
+    for lender in both:
+        lender.step(-GRADIENT, GRADIENT[0])
+    assert there.bits() == here.bits()
 
 
 def test_raise_waits_and_tells_what_is_wrong():

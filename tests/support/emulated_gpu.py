@@ -169,7 +169,7 @@ _ASK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.PO
 _asked = []  # functions that live as long as the process
 
 
-def exchanging_on(stream, base):
+def exchanging_on(stream, base, **knobs):
     """A class of arrays whose library says on which stream it works, and goes on there behind whoever writes.
 
     None: on the current one.
@@ -181,11 +181,32 @@ def exchanging_on(stream, base):
 
     _asked.append(_ASK(ask))
     address = ctypes.cast(_asked[-1], ctypes.c_void_p).value
-    return dlpack_producer.exchanging((1, 3), base=base, stream=address)
+    return dlpack_producer.exchanging((1, 3), base=base, stream=address, **knobs)
 
 
 Exchanged = exchanging_on(None, Array)
-"""An array of such a library, as torch is one."""
+"""An array of such a library."""
+
+
+class _Negatable(Array):
+    """One that may be the negative of what its memory says."""
+
+    says_negated = False
+
+    def is_neg(self):
+        """What torch calls the question."""
+        return self.says_negated
+
+
+def tensor_on(stream):
+    """A class of arrays that the core takes for tensors of torch: it reads them without a loan."""
+    made = exchanging_on(stream, _Negatable, shows=True)
+    made.__module__, made.__name__, made.__qualname__ = "torch", "Tensor", "Tensor"
+    return made
+
+
+Tensor = tensor_on(None)
+"""An array of the library whose tensors the core knows by torch's name."""
 
 
 def over(values, kind=Exchanged, *, shift=0, index=0, **header):

@@ -11,12 +11,12 @@ import torch
 
 from adafactor import _core
 from adafactor.errors import phrase
-from adafactor.report import PER_LEAF, StepReport, fill, is_filled, late_report
+from adafactor.report import PER_LEAF, StepReport, fill, late_report
 from adafactor.torch.calls import Calls, Leaves
 from adafactor.torch.groups import Key, config_of_group, configs_of
 from adafactor.torch.scaler import Scale
 
-__all__ = ["AnyCalls", "SeveralCalls", "calls_on", "settle_before"]
+__all__ = ["AnyCalls", "SeveralCalls", "calls_on"]
 
 
 def _places_by_device(parameters: Sequence[torch.Tensor]) -> list[list[int]]:
@@ -106,10 +106,10 @@ class SeveralCalls:
 
         return late_report(self.paths, ask)
 
-    def refuse_capture(self) -> None:
-        """Raise RuntimeError where a call would go into a CUDA graph that is captured now."""
+    def settle_report(self) -> None:
+        """As that of `Calls`."""
         for part in self._parts:
-            part.refuse_capture()
+            part.settle_report()
 
     def settle(self) -> None:
         """Wait until the GPUs are done, and the counts in the states are right."""
@@ -168,19 +168,6 @@ def _merged(count: int, reports: Sequence[tuple[list[int], StepReport]]) -> tupl
 
 
 AnyCalls = Calls | SeveralCalls
-
-
-def settle_before(calls: AnyCalls | None, report: StepReport | None) -> None:
-    """Wait for the call before, unless the next one is refused because a CUDA graph is captured.
-
-    Args:
-        calls: who is to make the next one, if they are known.
-        report: that of the one before, if there was any.
-    """
-    if report is not None and not is_filled(report):
-        if calls is not None:
-            calls.refuse_capture()
-        report.settle()
 
 
 def calls_on(

@@ -263,6 +263,12 @@ def _managed_from_object(producer: Producer, out: Any) -> int:
     return 0
 
 
+@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
+def _tensor_from_object(producer: Producer, out: Any) -> int:
+    out[0] = producer.tensor
+    return 0
+
+
 @ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p))
 def _nothing_from_object(producer: Producer, out: Any) -> int:
     out[0] = None
@@ -288,7 +294,11 @@ MANAGED = {
 
 
 def exchanging(
-    *versions: tuple[int, int], managed: str = "lends", base: type = Producer, stream: int | None = None
+    *versions: tuple[int, int],
+    managed: str = "lends",
+    base: type = Producer,
+    stream: int | None = None,
+    shows: bool = False,
 ) -> type:
     """A class of producers with an exchange interface.
 
@@ -297,11 +307,18 @@ def exchanging(
         managed: a word of MANAGED: what its function that lends a tensor does.
         base: the class of the producers.
         stream: the address of its function that says on which stream it works.
+        shows: whether it has a function that shows a tensor without lending it.
     """
     chain = None
     for version in reversed(versions):
         chain = ExchangeApi(
-            *version, chain and ctypes.addressof(chain), None, MANAGED[managed], None, None, stream
+            *version,
+            chain and ctypes.addressof(chain),
+            None,
+            MANAGED[managed],
+            None,
+            _address_of(_tensor_from_object) if shows else None,
+            stream,
         )
         _interfaces.append(chain)
     capsule = _new_capsule(ctypes.addressof(chain), b"dlpack_exchange_api", None)

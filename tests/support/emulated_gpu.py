@@ -4,6 +4,7 @@ The device is tests/cpp/cuda, as the shared object that the package opens in the
 a process that is to use it is started with ADAFACTOR_CUDA_LIBRARY set to what `built` has made.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -53,16 +54,17 @@ def device():
     if not _device:
         found = ctypes.CDLL(os.environ[VARIABLE])
         found.emulated_allocate.restype = ctypes.c_void_p
-        found.emulated_allocate.argtypes = (ctypes.c_int64,)
+        found.emulated_allocate.argtypes = (ctypes.c_int64, ctypes.c_int)
         found.emulated_free.argtypes = (ctypes.c_void_p,)
         for copy in (found.emulated_write, found.emulated_read):
             copy.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
-        found.emulated_order.argtypes = (ctypes.c_void_p, ctypes.c_void_p)
-        found.emulated_capture.argtypes = (ctypes.c_void_p,)
+        found.emulated_order.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int)
+        found.emulated_capture.argtypes = (ctypes.c_void_p, ctypes.c_bool)
+        found.emulated_device_of.argtypes = (ctypes.c_void_p,)
         found.emulated_destroy.argtypes = (ctypes.c_void_p,)
         found.emulated_fail.argtypes = (ctypes.c_char_p,)
         found.emulated_fail_awaiting.argtypes = (ctypes.c_char_p, ctypes.c_bool)
-        for name in ("waits", "launches", "blocks", "bytes"):
+        for name in ("waits", "launches", "allocations", "blocks", "bytes"):
             getattr(found, f"emulated_{name}").restype = ctypes.c_int64
         _device.append(found)
     return _device[0]
@@ -71,14 +73,47 @@ def device():
 _device = []
 
 
+@contextlib.contextmanager
+def on_stream(handle):
+    """Arrays are made and read on a stream, by its pointer."""
+    global current_stream
+    before, current_stream = current_stream, handle
+    try:
+        yield
+    finally:
+        current_stream = before
+
+
+@contextlib.contextmanager
+def captured(stream, has_legacy_wait=False):
+    """A graph is captured on a stream; the legacy default stream may wait for it, as for most streams."""
+    device().emulated_capture(stream, has_legacy_wait)
+    try:
+        yield
+    finally:
+        device().emulated_end_capture()
+
+
+@contextlib.contextmanager
+def current(index):
+    """A device is the thread's current one, and still is in the end."""
+    before = device().emulated_current()
+    device().emulated_make_current(index)
+    try:
+        yield
+        assert device().emulated_current() == index
+    finally:
+        device().emulated_make_current(before)
+
+
 _arrays = weakref.WeakValueDictionary()  # by the arrays of NumPy whose memory mirrors theirs
 
 
 class Memory:
-    """Bytes of the device, freed when nobody has them any more."""
+    """Bytes of a device, freed when nobody has them any more."""
 
-    def __init__(self, nbytes):
-        self.address = device().emulated_allocate(max(nbytes, 1))
+    def __init__(self, nbytes, index=0):
+        self.address = device().emulated_allocate(max(nbytes, 1), index)
 
     def __del__(self):
         device().emulated_free(self.address)
@@ -97,6 +132,7 @@ class Array(Producer):
 
     def __init__(self, owner, mirror, like, index=0, **header):
         self.owner, self.mirror, self.dtype, self.shape = owner, mirror, like.dtype, like.shape
+        self.index = index
         self.address = owner.address + like.ctypes.data - mirror.ctypes.data
         super().__init__(
             like, **({"data": self.address, "device_kind": CUDA, "device_index": index} | header)
@@ -111,7 +147,7 @@ class Array(Producer):
         self.streams.append(stream)
         wanted = 0 if stream == 1 else stream
         if wanted not in (-1, None, current_stream):
-            device().emulated_order(wanted, current_stream)
+            device().emulated_order(wanted, current_stream, self.index)
         return super().__dlpack__(max_version=max_version)
 
     def write(self, values):
@@ -133,7 +169,7 @@ _ASK = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.PO
 _asked = []  # functions that live as long as the process
 
 
-def exchanging_on(stream, base):
+def exchanging_on(stream, base, **knobs):
     """A class of arrays whose library says on which stream it works, and goes on there behind whoever writes.
 
     None: on the current one.
@@ -145,21 +181,45 @@ def exchanging_on(stream, base):
 
     _asked.append(_ASK(ask))
     address = ctypes.cast(_asked[-1], ctypes.c_void_p).value
-    return dlpack_producer.exchanging((1, 3), base=base, stream=address)
+    return dlpack_producer.exchanging((1, 3), base=base, stream=address, **knobs)
 
 
 Exchanged = exchanging_on(None, Array)
-"""An array of such a library, as torch is one."""
+"""An array of such a library."""
 
 
-def over(values, kind=Exchanged, *, shift=0, **header):
-    """An array with the values and strides of one of NumPy, so many bytes from the beginning of a line."""
+class _Negatable(Array):
+    """One that may be the negative of what its memory says."""
+
+    says_negated = False
+
+    def is_neg(self):
+        """What torch calls the question."""
+        return self.says_negated
+
+
+def tensor_on(stream):
+    """A class of arrays that the core takes for tensors of torch: it reads them without a loan."""
+    made = exchanging_on(stream, _Negatable, shows=True)
+    made.__module__, made.__name__, made.__qualname__ = "torch", "Tensor", "Tensor"
+    return made
+
+
+Tensor = tensor_on(None)
+"""An array of the library whose tensors the core knows by torch's name."""
+
+
+def over(values, kind=Exchanged, *, shift=0, index=0, **header):
+    """An array with the values and strides of one of NumPy, so many bytes from the beginning of a line.
+
+    It lies on the device of that index.
+    """
     values = np.asarray(values)
     low, high = np.lib.array_utils.byte_bounds(values)
     mirror = np.zeros(shift + high - low, np.uint8)
     offset = shift + values.ctypes.data - low
     like = np.ndarray(values.shape, values.dtype, mirror, offset, values.strides)
-    array = kind(Memory(mirror.nbytes), mirror, like, **header)
+    array = kind(Memory(mirror.nbytes, index), mirror, like, index=index, **header)
     array.write(values)
     return array
 
@@ -206,7 +266,7 @@ def capsuled(values):
 
 
 def empty_like(array):
-    return over(np.zeros(array.shape, array.dtype), type(array))
+    return over(np.zeros(array.shape, array.dtype), type(array), index=array.index)
 
 
 def asarray(values):
@@ -236,7 +296,8 @@ class Taken:
 
 def from_dlpack(piece):
     """An array over the memory of another one."""
-    assert piece.__dlpack_device__() == (CUDA, 0)
+    kind, index = piece.__dlpack_device__()
+    assert kind == CUDA
     taken = Taken(piece.__dlpack__(stream=current_stream or 1, max_version=(1, 0)))
     tensor = taken.managed.tensor
     shape, strides = tensor.shape[: tensor.rank], tensor.strides[: tensor.rank]
@@ -244,4 +305,4 @@ def from_dlpack(piece):
     reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if all(shape) else 0
     mirror = np.zeros(reach * dtype.itemsize, np.uint8)
     like = np.ndarray(shape, dtype, mirror, 0, [dtype.itemsize * step for step in strides])
-    return Exchanged(taken, mirror, like)
+    return Exchanged(taken, mirror, like, index)

@@ -121,12 +121,9 @@ def test_a_graph_that_is_captured_is_refused(stream):
     library = emulated_gpu.exchanging_on(stream, emulated_gpu.Array)
     params, gradient = over(VALUES), over(GRADIENT, library)
     state = adafactor.init(params)
-    emulated_gpu.device().emulated_capture(stream)
-    try:
-        with pytest.raises(RuntimeError, match="step: a CUDA graph is being captured"):
-            adafactor.step(params, gradient, state)
-    finally:
-        emulated_gpu.device().emulated_capture(-1 & 2**64 - 1)
+    words = "step: a CUDA graph is being captured"
+    with emulated_gpu.captured(stream), pytest.raises(RuntimeError, match=words):
+        adafactor.step(params, gradient, state)
     assert params.numpy().tobytes() == VALUES.tobytes()
     assert adafactor.step(params, gradient, state).updated
 

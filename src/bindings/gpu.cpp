@@ -34,6 +34,31 @@ void refuse_copy_in_graph(const cuda::Runtime& runtime, void* stream) {
   refuse_graph(runtime, stream, "copy", "copy outside of the graph");
 }
 
+// Calls for each run of elements that lie without gaps, in the order of the axes: where it begins in the array, and how
+// many they are.
+template <class Copy>
+void for_runs(const TensorView& array, const Copy& copy) {
+  std::int64_t buffer[kMaxRank];
+  const std::int64_t* strides = detail::strides_of(array, buffer);
+  std::int64_t run = 1;
+  int outer = array.rank;
+  while (outer > 0 && (array.shape[outer - 1] <= 1 || strides[outer - 1] == run)) run *= array.shape[--outer];
+  std::int64_t runs = 1;
+  for (int axis = 0; axis < outer; ++axis) runs *= array.shape[axis];
+  for (std::int64_t i = 0; i < runs; ++i) {
+    std::int64_t first = 0;
+    for (std::int64_t axis = outer, rest = i; axis-- > 0; rest /= array.shape[axis]) {
+      first += rest % array.shape[axis] * strides[axis];
+    }
+    copy(first, run);
+  }
+}
+
+// An array whose elements take less than this part of what lies between the first of them and the last is copied run by
+// run where that is large, which the host may have no memory for.
+constexpr std::int64_t kSparse = 16;
+constexpr std::int64_t kSmallSpan = 1 << 28;
+
 }  // namespace
 
 Gpu::Gpu(Device device, py::object allocate)
@@ -183,22 +208,35 @@ HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
   const std::int64_t item = item_size(array.dtype);
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = detail::strides_of(array, buffer);
+  std::int64_t size = 1;
   std::int64_t lowest = 0;
   std::int64_t highest = 0;
   for (int axis = 0; axis < array.rank; ++axis) {
     if (array.shape[axis] == 0) return;
+    size *= array.shape[axis];
     const std::int64_t reach = (array.shape[axis] - 1) * strides[axis] * item;
     (reach < 0 ? lowest : highest) += reach;
   }
-  bytes_.resize(static_cast<std::size_t>(highest - lowest + item));
+  const std::int64_t span = highest - lowest + item;
+  const bool is_sparse = span > kSmallSpan && span / kSparse > size * item;
+  bytes_.resize(static_cast<std::size_t>(is_sparse ? size * item : span));
   cuda::Runtime runtime(cuda::functions(), array.device.index);
   const cuda::Entered entered = runtime.enter();
   refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
-  runtime.copy(bytes_.data(), static_cast<const std::byte*>(array.data) + lowest,
-               static_cast<std::int64_t>(bytes_.size()));
+  const auto* from = static_cast<const std::byte*>(array.data);
+  if (is_sparse) {
+    std::byte* to = bytes_.data();
+    for_runs(array, [&](std::int64_t first, std::int64_t run) {
+      runtime.copy(to, from + first * item, run * item);
+      to += run * item;
+    });
+    view_.strides = nullptr;
+  } else {
+    runtime.copy(bytes_.data(), from + lowest, span);
+  }
   wait_for(runtime);
-  view_.data = bytes_.data() - lowest;
+  view_.data = is_sparse ? bytes_.data() : bytes_.data() - lowest;
   view_.device = {};
 }
 
@@ -208,22 +246,11 @@ void write_elements(const TensorView& array, const void* elements, void* stream)
   refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
   const std::int64_t item = item_size(array.dtype);
-  std::int64_t buffer[kMaxRank];
-  const std::int64_t* strides = detail::strides_of(array, buffer);
-  // The last axes that lie without gaps are copied at once.
-  std::int64_t run = 1;
-  int outer = array.rank;
-  while (outer > 0 && (array.shape[outer - 1] <= 1 || strides[outer - 1] == run)) run *= array.shape[--outer];
-  std::int64_t runs = 1;
-  for (int axis = 0; axis < outer; ++axis) runs *= array.shape[axis];
   const auto* from = static_cast<const std::byte*>(elements);
-  for (std::int64_t i = 0; i < runs; ++i, from += run * item) {
-    std::int64_t offset = 0;
-    for (std::int64_t axis = outer, rest = i; axis-- > 0; rest /= array.shape[axis]) {
-      offset += rest % array.shape[axis] * strides[axis];
-    }
-    runtime.copy(static_cast<std::byte*>(array.data) + offset * item, from, run * item);
-  }
+  for_runs(array, [&](std::int64_t first, std::int64_t run) {
+    runtime.copy(static_cast<std::byte*>(array.data) + first * item, from, run * item);
+    from += run * item;
+  });
   wait_for(runtime);
 }
 

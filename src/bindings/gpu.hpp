@@ -84,7 +84,7 @@ class Gpu {
 };
 
 // An array as the host can read it: of one on a device the bytes between its first element and its last, copied once
-// what the stream was given is done.
+// what the stream was given is done; where these are far apart, the elements alone, in C order.
 class HostCopy {
  public:
   explicit HostCopy(const TensorView& array, void* stream = nullptr);

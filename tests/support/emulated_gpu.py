@@ -1,11 +1,13 @@
 """Arrays on a GPU that a CPU stands in for: a library's namespace by the array API standard, as that of CuPy.
 
 The device is tests/cpp/cuda, as the shared object that the package opens in the place of the one with CUDA:
-a process that is to use it is started with ADAFACTOR_CUDA_LIBRARY set to what `built` has made.
+a process that is to use it is started with ADAFACTOR_CUDA_LIBRARY set to what `built` has made. Its threads
+get their turns in the order that ADAFACTOR_EMULATED_ORDER says: "shuffled", "forward" or "backward".
 """
 
 import contextlib
 import ctypes
+import functools
 import os
 import sys
 import weakref
@@ -16,10 +18,12 @@ import numpy as np
 
 import dlpack_producer
 from cpp_build import required, run
-from dlpack_producer import CUDA, ManagedVersioned, Producer
+from dlpack_producer import CUDA, READ_ONLY, ManagedVersioned, Producer
+from snapshots import buffer_of
 
 ROOT = Path(__file__).parents[2]
 VARIABLE = "ADAFACTOR_CUDA_LIBRARY"
+ORDER = "ADAFACTOR_EMULATED_ORDER"
 
 IS_HERE = VARIABLE in os.environ
 """Whether this process has the device."""
@@ -29,7 +33,7 @@ current_stream = 0
 
 
 def built(folder):
-    """The shared object, compiled into a folder."""
+    """The shared object, compiled into a folder; with the sanitizers that ADAFACTOR_SANITIZE names."""
     source, target = ROOT / "tests/cpp/cuda", Path(folder) / "libadafactor_cuda.so"
     includes = [f"-I{ROOT / name}" for name in ("include", "src", "tests/cpp")]
     flags = [
@@ -41,6 +45,8 @@ def built(folder):
         "-DADAFACTOR_COMPILED",
         *includes,
     ]
+    if sanitizers := os.environ.get("ADAFACTOR_SANITIZE"):
+        flags += ["-g", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
     files = [source / f"{name}.cpp" for name in ("emulated", "emulated_library", "fibers")]
     # Without what .ci/sanitize has loaded into each process before all else.
     environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
@@ -106,14 +112,34 @@ def current(index):
         device().emulated_make_current(before)
 
 
-_arrays = weakref.WeakValueDictionary()  # by the arrays of NumPy whose memory mirrors theirs
+_owners = weakref.WeakValueDictionary()  # by the ids of the arrays of NumPy whose memory mirrors theirs
 
 
-class Memory:
-    """Bytes of a device, freed when nobody has them any more."""
+class Owner:
+    """What keeps bytes on the device, from its address on.
 
-    def __init__(self, nbytes, index=0):
-        self.address = device().emulated_allocate(max(nbytes, 1), index)
+    Args:
+        mirror: as many bytes of the host, where they are seen, and changed before they are written.
+    """
+
+    def __init__(self, address, mirror):
+        self.address, self.mirror = address, mirror
+        _owners[id(buffer_of(mirror))] = self
+
+    def write(self):
+        """All of them to the device, on the current stream."""
+        device().emulated_write(self.address, self.mirror.ctypes.data, self.mirror.nbytes, current_stream)
+
+    def read(self):
+        """All of them from there."""
+        device().emulated_read(self.mirror.ctypes.data, self.address, self.mirror.nbytes, current_stream)
+
+
+class Memory(Owner):
+    """Bytes of a device that are freed when nobody has them any more."""
+
+    def __init__(self, mirror, index=0):
+        super().__init__(device().emulated_allocate(max(mirror.nbytes, 1), index), mirror)
 
     def __del__(self):
         device().emulated_free(self.address)
@@ -123,45 +149,38 @@ class Array(Producer):
     """An array in capsules alone: whoever writes it has to be done when he returns.
 
     Args:
-        owner: what keeps the bytes on the device, from its `address` on.
-        mirror: as many bytes of the host.
-        like: a view of them that has the array's type, shape and strides.
+        owner: whose bytes they are.
+        like: a view of the mirror that has the array's type, shape and strides.
+        *more: what a class of producers wants besides.
         index: of the device.
         **header: as for a Producer.
     """
 
-    def __init__(self, owner, mirror, like, index=0, **header):
-        self.owner, self.mirror, self.dtype, self.shape = owner, mirror, like.dtype, like.shape
-        self.index = index
-        self.address = owner.address + like.ctypes.data - mirror.ctypes.data
-        super().__init__(
-            like, **({"data": self.address, "device_kind": CUDA, "device_index": index} | header)
-        )
+    def __init__(self, owner, like, *more, index=0, **header):
+        self.owner, self.dtype, self.shape, self.index = owner, like.dtype, like.shape, index
+        self.address = owner.address + like.ctypes.data - owner.mirror.ctypes.data
+        data = self.address - header.get("byte_offset", 0)
+        super().__init__(like, *more, **({"data": data, "device_kind": CUDA, "device_index": index} | header))
         self.streams = []  # that it was asked for
-        _arrays.setdefault(id(_root(mirror)), self)
 
     def __array_namespace__(self):
         return sys.modules[__name__]
 
-    def __dlpack__(self, *, stream=None, max_version=None):
+    def __dlpack__(self, *, stream=None, **more):
         self.streams.append(stream)
         wanted = 0 if stream == 1 else stream
         if wanted not in (-1, None, current_stream):
             device().emulated_order(wanted, current_stream, self.index)
-        return super().__dlpack__(max_version=max_version)
+        return super().__dlpack__(**more)
 
     def write(self, values):
         """On the current stream."""
         self.memory[...] = values
-        device().emulated_write(
-            self.owner.address, self.mirror.ctypes.data, self.mirror.nbytes, current_stream
-        )
+        self.owner.write()
 
     def numpy(self):
         """A copy in the host's memory."""
-        device().emulated_read(
-            self.mirror.ctypes.data, self.owner.address, self.mirror.nbytes, current_stream
-        )
+        self.owner.read()
         return self.memory.copy()
 
 
@@ -209,17 +228,23 @@ Tensor = tensor_on(None)
 """An array of the library whose tensors the core knows by torch's name."""
 
 
-def over(values, kind=Exchanged, *, shift=0, index=0, **header):
+@functools.cache
+def on_device(make):
+    """A class of producers whose memory is the device's."""
+    return type(make.__name__, (Array, make), {"__module__": make.__module__})
+
+
+def over(values, kind=Exchanged, *more, shift=0, index=0, **header):
     """An array with the values and strides of one of NumPy, so many bytes from the beginning of a line.
 
     It lies on the device of that index.
     """
     values = np.asarray(values)
-    low, high = np.lib.array_utils.byte_bounds(values)
+    start = values.ctypes.data
+    low, high = np.lib.array_utils.byte_bounds(values) if values.size else (start, start)
     mirror = np.zeros(shift + high - low, np.uint8)
-    offset = shift + values.ctypes.data - low
-    like = np.ndarray(values.shape, values.dtype, mirror, offset, values.strides)
-    array = kind(Memory(mirror.nbytes, index), mirror, like, index=index, **header)
+    like = np.ndarray(values.shape, values.dtype, mirror, shift + start - low, values.strides)
+    array = kind(Memory(mirror, index), like, *more, index=index, **header)
     array.write(values)
     return array
 
@@ -234,30 +259,28 @@ def seen(array):
     return array.numpy() if IS_HERE else array
 
 
-def _root(view):
-    """The array of NumPy whose memory a view is in."""
-    while isinstance(view.base, np.ndarray):
-        view = view.base
-    return view
-
-
 def refresh(view):
     """Read the memory again that a view is a copy of, if it is one."""
-    if (array := _arrays.get(id(_root(view)))) is not None:
-        array.numpy()
+    if (owner := _owners.get(id(buffer_of(view)))) is not None:
+        owner.read()
 
 
-def sharing(view):
-    """An array over the memory of which a view is a copy, or over a copy of all that the view is in."""
-    root = _root(view)
-    array = _arrays.get(id(root))
-    if array is None and not (root.flags.c_contiguous and root.nbytes):
-        return over(view)
-    if array is not None:
-        return Exchanged(array.owner, array.mirror, view)
-    made = Exchanged(Memory(root.nbytes), root.reshape(-1).view(np.uint8), view)
-    made.write(view)
-    return made
+def sharing(view, kind=Exchanged, *more, **header):
+    """An array over the memory of which a view is a copy, or over a copy of all that the view is in.
+
+    One without elements says that it lies where the view does, and one that nobody may write that it is so.
+    """
+    root = buffer_of(view)
+    if (owner := _owners.get(id(root))) is not None:
+        return kind(owner, view, *more, **header)
+    if not root.nbytes:
+        return over(view, kind, *more, **({"data": view.ctypes.data} | header))
+    if not (root.flags.c_contiguous and root.flags.writeable):
+        flags = 0 if view.flags.writeable else READ_ONLY
+        return over(view, kind, *more, **({"flags": flags} | header))
+    owner = Memory(root.reshape(-1).view(np.uint8))
+    owner.write()
+    return kind(owner, view, *more, **header)
 
 
 def capsuled(values):
@@ -281,13 +304,22 @@ _NAMES = {(2, 32): np.float32, (2, 64): np.float64, (2, 16): np.float16, (4, 16)
 _USED = b"used_dltensor_versioned"
 
 
-class Taken:
-    """A tensor that was taken out of a capsule, given back when nobody has it any more."""
+class Taken(Owner):
+    """A tensor that was taken out of a capsule, given back when nobody has it any more.
+
+    It is `like` a view of the mirror.
+    """
 
     def __init__(self, capsule):
         self.managed = ManagedVersioned.from_address(_pointer(capsule, b"dltensor_versioned"))
         _rename(capsule, _USED)
-        self.address = self.managed.tensor.data
+        tensor = self.managed.tensor
+        shape, strides = tensor.shape[: tensor.rank], tensor.strides[: tensor.rank]
+        dtype = np.dtype(_NAMES[tensor.code, tensor.bits])
+        steps = zip(shape, strides, strict=True)
+        reach = 1 + sum((n - 1) * step for n, step in steps) if all(shape) else 0
+        super().__init__(tensor.data, np.zeros(reach * dtype.itemsize, np.uint8))
+        self.like = np.ndarray(shape, dtype, self.mirror, 0, [dtype.itemsize * step for step in strides])
 
     def __del__(self):
         deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.managed.deleter)
@@ -299,10 +331,4 @@ def from_dlpack(piece):
     kind, index = piece.__dlpack_device__()
     assert kind == CUDA
     taken = Taken(piece.__dlpack__(stream=current_stream or 1, max_version=(1, 0)))
-    tensor = taken.managed.tensor
-    shape, strides = tensor.shape[: tensor.rank], tensor.strides[: tensor.rank]
-    dtype = np.dtype(_NAMES[tensor.code, tensor.bits])
-    reach = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True)) if all(shape) else 0
-    mirror = np.zeros(reach * dtype.itemsize, np.uint8)
-    like = np.ndarray(shape, dtype, mirror, 0, [dtype.itemsize * step for step in strides])
-    return Exchanged(taken, mirror, like, index)
+    return Exchanged(taken, taken.like, index=index)

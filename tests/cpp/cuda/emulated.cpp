@@ -89,8 +89,9 @@ void Device::copy(void* to, const void* from, std::int64_t nbytes, void* stream)
 void Device::write(void* to, const void* from, std::int64_t nbytes, void* stream) {
   require_entered(to);
   const auto* first = static_cast<const std::byte*>(from);
-  queue(stream,
-        [=, bytes = std::vector<std::byte>(first, first + nbytes)] { std::memcpy(to, bytes.data(), bytes.size()); });
+  queue(stream, [=, bytes = std::vector<std::byte>(first, first + nbytes)] {
+    std::ranges::copy(bytes, static_cast<std::byte*>(to));
+  });
 }
 void Device::zero(void* memory, std::int64_t nbytes, void* stream) {
   require(find(memory_, memory, nbytes), "what is to be zero lies elsewhere");

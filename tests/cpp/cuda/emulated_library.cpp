@@ -1,6 +1,8 @@
 // The device that a CPU stands in for as the shared object that the Python package opens, with what its tests ask for
 // besides: memory to make arrays of, and what was done.
 #include <cstdint>
+#include <cstdlib>
+#include <string_view>
 #include <utility>
 
 #include "cuda/emulated.hpp"
@@ -9,9 +11,20 @@
 
 namespace {
 
+using emulation::Order;
+
+Order order() {
+  const char* variable = std::getenv("ADAFACTOR_EMULATED_ORDER");
+  const std::string_view word = variable ? variable : "shuffled";
+  if (word == "forward") return Order::forward;
+  if (word == "backward") return Order::backward;
+  if (word != "shuffled") emulation::Block::give_up("ADAFACTOR_EMULATED_ORDER is none of the three orders");
+  return Order::shuffled;
+}
+
 // As a driver, it is there until the process ends.
 emulation::Device& device() {
-  static auto& the_device = *new emulation::Device(emulation::Order::shuffled);
+  static auto& the_device = *new emulation::Device(order());
   return the_device;
 }
 

@@ -99,6 +99,8 @@ def table(result: results.Result) -> str:
         for bar in row["bars"]:
             said = "held" if bar["held"] else "MISSED"
             lines.append(f"  {bar['what']}: {bar['found']:.3f}, {bar['relation']} {bar['bar']}: {said}")
+    if result["left_out"]:
+        lines += ["", f"left out, for want of time: {'; '.join(result['left_out'])}"]
     return "\n".join(lines)
 
 
@@ -206,6 +208,20 @@ def measure(case: Case, turns: int, bandwidth: float) -> results.Result:
     return row
 
 
+def cuda_of_this_build() -> Any:
+    """What the package says of CUDA."""
+    import adafactor
+
+    return adafactor.build_info()["cuda"]
+
+
+def gpu_and_torch() -> tuple[str, str]:
+    """What is measured, and beside what."""
+    import torch
+
+    return torch.cuda.get_device_name(), torch.__version__
+
+
 def default_path(result: results.Result) -> Path:
     """Where the result goes unless it is said: a file for each kind of GPU."""
     gpu = "-".join("".join(c if c.isalnum() else " " for c in result["gpu"].lower()).split())
@@ -216,6 +232,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command_line.parser("gpu", __doc__ or "")
     parser.add_argument("--turns", type=command_line.positive, default=9, help="of each (default: 9)")
     parser.add_argument(
+        "--seconds",
+        type=command_line.duration,
+        default=float("inf"),
+        help="after which no case is begun (default: all are)",
+    )
+    parser.add_argument(
         "--out",
         type=Path,
         metavar="FILE.json",
@@ -223,25 +245,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     settings: argparse.Namespace = parser.parse_args(arguments)
 
-    import adafactor
-
-    info = adafactor.build_info()["cuda"]
+    info = cuda_of_this_build()
     if not info or info["missing"]:
         parser.exit(1, f"no step can run on a GPU: {info['missing'] if info else 'this build has no CUDA'}\n")
-    import torch
-
+    end = time.monotonic() + settings.seconds
     bandwidth = copy_bandwidth(settings.turns)
     result = results.begin("gpu", turns=settings.turns, queued=QUEUED)
+    name, version = gpu_and_torch()
     result |= {
-        "gpu": torch.cuda.get_device_name(),
-        "torch": torch.__version__,
+        "gpu": name,
+        "torch": version,
         "cuda": info,
         "copy_gigabytes_per_second": bandwidth,
-        "rows": [measure(case, settings.turns, bandwidth) for case in CASES],
+        "rows": [],
+        "left_out": [],
     }
-    print(table(result))
     path = settings.out or default_path(result)
-    results.save(result, path)
+    for case in CASES:
+        if time.monotonic() > end:
+            result["left_out"].append(f"{case.workload.title}, {case.dtype}")
+        else:
+            result["rows"].append(measure(case, settings.turns, bandwidth))
+        results.save(result, path)  # so that there is something where the time is cut off
+    print(table(result))
     print(f"written to {path}")
     return 0
 

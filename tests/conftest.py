@@ -25,7 +25,7 @@ MARKERS = (
     "apart: measures memory, time, threads or processes, and so runs with no other test beside it",
 )
 # Begun first, so that nobody waits for them in the end.
-LONGEST = ("test_cpp.py", "test_planted_errors.py", "test_torch_compile.py")
+LONGEST = ("test_cpp.py", "test_planted_errors.py", "test_planted_refusals.py", "test_torch_compile.py")
 MOST_WORKERS = 4  # beyond that the longest file decides, and each worker imports torch and JAX
 
 

@@ -46,9 +46,13 @@ Device device_of(dlpack::Device device, const Request& request) {
   const std::string& missing = cuda::library().missing;
   const bool is_cuda = device.kind == dlpack::kCuda || device.kind == dlpack::kCudaManaged;
   if (is_cuda && missing.empty()) return {DeviceType::cuda, device.index};
-  request.refuse(ErrorKind::value,
-                 std::string("one in the CPU's memory") + (missing.empty() ? " or on a GPU of NVIDIA" : ""),
-                 "an array on " + name_of(device) + (is_cuda ? " (" + missing + ")" : ""));
+  refuse_device(name_of(device) + (is_cuda ? " (" + missing + ")" : ""), request);
+}
+
+void refuse_device(const std::string& name, const Request& request) {
+  const bool has_gpus = cuda::library().missing.empty();
+  request.refuse(ErrorKind::value, std::string("one in the CPU's memory") + (has_gpus ? " or on a GPU of NVIDIA" : ""),
+                 "an array on " + name);
 }
 
 std::string device_name(Device device) {

@@ -85,6 +85,16 @@ bool is_deleted(py::handle object) {
   return PyCallable_Check(method.ptr()) && method().ptr() == Py_True;
 }
 
+// Where an array of JAX lies that DLPack has no number for, as "tpu:3"; empty for others.
+std::string unnumbered_device(py::handle object) {
+  const py::object device = py::getattr(object, "device", py::none());
+  const py::object platform = py::getattr(device, "platform", py::none());
+  const py::object id = py::getattr(device, "id", py::none());
+  if (!py::isinstance<py::str>(platform) || !py::isinstance<py::int_>(id)) return {};
+  const auto name = platform.cast<std::string>();
+  return name == "cpu" || name == "gpu" ? std::string() : name + ":" + py::str(id).cast<std::string>();
+}
+
 // Turns the exception that is on its way into a refusal, unless it is no error.
 [[noreturn]] void refuse_unexported(py::handle object, ErrorKind kind, const Request& request) {
   const py::error_already_set error;
@@ -94,6 +104,7 @@ bool is_deleted(py::handle object) {
     request.refuse(ErrorKind::buffer, "one that is there still",
                    what + " that was deleted, or donated to a function of jax.jit");
   }
+  if (const std::string device = unnumbered_device(object); !device.empty()) refuse_device(device, request);
   if (error.matches(PyExc_TypeError)) kind = ErrorKind::type;
   const std::string nature = nature_of(object);
   const bool sparse = nature.find("sparse") != nature.npos;

@@ -53,14 +53,39 @@ def test_the_table_has_each_contestant_and_each_bar():
         "cuda": {"toolkit": "13.0"},
         "copy_gigabytes_per_second": 4300.0,
         "rows": [found],
+        "left_out": ["1024x1024, float32"],
     }
     text = gpu.table(result)
+    assert text.endswith("left out, for want of time: 1024x1024, float32")
     assert "NVIDIA H200, torch 2.13.0, CUDA 13.0" in text
     for name in (gpu.OURS, *found["peers"]):
         assert any(line.startswith(f"  {name}") for line in text.splitlines())
     assert "time / AdamW's: 0.833, <= 0.9: held" in text
     assert "torch's Adafactor / it: 9.000, >= 10: MISSED" in text
     assert gpu.default_path(result).name == "gpu-nvidia-h200.json"
+
+
+def test_what_was_measured_is_there_when_the_time_is_over(monkeypatch, tmp_path, capsys):
+    names = ("what", "found", "relation", "bar", "held")
+
+    def measure(case, turns, bandwidth):
+        clock[0] += 40
+        found = row(1.0, 0.9, 1.2, 12.0) | {"title": case.workload.title, "dtype": case.dtype}
+        return found | {"bars": [dict(zip(names, bar, strict=True)) for bar in gpu.bars(case, found)]}
+
+    clock = [0.0]
+    monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(gpu, "measure", measure)
+    monkeypatch.setattr(gpu, "copy_bandwidth", lambda turns: 4300.0)
+    monkeypatch.setattr(gpu, "gpu_and_torch", lambda: ("NVIDIA H200", "2.13.0"))
+    monkeypatch.setattr(
+        gpu, "cuda_of_this_build", lambda: {"toolkit": "13.0", "architectures": "90", "missing": None}
+    )
+    assert gpu.main(["--seconds", "100", "--out", str(tmp_path / "found.json")]) == 0
+    saved = gpu.results.read(tmp_path / "found.json")
+    assert len(saved["rows"]) == 3
+    assert len(saved["left_out"]) == len(gpu.CASES) - 3
+    assert saved["left_out"][-1] in capsys.readouterr().out
 
 
 def test_the_trees_have_the_sizes_of_their_names():

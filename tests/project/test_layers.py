@@ -1,6 +1,5 @@
-"""The rules of the architecture, read off the sources: who may include and name what, and how files look."""
+"""The rules of the architecture, read off the sources: who may include and name what."""
 
-import ast
 import graphlib
 import re
 import subprocess
@@ -29,6 +28,22 @@ class Rule:
         return [name for name, text in code.items() if re.search(self.pattern, text, re.MULTILINE)]
 
 
+# What only CUDA's compiler or runtime gives.
+CUDA = "|".join(
+    [
+        r"<(cuda|nv/|cub/|thrust/|cooperative_groups)|<<<",
+        r"\b(cuda|cu)[A-Z]\w*",
+        r"\b__CUDA_ARCH|\b__nv\w+",
+        r"\b__(global|shared|constant|managed|grid_constant|launch_bounds|maxnreg)__",
+        r"\b__(sync(threads|warp)|threadfence|shfl|ballot|activemask|all_sync|any_sync|match_|reduce_|ldg|stcg)\w*",
+        r"\b(thread|block)Idx\b|\b(block|grid)Dim\b|\bwarpSize\b",
+        r"\batomic(Add|Sub|Exch|Min|Max|Inc|Dec|CAS|And|Or|Xor)\w*",
+    ]
+)
+# The macros by which a preprocessor knows a GPU, and an instruction set of a CPU.
+ON_DEVICES = r"ADAFACTOR_LANES_ARE_THREADS|__CUDA|__NVCC__"
+ON_CPUS = r"ADAFACTOR_NATIVE_LANES|__AVX|__SSE|__FMA__|__F16C__|__ARM_|__aarch64__|__x86_64__"
+
 RULES = [
     Rule("pybind11", r"pybind11|<Python\.h>", r"src/bindings/.*"),
     Rule(
@@ -43,15 +58,28 @@ RULES = [
     ),
     Rule("fork", r"<pthread\.h>|\bfork\(\)", r"include/adafactor/host/fork\.hpp|tests/.*"),
     Rule("Eigen", r"<Eigen/", r"include/adafactor/eigen\.hpp|(tests|benchmarks)/.*"),
-    Rule(
-        "CUDA",
-        r"<cuda|\bcuda[A-Z]\w+\(|__global__|__shared__|__syncthreads|<<<|__CUDA_ARCH__",
-        r"src/cuda/.*",
-    ),
+    Rule("CUDA", CUDA, r"src/cuda/.*"),
     Rule(
         "CUDA's words",
-        r"__(host|device|forceinline)__|__CUDACC__",
+        r"__(host|device|forceinline|noinline)__|__CUDACC",
         r"src/cuda/.*|include/adafactor/compiler/abi\.hpp",
+    ),
+    Rule(
+        "lanes of threads",
+        "ADAFACTOR_LANES_ARE_THREADS",
+        r"include/adafactor/(lanes|compiler)/.*|src/cuda/.*|tests/cpp/cuda/emulated\.cpp",
+    ),
+    Rule(
+        "conditions on a device",
+        rf"^[ \t]*#[ \t]*(el)?if(\\\n|.)*({ON_DEVICES})",
+        r"include/adafactor/(lanes|compiler)/.*|src/cuda/threads\.hpp",
+    ),
+    # The code of an instruction set that is not in lanes/: noise, permutations, rounding modes, pauses.
+    Rule(
+        "conditions on an instruction set",
+        rf"^[ \t]*#[ \t]*(el)?if(\\\n|.)*({ON_CPUS})",
+        r"include/adafactor/(lanes/.*|compiler/.*|host/(floating_point|streams)\.hpp|cpu/short/factors\.hpp"
+        r"|cpu/threads/job\.hpp|cpu/runs/noise\.hpp)|src/cpu/.*|(tests|benchmarks)/.*",
     ),
     Rule(
         "intrinsics",
@@ -59,8 +87,6 @@ RULES = [
         r"include/adafactor/(lanes/numbers|host/floating_point)\.hpp|src/cpu/.*",
     ),
 ]
-
-MOST_LINES = 400
 
 # The folders of the C++ code, and those whose files each may include besides its own.
 LAYERS = {
@@ -235,65 +261,60 @@ def test_exact_arithmetic_is_switched_on_and_off_in_pairs():
         assert marks in ([], ["begin", "end"]), path
 
 
-def test_no_build_file_asks_for_one_machine_or_inexact_arithmetic():
-    flags = re.compile("|".join(["=" + "native", "-ffast" + "-math", "-O" + "fast", "-funsafe" + "-math"]))
-    names = {"CMakeLists.txt", "CMakePresets.json", "pyproject.toml"}
-    build = [
+BUILD = {"CMakeLists.txt", "CMakePresets.json", "pyproject.toml"}
+
+
+def build_files() -> list[Path]:
+    """What says how something is compiled."""
+    folders, endings = {".ci"}, {".cmake", ".in"}
+    return [
         path
         for path in sources.files()
-        if path.name in names or path.suffix == ".cmake" or path.parent.name == ".ci"
-    ]
-    assert {path.name for path in build} >= names
-    assert [path for path in build if flags.search(path.read_text(encoding="utf-8"))] == []
-
-
-def long_files(root: Path) -> list[str]:
-    """Source files, with their lines, that want to be two."""
-    found = []
-    for path in [*sources.cpp_files(root), *sources.python_files(root)]:
-        lines = len(path.read_text(encoding="utf-8").splitlines())
-        if lines > MOST_LINES:
-            found.append(
-                f"{path.relative_to(root).as_posix()} has {lines} lines, expected {MOST_LINES} at most"
-            )
-    return found
-
-
-def test_no_source_file_is_longer_than_is_read_at_once():
-    assert long_files(ROOT) == []
-
-
-def test_a_file_that_is_too_long_is_seen(tmp_path):
-    # Each file ends with the line that `write` adds to it.
-    sources.write({f"tests/{name}": "\n" * (MOST_LINES - 1) for name in ("a.py", "a.hpp", "a.md")}, tmp_path)
-    assert long_files(tmp_path) == []
-    sources.write({f"tests/{name}": "\n" * MOST_LINES for name in ("a.py", "b/a.hpp", "a.md")}, tmp_path)
-    assert long_files(tmp_path) == [
-        "tests/b/a.hpp has 401 lines, expected 400 at most",
-        "tests/a.py has 401 lines, expected 400 at most",
+        if path.name in BUILD or path.suffix in endings or path.parent.name in folders
     ]
 
 
-def test_no_file_is_a_drawer_for_everything():
-    drawers = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert [path for path in sources.files() if path.stem.lower() in drawers] == []
+def test_no_build_file_asks_for_one_machine_or_inexact_arithmetic():
+    flags = re.compile("|".join(["=" + "native", "-ffast" + "-math", "-O" + "fast", "-funsafe" + "-math"]))
+    assert {path.name for path in build_files()} >= BUILD
+    assert [path for path in build_files() if flags.search(path.read_text(encoding="utf-8"))] == []
 
 
-def test_every_source_file_opens_with_a_word_to_a_stranger():
-    for path in sources.cpp_files():
-        assert path.read_text(encoding="utf-8").startswith(("//", "/*")), path
-    for path in sources.python_files():
-        text = path.read_text(encoding="utf-8")
-        assert text.startswith("# ") or ast.get_docstring(ast.parse(text)), path
+def test_kernels_are_compiled_by_one_folder():
+    cuda = ROOT / "src/cuda"
+    assert {path.parent for path in sources.cpp_files() if path.suffix in {".cu", ".cuh"}} == {cuda}
+    macro = "ADAFACTOR_LANES_ARE_THREADS"
+    defining = [path for path in build_files() if macro in path.read_text(encoding="utf-8")]
+    assert defining == [cuda / "CMakeLists.txt"]
 
 
-def test_nothing_is_left_to_do():
-    marks = re.compile("|".join(["TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK"]))
-    text = [
-        path for path in sources.files() if path.suffix not in {".png", ".ico"} and path.name != "LICENSE"
-    ]
-    assert [path for path in text if marks.search(path.read_text(encoding="utf-8"))] == []
-
+OF_CUDA = [
+    *("#include <cuda_runtime.h>", "#include <cooperative_groups.h>", "void f(cudaStream_t stream);"),
+    *("cudaMalloc(&memory, 1);", "cuDevicePrimaryCtxGetState", "f<<<1, 256>>>();", "#ifdef __CUDA_ARCH__"),
+    *(
+        "__global__ void f();",
+        "__shared__ float a[16];",
+        "__constant__ float a;",
+        "f(const __grid_constant__ A a);",
+    ),
+    *(
+        "void __launch_bounds__(256) f();",
+        "__syncthreads();",
+        "__syncwarp();",
+        "__threadfence();",
+        "__ldg(a);",
+    ),
+    *("__shfl_xor_sync(mask, a, 1);", "__ballot_sync(mask, a);", "__activemask();", "int i = threadIdx.x;"),
+    *("blockIdx.x", "blockDim.x", "gridDim.x", "warpSize", "atomicAdd(&a, 1);", "atomicCAS(&a, 0, 1);"),
+]
+QUALIFIERS = ["__host__", "__device__", "__forceinline__", "__noinline__"]
+CONDITIONS = [
+    ("lanes of threads", "cpu/moments.hpp", "if ADAFACTOR_LANES_ARE_THREADS"),
+    ("conditions on a device", "step/decide.hpp", "ifdef __CUDACC_VER_MAJOR__"),
+    ("conditions on a device", "cpu/rms.hpp", "if defined(A) && \\\n    defined(__CUDA_ARCH__)"),
+    ("conditions on an instruction set", "cpu/rms.hpp", "elif ADAFACTOR_NATIVE_LANES"),
+    ("conditions on an instruction set", "cpu/runs/loops.hpp", "if defined(__AVX2__)"),
+]
 
 # A rule that cannot see a breach is no rule: each is shown a file that breaks it and a comment that does not.
 BREACHES = [
@@ -302,13 +323,20 @@ BREACHES = [
     ("threads", "include/adafactor/cpu/threads/threads.hpp", "#include <thread>", "// <thread>"),
     ("fork", "src/bindings/step.cpp", "#include <pthread.h>", "// <pthread.h>"),
     ("Eigen", "src/bindings/a.cpp", "#  include <Eigen/Dense>", "// <Eigen/Dense>"),
-    ("CUDA", "src/bindings/a.cpp", "#include <cuda_runtime.h>", "// cudaMalloc()"),
-    ("CUDA's words", "include/adafactor/step/decide.hpp", "__device__ void decide();", "// __device__"),
+    *(("CUDA", "include/adafactor/cpu/apply.hpp", word, f"// {word}") for word in OF_CUDA),
+    *(
+        ("CUDA's words", "include/adafactor/step/decide.hpp", f"{word} int f();", f"/* {word} */")
+        for word in QUALIFIERS
+    ),
+    *(
+        (name, f"include/adafactor/{path}", f"#  {condition}\n#endif", f"// #{condition}")
+        for name, path, condition in CONDITIONS
+    ),
     ("intrinsics", "include/adafactor/cpu/runs/loops.hpp", "#include <immintrin.h>", "// <immintrin.h>"),
 ]
 
 
-@pytest.mark.parametrize(("name", "path", "breach", "innocent"), BREACHES, ids=[row[0] for row in BREACHES])
+@pytest.mark.parametrize(("name", "path", "breach", "innocent"), BREACHES)
 def test_the_rules_see_a_breach(name, path, breach, innocent, tmp_path):
     (rule,) = [rule for rule in RULES if rule.name == name]
     file = tmp_path / path

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -327,3 +328,16 @@ def exchanging(
 
 
 _interfaces: list[ExchangeApi] = []  # which live as long as the process, as those of a library do
+
+
+class OnTpu:
+    """What JAX answers of an array on a TPU, for which DLPack has no number."""
+
+    __module__ = "jaxlib._jax"
+    device = types.SimpleNamespace(platform="tpu", id=3)
+
+    def __dlpack_device__(self) -> None:
+        raise BufferError("__dlpack__ device only supported for CPU and GPU, got platform: tpu")
+
+    def __dlpack__(self, **_: Any) -> None:
+        raise AssertionError("its memory was asked for")

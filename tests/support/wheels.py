@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import re
 import sys
@@ -35,6 +36,29 @@ def wheel_of(name, folder):
         record = f"{stem}.dist-info/RECORD"
         wheel.writestr(record, "".join(rows) + f"{record},,\n")
     return path
+
+
+def built_from_sources(folder, **definitions):
+    """The wheel of the project's sources with these definitions of CMake's, and what was said on the way.
+
+    Out of a fresh environment, as pip builds it, unless what it builds with is here.
+    """
+    tools = map(importlib.util.find_spec, ("scikit_build_core", "pybind11"))
+    isolation = ("--no-build-isolation",) if all(tools) else ()
+    options = [f"--config-settings=cmake.define.{name}={value}" for name, value in definitions.items()]
+    pip = (sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", *isolation, "--wheel-dir", folder)
+    made = run(*pip, f"--config-settings=build-dir={folder / 'build'}", *options, sources.ROOT)
+    assert made.returncode == 0, made.stdout
+    (wheel,) = folder.glob("adafactor-*.whl")
+    return wheel, made.stdout
+
+
+def unpacked(wheel, folder):
+    """Puts a wheel into a folder, where PYTHONPATH finds it."""
+    pip = (sys.executable, "-m", "pip", "--isolated", "install", "--quiet", "--no-deps", "--no-index")
+    made = run(*pip, "--no-compile", "--target", folder, wheel)
+    assert made.returncode == 0, made.stdout
+    return folder
 
 
 def named_by_continuous_integration():

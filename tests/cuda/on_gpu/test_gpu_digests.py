@@ -45,16 +45,20 @@ def test_the_state_is_lent_as_tensors_of_the_device():
 
 
 def test_a_leaf_of_more_than_two_to_the_31_elements():
-    """In bfloat16 with a bfloat16 gradient: 4.3 GB each; its last rows are those of a small leaf alone."""
+    """In bfloat16: 4.3 GB each; what is remembered of its last rows is what a CPU remembers of them alone."""
     rows, cols = (1 << 31) // 4096 + 16, 4096
     params = torch.ones(rows, cols, dtype=torch.bfloat16, device="cuda")
     gradient = torch.full_like(params, 2.0**-7)
     gradient[-16:] = torch.linspace(0.5, 1, 16 * cols, device="cuda").reshape(16, cols)
-    state = adafactor.init(params, learning_rate=0.5, clip_threshold=None, relative_step=False)
-    before = params[-16:].clone()
+    knobs = {"learning_rate": 0.5, "clip_threshold": None, "relative_step": False}
+    state = adafactor.init(params, **knobs)
     assert adafactor.step(params, gradient, state).updated
     assert torch.isfinite(params).all()
-    assert bool((params[-16:] != before).any(dim=1).all())
-    row = state.tensors()["", "row"]
-    expected = gradient[-16:].double().square().mean(dim=1)
-    torch.testing.assert_close(row[-16:].double(), expected, rtol=1e-5, atol=0)
+    # The first and the last rows were written, and those between: every element became less.
+    for part in (params[:16], params[rows // 2 :][:16], params[-16:]):
+        assert (part < 1).all()
+    last = torch.ones(16, cols, dtype=torch.bfloat16)
+    alone = adafactor.init(last, **knobs)
+    adafactor.step(last, gradient[-16:].cpu(), alone)
+    found = state.tensors()["", "row"][-16:].cpu().numpy()
+    assert found.tobytes() == alone.arrays()["", "row"].tobytes()

@@ -2,18 +2,12 @@
 
 import copy
 import gc
-import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import adafactor
 import adafactor.torch
-
-HERE = Path(__file__).parent
 
 
 class Transformer(torch.nn.Module):
@@ -154,24 +148,38 @@ def test_a_scaler_skips_what_overflows(hands_over):
         scales.append(scaler.get_scale())
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert min(scales) < 2.0**24
-    assert optimizer.report.updated
+    overflowed = [after < before for before, after in zip([2.0**24, *scales], scales, strict=False)]
+    # A scaler that looks itself does not call the optimizer then.
+    assert optimizer.report.skipped == (hands_over and overflowed[-1])
     steps = {entry["step"].item() for entry in optimizer.state_dict()["state"].values()}
-    assert steps == {12.0 - sum(b < a for a, b in zip([2.0**24, *scales], scales, strict=False))}
+    assert steps == {12.0 - sum(overflowed)}
+
+
+class Weighed(torch.nn.Module):
+    """A model whose gradients are what it is called with, and so the same in each run."""
+
+    def __init__(self):
+        super().__init__()
+        shapes = [(512, 64), (64,), (64, 64, 3), (3,), ()]
+        self.weights = torch.nn.ParameterList(torch.randn(shape) for shape in shapes)
+
+    def forward(self, given):
+        return sum((weight * each).sum() for weight, each in zip(self.weights, given, strict=True))
 
 
 def test_each_gradient_is_stepped_in_the_backward():
-    model, twin = Transformer().cuda(), Transformer().cuda()
+    model, twin = Weighed().cuda(), Weighed().cuda()
     twin.load_state_dict(model.state_dict())
     fused, plain = (adafactor.torch.Adafactor(each.parameters(), lr=0.01) for each in (model, twin))
     fused.fuse_backward(model)
-    for seed in range(3):
+    for _ in range(3):
+        given = [torch.randn_like(weight) for weight in model.weights]
         for each, optimizer in ((model, fused), (twin, plain)):
-            torch.manual_seed(seed)
             optimizer.zero_grad()
-            loss_of(each).backward()
+            each(given).backward()
             optimizer.step()
     for mine, theirs in zip(model.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5)
+        assert torch.equal(mine, theirs)
 
 
 def test_a_thousand_steps_leave_nothing_behind():
@@ -217,24 +225,3 @@ def test_knobs_that_change_at_each_step_take_no_memory():
             group["weight_decay"] = 0.01 / (1 + step)
         optimizer.step()
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before
-
-
-@pytest.mark.parametrize("tool", ["memcheck", "racecheck", "initcheck"])
-def test_the_sanitizer_finds_nothing(tool):
-    sanitizer = shutil.which("compute-sanitizer")
-    if sanitizer is None:
-        pytest.skip("compute-sanitizer is not installed")
-    names = "tall or narrow or small_slices or unfactored"
-    test = [
-        str(HERE / "test_gpu_digests.py"),
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        f"bits_of_a_cpu and ({names})",
-    ]
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "9", sys.executable, "-m", "pytest", *test]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    if "Device not supported" in ran.stdout:
-        pytest.skip("compute-sanitizer does not know this machine")
-    assert ran.returncode == 0, ran.stdout[-4000:]

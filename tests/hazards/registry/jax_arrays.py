@@ -5,6 +5,7 @@ import pytest
 
 import adafactor
 import peers
+from dlpack_producer import OnTpu
 from registry.case import AT_INIT, IN_PLACE, Case, Event, leaf, same, with_grads, with_params
 from registry.libraries import Jax, memory_of
 from registry.process import run
@@ -127,6 +128,13 @@ def several_devices(m):
     ]
 
 
+def on_tpu(_m):
+    return OnTpu()
+
+
+TPU = "an array on tpu:3, expected one in the CPU's memory"
+
+
 CASES = [
     Case("D11 parameters of step", same, BufferError, f"params w: {IMMUTABLE}", IN_PLACE, libraries=ONLY),
     Case(
@@ -157,4 +165,14 @@ CASES = [
         for name, transform in TRANSFORMS.items()
     ),
     Event("D15 arrays of JAX on several devices", several_devices),
+    Case("D15 a TPU, gradient", with_grads(b=on_tpu), ValueError, f"grads b: {TPU}"),
+    Case(
+        "D15 a TPU, parameter",
+        with_params(b=on_tpu),
+        ValueError,
+        f"params b: {TPU}",
+        ("update",),
+        libraries=ONLY,
+    ),
+    Case("D15 a TPU at init", leaf(on_tpu), ValueError, f"params w: {TPU}", AT_INIT, libraries=ONLY),
 ]

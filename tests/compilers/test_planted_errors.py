@@ -1,13 +1,14 @@
-"""Errors planted into the kernels of a GPU: the CPU that stands in for one finds each of them."""
+"""Errors planted into the kernels of a GPU and what the host does with them: the C++ programs, in which a CPU
+stands in for the GPU, find each of them. Those of the package's own are in test_planted_refusals.py.
+"""
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cpp_build import compiled, required
+from cpp_build import compiled, required, run
 
 ROOT = Path(__file__).parents[2]
 # The digests that show something, and take little.
@@ -18,14 +19,19 @@ CASES = [
 ]
 
 
+# What is compiled for the host, too, and so into the programs themselves.
+OF_THE_HOST = {f"src/cuda/{name}.hpp" for name in ("gpu", "runtime", "work", "optimizer")}
+
+
 @dataclass(frozen=True)
 class Error:
-    """`old` stands once in a file, and becomes `new`."""
+    """`old` stands once in a file, and becomes `new`; a program of tests/cpp/cuda finds it."""
 
     what: str
     file: str
     old: str
     new: str
+    program: str = "test_emulated"
 
 
 ERRORS = [
@@ -134,6 +140,114 @@ ERRORS = [
         "part < parts; ++part) sum",
         "part < parts - 1; ++part) sum",
     ),
+    Error(
+        "columns added up from another place on",
+        "src/cuda/moments.hpp",
+        "shape.row_blocks * shape.cols + tile.col",
+        "shape.row_blocks * shape.cols",
+    ),
+    Error("no leaf has its norm", "src/cuda/decisions.hpp", "      find_norm(leaf);\n", ""),
+    Error(
+        "the factor of all norms stays out",
+        "src/cuda/decisions.hpp",
+        "if (view.clips_all) view.leaves[i].found.norm_factor = factor;",
+        "",
+    ),
+    Error(
+        "a call that is to be skipped goes on",
+        "src/cuda/decisions.hpp",
+        "if (holds) view.leaves[i].found.held = true;",
+        "",
+    ),
+    Error(
+        "the verdict does not know of a number that is not finite",
+        "src/cuda/decisions.hpp",
+        "if (is_nonfinite(leaf)) nonfinite = true;",
+        "",
+    ),
+    Error(
+        "a step from the squares before they were made in double",
+        "src/cuda/decisions.hpp",
+        "      if (leaf.found.wide) find_squares(leaf, tiles);\n",
+        "",
+    ),
+    Error(
+        "a clamp that binds is left out",
+        "src/cuda/apply.hpp",
+        "if (leaf.found.clamp_binds) return update_rows<T, Kind::clamped>(view, index);",
+        "",
+    ),
+    Error(
+        "rounded to nearest where noise is asked for",
+        "src/cuda/places.hpp",
+        "if (rule.rounds_by_noise) {",
+        "if (false) {",
+    ),
+    Error(
+        "no launch for leaves that may be clamped",
+        "src/cuda/gpu.hpp",
+        " || leaf.rule.clamps))",
+        "))",
+    ),
+    Error(
+        "the sums of columns where those of rows are",
+        "src/cuda/gpu.hpp",
+        "partials + planned.row_partials();",
+        "partials;",
+    ),
+    Error(
+        "what was found of a leaf stays on the device",
+        "src/cuda/gpu.hpp",
+        "workspace.leaves[i].found = scratch.leaves[i].found;",
+        "",
+    ),
+    Error(
+        "the verdict stays on the device",
+        "src/cuda/gpu.hpp",
+        "    workspace.verdict = scratch.verdict;\n  }",
+        "  }",
+    ),
+    Error(
+        "what was found is read before it is there",
+        "src/cuda/gpu.hpp",
+        "    runtime_.await_mark();\n",
+        "",
+    ),
+    Error(
+        "the leaves of the call before",
+        "src/cuda/gpu.hpp",
+        "    copy_in(device.leaves, scratch.leaves);\n",
+        "    static bool is_there = false;\n    if (!std::exchange(is_there, true)) copy_in(device.leaves, "
+        "scratch.leaves);\n",
+    ),
+    Error(
+        "parts of leaves without their numbers",
+        "src/cuda/gpu.hpp",
+        "    copy_out(workspace.shared, device.shared);\n",
+        "",
+        "test_emulated_calls",
+    ),
+    Error(
+        "phases of all leaves where some were asked for",
+        "src/cuda/gpu.hpp",
+        "    view.range = leaves;\n",
+        "",
+        "test_emulated_calls",
+    ),
+    Error(
+        "a graph that is captured takes a step",
+        "src/cuda/optimizer.hpp",
+        "    refuse_capture(stream);\n",
+        "",
+        "test_emulated_optimizer",
+    ),
+    Error(
+        "memory is read on the stream of the last step",
+        "src/cuda/optimizer.hpp",
+        "    runtime_.use(nullptr);",
+        "    ",
+        "test_emulated_optimizer",
+    ),
 ]
 
 
@@ -143,37 +257,50 @@ def command(folder):
     return [required("c++"), "-std=c++20", "-O1", "-DADAFACTOR_COMPILED", *includes]
 
 
+def built(folder, source, target, *flags):
+    """Compiles a file of tests/cpp/cuda with the sources of a folder."""
+    made = compiled([*command(folder), *flags], folder / "tests/cpp/cuda" / f"{source}.cpp", target)
+    assert made.returncode == 0, made.stdout
+    return target
+
+
 @pytest.fixture(scope="module")
 def objects(tmp_path_factory):
-    """All but the kernels."""
+    """All but what an error is planted into."""
     folder = tmp_path_factory.mktemp("objects")
-    compile_here = command(ROOT)
-    sources = ROOT / "tests/cpp/cuda"
-    compiled([*compile_here, "-DADAFACTOR_IMPLEMENTATION"], sources / "test_emulated.cpp", folder / "test.o")
-    compiled(compile_here, sources / "fibers.cpp", folder / "fibers.o")
-    return [folder / "test.o", folder / "fibers.o"]
+    loops = folder / "loops.cpp"
+    loops.write_text('#include "adafactor/adafactor.hpp"\n')
+    made = compiled([*command(ROOT), "-DADAFACTOR_IMPLEMENTATION"], loops, folder / "loops.o")
+    assert made.returncode == 0, made.stdout
+    names = ("fibers", *sorted({error.program for error in ERRORS}))
+    return {"loops": folder / "loops.o"} | {name: built(ROOT, name, folder / f"{name}.o") for name in names}
 
 
-def finds(objects, folder):
-    """What the program says of the kernels in a folder, and whether it is content."""
-    compiled(command(folder), folder / "tests/cpp/cuda/emulated.cpp", folder / "kernels.o")
-    program = folder / "program"
-    subprocess.run([required("c++"), *objects, folder / "kernels.o", "-o", program], check=True)
-    said = subprocess.run([program, *CASES], capture_output=True, text=True, check=False, timeout=600)
-    return said.returncode, said.stdout + said.stderr
+def finds(objects, folder, program="test_emulated", of_the_host=False):
+    """What a program says of the sources in a folder, and whether it is content."""
+    kernels = built(folder, "emulated", folder / "kernels.o")
+    test = built(folder, program, folder / "test.o") if of_the_host else objects[program]
+    parts = [objects["loops"], objects["fibers"], kernels, test]
+    linked = run(required("c++"), *parts, "-o", folder / "program")
+    assert linked.returncode == 0, linked.stdout
+    said = run(folder / "program", *(CASES if program == "test_emulated" else ()), timeout=600)
+    return said.returncode, said.stdout
 
 
 @pytest.fixture
 def copy(tmp_path):
     """The sources of the kernels, to be changed."""
-    for part in ("include", "src/cuda", "tests/cpp/cuda"):
+    for part in ("include", "src/cuda", "tests/cpp/cuda", "tests/cpp/support"):
         shutil.copytree(ROOT / part, tmp_path / part)
+    (tmp_path / "tests/data").symlink_to(ROOT / "tests/data")
     return tmp_path
 
 
 @pytest.mark.full
-def test_without_an_error_nothing_is_found(objects, copy):
-    assert finds(objects, copy)[0] == 0
+@pytest.mark.parametrize("program", sorted({error.program for error in ERRORS}))
+def test_without_an_error_nothing_is_found(program, objects, copy):
+    code, said = finds(objects, copy, program)
+    assert code == 0, said
 
 
 @pytest.mark.full
@@ -183,6 +310,6 @@ def test_a_planted_error_is_found(error, objects, copy):
     text = file.read_text(encoding="utf-8")
     assert text.count(error.old) == 1
     file.write_text(text.replace(error.old, error.new), encoding="utf-8")
-    code, said = finds(objects, copy)
+    code, said = finds(objects, copy, error.program, error.file in OF_THE_HOST)
     assert code != 0
     assert ", 0 failed" not in said

@@ -67,7 +67,7 @@ RULES = [
     Rule(
         "lanes of threads",
         "ADAFACTOR_LANES_ARE_THREADS",
-        r"include/adafactor/(lanes|compiler)/.*|src/cuda/.*|tests/cpp/cuda/emulated\.cpp",
+        r"include/adafactor/(lanes|compiler)/.*|tests/cpp/cuda/emulated\.cpp",
     ),
     Rule(
         "conditions on a device",

@@ -32,10 +32,13 @@ current_stream = 0
 """The stream on which what is asked for here is done, as CUDA's pointer."""
 
 
-def built(folder):
-    """The shared object, compiled into a folder; with the sanitizers that ADAFACTOR_SANITIZE names."""
-    source, target = ROOT / "tests/cpp/cuda", Path(folder) / "libadafactor_cuda.so"
-    includes = [f"-I{ROOT / name}" for name in ("include", "src", "tests/cpp")]
+def built(folder, root=ROOT):
+    """The shared object, compiled into a folder from the sources of the project, or of a copy of it.
+
+    With the sanitizers that ADAFACTOR_SANITIZE names.
+    """
+    source, target = root / "tests/cpp/cuda", Path(folder) / "libadafactor_cuda.so"
+    includes = [f"-I{root / name}" for name in ("include", "src", "tests/cpp")]
     flags = [
         "-std=c++20",
         "-O1",

@@ -38,16 +38,17 @@ def wheel_of(name, folder):
     return path
 
 
-def built_from_sources(folder, **definitions):
+def built_from_sources(folder, source=sources.ROOT, **definitions):
     """The wheel of the project's sources with these definitions of CMake's, and what was said on the way.
 
-    Out of a fresh environment, as pip builds it, unless what it builds with is here.
+    Out of a fresh environment, as pip builds it, unless what it builds with is here. What was built in the
+    folder before is not built again.
     """
     tools = map(importlib.util.find_spec, ("scikit_build_core", "pybind11"))
     isolation = ("--no-build-isolation",) if all(tools) else ()
     options = [f"--config-settings=cmake.define.{name}={value}" for name, value in definitions.items()]
     pip = (sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", *isolation, "--wheel-dir", folder)
-    made = run(*pip, f"--config-settings=build-dir={folder / 'build'}", *options, sources.ROOT)
+    made = run(*pip, f"--config-settings=build-dir={folder / 'build'}", *options, source)
     assert made.returncode == 0, made.stdout
     (wheel,) = folder.glob("adafactor-*.whl")
     return wheel, made.stdout

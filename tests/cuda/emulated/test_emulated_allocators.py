@@ -29,7 +29,7 @@ class Allocator:
     def __call__(self, nbytes):
         array = over(np.zeros(-(-nbytes // 4), np.float32), self.kind, index=self.index)
         self.asked.append(nbytes)
-        self.given.append((array.address, array.address + array.mirror.nbytes))
+        self.given.append((array.address, array.address + array.owner.mirror.nbytes))
         return array
 
     def has(self, address):

@@ -46,26 +46,37 @@ def test_a_state_that_goes_to_another_stream_waits_for_itself():
         assert params.numpy().tobytes() == expected.tobytes()
 
 
-def test_gradients_of_a_library_on_another_stream_are_waited_for():
-    class Elsewhere(Array):
-        """Of a library that has a stream of its own."""
+class Elsewhere(Array):
+    """Of a library that has a stream of its own."""
 
-    made = emulated_gpu.exchanging_on(0x50, Elsewhere)
+
+def stepped_behind_another_stream():
+    """Parameters after a step on one stream, whose gradient another one makes; and what they are on a CPU."""
     params, expected = over(VALUES), VALUES.copy()
     state, of_cpu = (
         adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
     )
     with on_stream(0x50):
-        gradient = over(GRADIENT, made)
+        gradient = over(GRADIENT, emulated_gpu.exchanging_on(0x50, Elsewhere))
     with on_stream(0x40):
         adafactor.step(params, gradient, state)
+    adafactor.step(expected, GRADIENT, of_cpu)
+    return params, gradient, expected
+
+
+def test_gradients_of_a_library_on_another_stream_are_waited_for():
+    params, _, expected = stepped_behind_another_stream()
+    with on_stream(0x40):  # nobody has waited for the other one
+        assert params.numpy().tobytes() == expected.tobytes()
+
+
+def test_what_that_stream_is_given_then_waits_for_the_step():
+    params, gradient, expected = stepped_behind_another_stream()
     with on_stream(0x50):
-        gradient.write(np.nan)  # after the step has read it
+        gradient.write(np.nan)
         gradient.numpy()
     with on_stream(0x40):
-        assert not np.isnan(params.numpy()).any()
-    adafactor.step(expected, GRADIENT, of_cpu)
-    assert params.numpy().tobytes() == expected.tobytes()
+        assert params.numpy().tobytes() == expected.tobytes()
 
 
 def test_a_capsule_is_asked_for_on_the_stream_of_the_call_which_ends_before_it_returns():

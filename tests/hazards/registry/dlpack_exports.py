@@ -21,14 +21,13 @@ from dlpack_producer import (
     Producer,
 )
 from registry.case import AT_INIT, IN_PLACE, Event, leaf, with_grads
-from registry.dlpack_headers import COPY, ONLY, either, gradient, parameter, refused, taken
+from registry.dlpack_headers import COPY, OF_THE_CPU, ONLY, either, gradient, parameter, refused, taken
 from registry.libraries import memory_of
 from registry.process import run
 
 NO_CUDA = r"\(this build has no CUDA\)"
 IN_USE = "state in use: another call, from a thread or from inside this one, runs on it"
 FRESH = r"expected a fresh DLPack capsule from __dlpack__\(\)"
-OF_THE_CPU = "expected one in the CPU's memory" + (" or on a GPU of NVIDIA" if emulated_gpu.IS_HERE else "")
 
 
 def used_up(m):

@@ -2,11 +2,13 @@
 
 import numpy as np
 
+import emulated_gpu
 from dlpack_producer import IS_COPIED, READ_ONLY, OldProducer, Producer
 from registry.case import AT_INIT, IN_PLACE, Case, leaf, model, same, with_grads, with_params
 from registry.libraries import memory_of
 
 ONLY = ("dlpack",)
+OF_THE_CPU = "expected one in the CPU's memory" + (" or on a GPU of NVIDIA" if emulated_gpu.IS_HERE else "")
 WRITABLE = r"expected an array that can be written \(adafactor\.update returns new ones\)"
 
 

@@ -60,7 +60,8 @@ class Memory {
 // As adafactor::Optimizer, with the same bits. Parameters and gradients lie in the memory of one device; a step is
 // given to a stream of the program's, and what it found is known once it is done. One call at a time.
 //
-// Besides what is said below each call throws std::bad_alloc and std::runtime_error where CUDA fails, with its words.
+// Besides what is said below each call throws std::bad_alloc and std::runtime_error where CUDA fails, with its words;
+// what is made or copied goes to the legacy default stream, which must not take part in a graph that is captured.
 class Optimizer {
  public:
   // As adafactor::Optimizer, on a device, as CUDA counts them. Allocates nbytes() there and, at the first step, scratch

@@ -117,15 +117,16 @@ def test_knobs_that_change_at_each_step_allocate_nothing(both):
 
 
 def test_a_stepper_whose_scratch_was_taken_takes_its_own(both):
-    kept = [lender.plan_anew(weight_decay=0.1) for lender in both]
-    for lender in both:
-        lender.step(GRADIENT, GRADIENT[0])
-    kept = [lender.plan_anew(weight_decay=0.2) for lender in both]
-    for _ in range(2):  # of the two steppers in turns
+    gradients = [[lender.make(GRADIENT), lender.make(GRADIENT[0])] for lender in both]
+    others = [None, None]
+    for call in range(4):  # of the two steppers in turns, and on the same arrays
         for index, lender in enumerate(both):
-            lender.step(-GRADIENT, GRADIENT[0])
+            lender.stepper.step(lender.params, gradients[index], lender.states, RATES, 1.0, [])
+            before = others[index] or lender.planned(weight_decay=0.2)
+            if call == 0:
+                before.take_over(lender.stepper)
             lender.stepper.settle()
-            lender.stepper, kept[index] = kept[index], lender.stepper
+            lender.stepper, others[index] = before, lender.stepper
         assert both[0].bits() == both[1].bits()
 
 

@@ -116,6 +116,7 @@ _OF_TORCH = "a property of a tensor, which the emulated device has none of"
 _OF_JAX = "arrays of JAX are taken in the CPU's memory alone"
 _FILE = "a file, and memory that processes share, are the CPU's"
 _OF_THE_CPU = "about the CPU's memory and threads alone; its arrays are NumPy's"
+_ON_THE_HOST = "about numbers that the host has, wherever the arrays lie"
 _PROCESS = "happens to a process, and is the same wherever its arrays lie"
 _OTHERWISE = "on a GPU something else happens, which gpu_arrays.py has"
 
@@ -126,11 +127,11 @@ NOT_ON_A_GPU = {
     "H4 ": _KNOB,
     "H5 ": _KNOB,
     "H6 ": _KNOB,
-    "H11 ": _KNOB,
-    "H10 ": _OF_THE_CPU,
+    "H10 ": _ON_THE_HOST,
+    "H11 ": _ON_THE_HOST,
     "S13 ": _OF_NUMPY,
     "S15 rows": "takes twenty gigabytes, of which a file need not have all, and a device must",
-    "S15 sizes": _OF_THE_CPU,
+    "S15 sizes": _ON_THE_HOST,
     "S17 an odd offset": _OTHERWISE,
     "D2 <U4": _OF_NUMPY,
     "D2 object": _OF_NUMPY,

@@ -320,16 +320,21 @@ void columns_that_overflow_do_what_they_do_on_a_cpu() {
   }
 }
 
-// The sums of a row in double, of numbers so far apart that another order of its blocks shows.
-void the_blocks_of_a_row_are_added_up_in_their_order() {
+// One call on one leaf has the digest of a CPU.
+void check_digest_of(const adafactor::LeafSpec& leaf) {
   digest::Case what;
   what.calls = 1;
-  what.leaves = {{{20, 2100}, adafactor::DType::float64}};
-  what.gradients = what.leaves;
+  what.leaves = what.gradients = {leaf};
   what.spread = {-30, 30, 0};
   OnDevice device(what, Order::forward, true);
   CHECK_EQ(digest::run_on(device, what, 1, true).digest, digest::run(what, 1, true).digest);
 }
+
+// The sums of a row in double, of numbers so far apart that another order of its blocks shows.
+void the_blocks_of_a_row_are_added_up_in_their_order() { check_digest_of({{20, 2100}, adafactor::DType::float64}); }
+
+// Two tiles side by side, and two below them.
+void tiles_in_both_directions_have_their_own_sums() { check_digest_of({{512, 4100}}); }
 
 // The launches of a step are as many for forty leaves as for one.
 void a_step_is_a_fixed_list_of_launches() {
@@ -356,6 +361,7 @@ int main(int count, char** words) {
   each_number_on_the_way_is_that_of_a_cpu(names);
   columns_that_overflow_do_what_they_do_on_a_cpu();
   the_blocks_of_a_row_are_added_up_in_their_order();
+  tiles_in_both_directions_have_their_own_sums();
   a_gradient_that_is_not_finite_does_what_it_does_on_a_cpu();
   a_step_is_a_fixed_list_of_launches();
   return check::report();

@@ -215,7 +215,7 @@ def test_lightning_resumes_to_the_bits_of_the_straight_run(fit, tmp_path):
 
 SCHEDULERS = {
     "OneCycleLR": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=[0.1, 0.2], total_steps=STEPS, cycle_momentum=False
+        optimizer, max_lr=[LR, 2 * LR], total_steps=STEPS, cycle_momentum=False
     ),
     "LambdaLR": warmed_up,
     "ReduceLROnPlateau": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -237,7 +237,7 @@ def test_a_scheduler_steps_as_with_the_adafactor_of_torch(name, kind):
 
     def scheduled(cls):
         model = NextByte()
-        other = {"params": model.embedding.parameters(), "lr": kind(0.1)}
+        other = {"params": model.embedding.parameters(), "lr": kind(2 * LR)}
         optimizer = cls([{"params": model.out.parameters()}, other], lr=kind(LR))
         scheduler = SCHEDULERS[name](optimizer)
         rates = []

@@ -66,6 +66,7 @@ py::object copied_from_device(const py::object& object) {
   std::vector<std::int64_t> strides;
   auto copy = std::make_unique<HostCopy>(view_of(array, strides), stream.handle);
   array.data = copy->view().data;
+  if (!copy->view().strides) array.strides = nullptr;
   const py::capsule owner(copy.release(), [](void* pointer) { delete static_cast<HostCopy*>(pointer); });
   return numpy_over(array, owner);
 }

@@ -184,6 +184,18 @@ void settle(Calls& calls) {
   calls.late.is_open = false;
 }
 
+void refuse_capture(Calls& calls, const py::list& params) {
+  if (!calls.gpu || params.empty()) return;
+  const Request first{.role = Role::params, .leaf = 0};
+  calls.gpu->refuse_capture(calls.reader.stream_of(params[0], calls.gpu->device(), first).handle);
+}
+
+void settle_for(Calls& calls, const py::list& params) {
+  if (!calls.late.is_open) return;
+  refuse_capture(calls, params);
+  settle(calls);
+}
+
 py::object found_by(Calls& calls, std::uint64_t number) {
   settle(calls);
   if (calls.late.found_by == number) return calls.late.found;

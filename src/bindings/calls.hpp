@@ -54,8 +54,12 @@ struct Handed {
 // is to be raised where a number is not finite, or a library of the arrays does not go on behind the call.
 py::object make_call(Calls& calls, const Handed& handed, const Marks& marks);
 
+// Throws std::runtime_error where a call on such parameters would go into a CUDA graph that is captured now.
+void refuse_capture(Calls& calls, const py::list& params);
 // Awaits a call that a GPU may still be at: then counters are those of all calls.
 void settle(Calls& calls);
+// The same before the next call, which is refused first if it has to be because of a graph.
+void settle_for(Calls& calls, const py::list& params);
 // Settles, and returns what make_call() would have returned of the call of that number; None where there was another
 // one since. Throws std::runtime_error where the GPU failed in it.
 py::object found_by(Calls& calls, std::uint64_t number);

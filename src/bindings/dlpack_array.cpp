@@ -168,6 +168,13 @@ Device stated_device(py::handle object, const Request& request) {
   return device_of({device.first, device.second}, request);
 }
 
+// The array, if it is where its object has said: by that it was decided whose stream waits for its numbers.
+RawArray require_on(Device stated, const RawArray& array, const Request& request) {
+  if (array.device == stated) return array;
+  request.refuse(ErrorKind::buffer, "one on " + device_name(stated) + " as __dlpack_device__() says",
+                 "a tensor on " + device_name(array.device));
+}
+
 }  // namespace
 
 const dlpack::ExchangeApi* exchange_api_of(py::handle type) {
@@ -219,9 +226,9 @@ RawArray read_capsule(py::handle object, Permission legacy, Loans& loans, const 
   const Device device = stated_device(object, request);
   const py::object capsule = capsule_of(object, device, request);
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kVersionedName))
-    return read_versioned(loans.take_versioned(capsule), request);
+    return require_on(device, read_versioned(loans.take_versioned(capsule), request), request);
   if (PyCapsule_IsValid(capsule.ptr(), dlpack::kLegacyName))
-    return read_tensor(loans.take_legacy(capsule).tensor, legacy, request);
+    return require_on(device, read_tensor(loans.take_legacy(capsule).tensor, legacy, request), request);
   std::string found = type_name(capsule);
   if (PyCapsule_CheckExact(capsule.ptr())) {
     const char* name = PyCapsule_GetName(capsule.ptr());

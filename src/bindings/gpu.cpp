@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "../cuda/library.hpp"
@@ -21,6 +22,42 @@ void wait_for(const cuda::Runtime& runtime) {
     return true;
   });
 }
+
+// What is not done while a stream captures a graph, and where instead.
+void refuse_graph(const cuda::Runtime& runtime, void* stream, const std::string& what, const char* instead) {
+  if (!runtime.captures(stream)) return;
+  throw std::runtime_error(what + ": a CUDA graph is being captured, expected a stream that runs; " + instead);
+}
+
+// The same of copies, which go to a stream and are waited for.
+void refuse_copy_in_graph(const cuda::Runtime& runtime, void* stream) {
+  refuse_graph(runtime, stream, "copy", "copy outside of the graph");
+}
+
+// Calls for each run of elements that lie without gaps, in the order of the axes: where it begins in the array, and how
+// many they are.
+template <class Copy>
+void for_runs(const TensorView& array, const Copy& copy) {
+  std::int64_t buffer[kMaxRank];
+  const std::int64_t* strides = detail::strides_of(array, buffer);
+  std::int64_t run = 1;
+  int outer = array.rank;
+  while (outer > 0 && (array.shape[outer - 1] <= 1 || strides[outer - 1] == run)) run *= array.shape[--outer];
+  std::int64_t runs = 1;
+  for (int axis = 0; axis < outer; ++axis) runs *= array.shape[axis];
+  for (std::int64_t i = 0; i < runs; ++i) {
+    std::int64_t first = 0;
+    for (std::int64_t axis = outer, rest = i; axis-- > 0; rest /= array.shape[axis]) {
+      first += rest % array.shape[axis] * strides[axis];
+    }
+    copy(first, run);
+  }
+}
+
+// An array whose elements take less than this part of what lies between the first of them and the last is copied run by
+// run where that is large, which the host may have no memory for.
+constexpr std::int64_t kSparse = 16;
+constexpr std::int64_t kSmallSpan = 1 << 28;
 
 }  // namespace
 
@@ -47,14 +84,19 @@ std::span<std::byte> Gpu::take(std::int64_t nbytes) {
   if (!allocate_.is_none()) {
     py::object array = allocate_(nbytes);
     ArrayReader reader;
-    const RawArray found = reader.read(array, {Access::write, only(DType::float32), Role::state, -1});
+    const Request request{Access::write, only(DType::float32), Role::state, -1};
+    const RawArray found = reader.read(array, request);
     if (found.device != device_ || found.size() * item_size(found.dtype) < nbytes) {
       throw std::runtime_error("memory of another device, or too little, from the library of the parameters");
     }
+    const cuda::Entered entered = runtime_.enter();
+    runtime_.follow(reader.stream_of(array, device_, request).handle);
+    wait_for(runtime_);
     arrays_.push_back(std::move(array));
     return {static_cast<std::byte*>(found.data), size};
   }
   const cuda::Entered entered = runtime_.enter();
+  refuse_graph(runtime_, runtime_.stream(), "state", "make it outside of the graph");
   memory_.reserve(memory_.size() + 1);
   memory_.push_back(runtime_.allocate(nbytes));
   runtime_.zero(memory_.back(), nbytes);
@@ -69,6 +111,22 @@ void Gpu::equip(Stepper& stepper) {
   const std::int64_t nbytes = backend_.device_nbytes(stepper.plan());
   if (on_device_.empty()) on_device_ = take(nbytes);
   stepper.give(scratch_, on_device_);
+}
+
+bool Gpu::take_scratch(Gpu& other, const Plan& plan) {
+  const auto has = [](std::span<const std::byte> memory, std::int64_t nbytes) {
+    return static_cast<std::int64_t>(memory.size()) >= nbytes;
+  };
+  const bool fits = scratch_.empty() && on_device_.empty() && other.device_ == device_ &&
+                    has(other.scratch_, scratch_nbytes(plan, backend_)) &&
+                    has(other.on_device_, backend_.device_nbytes(plan));
+  if (!fits) return false;
+  std::swap(arrays_, other.arrays_);
+  std::swap(memory_, other.memory_);
+  std::swap(host_memory_, other.host_memory_);
+  std::swap(scratch_, other.scratch_);
+  std::swap(on_device_, other.on_device_);
+  return true;
 }
 
 std::span<std::byte> Gpu::take_host(std::int64_t nbytes) {
@@ -88,18 +146,16 @@ void Gpu::require_working() const {
 }
 
 void Gpu::refuse_capture(void* stream) const {
-  bool captures = false;
-  cuda::check(runtime_.functions().is_capturing(stream, &captures));
-  if (!captures) return;
-  throw std::runtime_error(
-      "step: a CUDA graph is being captured, expected a stream that runs; a replay would make the same step, with its "
-      "rate and its count, again and again: step outside of the graph");
+  const cuda::Entered entered = runtime_.enter();
+  refuse_graph(runtime_, stream, "step",
+               "a replay would make the same step, with its rate and its count, again and again: step outside of the "
+               "graph");
 }
 
 void Gpu::begin(const Stream& stream) {
   require_working();
-  const cuda::Entered entered = runtime_.enter();
   refuse_capture(stream.handle);
+  const cuda::Entered entered = runtime_.enter();
   stream_ = stream;
   others_.clear();
   runtime_.use(stream.handle);
@@ -107,8 +163,8 @@ void Gpu::begin(const Stream& stream) {
 
 void Gpu::follow(void* other) {
   if (other == stream_.handle || std::ranges::find(others_, other) != others_.end()) return;
-  const cuda::Entered entered = runtime_.enter();
   refuse_capture(other);
+  const cuda::Entered entered = runtime_.enter();
   others_.push_back(other);
   runtime_.follow(other);
 }
@@ -120,13 +176,19 @@ void Gpu::end() {
 
 void Gpu::precede(void* other) const {
   const cuda::Entered entered = runtime_.enter();
-  runtime_.precede(other);
+  if (!runtime_.captures(other)) return runtime_.precede(other);
+  // A graph knows nothing of what is done outside of it.
+  without_gil([&] {
+    runtime_.await_mark();
+    return true;
+  });
 }
 
 void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
   require_working();
   const cuda::Entered entered = runtime_.enter();
   // The stream of the last call may be there no more.
+  refuse_copy_in_graph(runtime_, nullptr);
   runtime_.use(nullptr);
   runtime_.copy(to, from, nbytes);
   wait_for(runtime_);
@@ -135,6 +197,7 @@ void Gpu::copy(void* to, const void* from, std::int64_t nbytes) {
 void Gpu::zero(void* memory, std::int64_t nbytes) {
   require_working();
   const cuda::Entered entered = runtime_.enter();
+  refuse_copy_in_graph(runtime_, nullptr);
   runtime_.use(nullptr);
   runtime_.zero(memory, nbytes);
   wait_for(runtime_);
@@ -145,45 +208,49 @@ HostCopy::HostCopy(const TensorView& array, void* stream) : view_(array) {
   const std::int64_t item = item_size(array.dtype);
   std::int64_t buffer[kMaxRank];
   const std::int64_t* strides = detail::strides_of(array, buffer);
+  std::int64_t size = 1;
   std::int64_t lowest = 0;
   std::int64_t highest = 0;
   for (int axis = 0; axis < array.rank; ++axis) {
     if (array.shape[axis] == 0) return;
+    size *= array.shape[axis];
     const std::int64_t reach = (array.shape[axis] - 1) * strides[axis] * item;
     (reach < 0 ? lowest : highest) += reach;
   }
-  bytes_.resize(static_cast<std::size_t>(highest - lowest + item));
+  const std::int64_t span = highest - lowest + item;
+  const bool is_sparse = span > kSmallSpan && span / kSparse > size * item;
+  bytes_.resize(static_cast<std::size_t>(is_sparse ? size * item : span));
   cuda::Runtime runtime(cuda::functions(), array.device.index);
   const cuda::Entered entered = runtime.enter();
+  refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
-  runtime.copy(bytes_.data(), static_cast<const std::byte*>(array.data) + lowest,
-               static_cast<std::int64_t>(bytes_.size()));
+  const auto* from = static_cast<const std::byte*>(array.data);
+  if (is_sparse) {
+    std::byte* to = bytes_.data();
+    for_runs(array, [&](std::int64_t first, std::int64_t run) {
+      runtime.copy(to, from + first * item, run * item);
+      to += run * item;
+    });
+    view_.strides = nullptr;
+  } else {
+    runtime.copy(bytes_.data(), from + lowest, span);
+  }
   wait_for(runtime);
-  view_.data = bytes_.data() - lowest;
+  view_.data = is_sparse ? bytes_.data() : bytes_.data() - lowest;
   view_.device = {};
 }
 
 void write_elements(const TensorView& array, const void* elements, void* stream) {
   cuda::Runtime runtime(cuda::functions(), array.device.index);
   const cuda::Entered entered = runtime.enter();
+  refuse_copy_in_graph(runtime, stream);
   runtime.use(stream);
   const std::int64_t item = item_size(array.dtype);
-  std::int64_t buffer[kMaxRank];
-  const std::int64_t* strides = detail::strides_of(array, buffer);
-  // The last axes that lie without gaps are copied at once.
-  std::int64_t run = 1;
-  int outer = array.rank;
-  while (outer > 0 && (array.shape[outer - 1] <= 1 || strides[outer - 1] == run)) run *= array.shape[--outer];
-  std::int64_t runs = 1;
-  for (int axis = 0; axis < outer; ++axis) runs *= array.shape[axis];
   const auto* from = static_cast<const std::byte*>(elements);
-  for (std::int64_t i = 0; i < runs; ++i, from += run * item) {
-    std::int64_t offset = 0;
-    for (std::int64_t axis = outer, rest = i; axis-- > 0; rest /= array.shape[axis]) {
-      offset += rest % array.shape[axis] * strides[axis];
-    }
-    runtime.copy(static_cast<std::byte*>(array.data) + offset * item, from, run * item);
-  }
+  for_runs(array, [&](std::int64_t first, std::int64_t run) {
+    runtime.copy(static_cast<std::byte*>(array.data) + first * item, from, run * item);
+    from += run * item;
+  });
   wait_for(runtime);
 }
 

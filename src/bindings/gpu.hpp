@@ -39,6 +39,9 @@ class Gpu {
   std::span<std::byte> take(std::int64_t nbytes);
   // Gives a stepper its scratch, before its first step.
   void equip(Stepper& stepper);
+  // Takes the scratch that another one has equipped a stepper with, for one of this plan, where it lies on the same
+  // device and is large enough; returns whether it has.
+  bool take_scratch(Gpu& other, const Plan& plan);
 
   // A call is about to begin on a stream. Throws std::runtime_error where none can.
   void begin(const Stream& stream);
@@ -48,12 +51,12 @@ class Gpu {
   void end();
   // The stream of the call.
   const Stream& stream() const { return stream_; }
-  // A stream of somebody else goes on after all calls.
+  // A stream of somebody else goes on after all calls; where it captures a graph they are done when this returns.
   void precede(void* other) const;
 
   // The device has failed: nothing that lies there is known any more.
   void give_up(const std::string& why) { failure_ = why; }
-  // Throws std::runtime_error while a graph is captured on a stream.
+  // Throws std::runtime_error where a call on a stream would go into a graph that is captured.
   void refuse_capture(void* stream) const;
   // Throws std::runtime_error where it has failed, or in a process that was forked off.
   void require_working() const;
@@ -81,7 +84,7 @@ class Gpu {
 };
 
 // An array as the host can read it: of one on a device the bytes between its first element and its last, copied once
-// what the stream was given is done.
+// what the stream was given is done; where these are far apart, the elements alone, in C order.
 class HostCopy {
  public:
   explicit HostCopy(const TensorView& array, void* stream = nullptr);

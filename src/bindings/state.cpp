@@ -39,11 +39,13 @@ py::array memory_of(const py::object& owner) {
   const auto nbytes = static_cast<py::ssize_t>(object.state.plan().state_nbytes());
   if (!object.gpu) return py::array(py::dtype("uint8"), {nbytes}, {py::ssize_t{1}}, object.state.memory(), owner);
   py::array_t<std::uint8_t> copy(nbytes);
+  settle(object);
   if (nbytes > 0) object.gpu->copy(copy.mutable_data(), object.state.memory(), nbytes);
   return copy;
 }
 
 void assign_memory(StateObject& object, const py::array_t<std::uint8_t, py::array::c_style>& bytes) {
+  settle(object);
   const std::int64_t nbytes = object.state.plan().state_nbytes();
   if (bytes.nbytes() != nbytes) throw py::value_error("memory: as many bytes as the state has");
   if (object.gpu && nbytes > 0) {
@@ -54,11 +56,13 @@ void assign_memory(StateObject& object, const py::array_t<std::uint8_t, py::arra
 }
 
 void drop_window(StateObject& object) {
+  settle(object);
   if (!object.gpu) return object.state.drop_window();
   object.state.drop_window([&](std::byte* array, std::int64_t nbytes) { object.gpu->zero(array, nbytes); });
 }
 
-std::shared_ptr<StateObject> copy_of(const StateObject& object) {
+std::shared_ptr<StateObject> copy_of(StateObject& object) {
+  settle(object);
   if (!object.gpu) return std::make_shared<StateObject>(object.state);
   auto gpu = std::make_unique<Gpu>(object.gpu->device(), object.gpu->allocator());
   auto copy = std::make_shared<StateObject>(object.state.shared_plan(), std::move(gpu));
@@ -79,7 +83,7 @@ AllCounts counters_of(StateObject& object) {
 
 void set_counters(StateObject& object, const AllCounts& counts) {
   const auto& [updates, calls, skips, leaves] = counts;
-  Counters& counters = object.state.counters;
+  Counters& counters = settled(object).state.counters;
   if (leaves.size() != counters.leaves.size()) throw py::value_error("counters: one for each leaf");
   counters = {updates, calls, skips, counters.leaves};
   for (std::size_t i = 0; i < leaves.size(); ++i) {
@@ -95,12 +99,6 @@ void enter(StateObject& object) {
     acquire(object.state);
   } catch (const Error& error) {
     throw std::runtime_error(error.what());
-  }
-  try {
-    settle(object);
-  } catch (...) {
-    object.state.release();
-    throw;
   }
 }
 

@@ -192,7 +192,7 @@ py::object make_step(StepperObject& object, const py::list& params, const py::li
                      const std::optional<Scaler>& scaler) {
   const Plan& plan = object.maker.plan();
   const Held held(object.maker);
-  settle(object);
+  settle_for(object, params);
   const GiveBack give_back{object};
   const LetGo let_go{object};
   object.borrowed.clear();
@@ -216,6 +216,10 @@ void take_over(StepperObject& object, StepperObject& other) {
   object.looks_first = other.looks_first;
   for (std::size_t i = 0; i < object.of_leaves.size(); ++i) object.of_leaves[i].stopped = other.of_leaves[i].stopped;
   std::swap(object.kept, other.kept);
+  if (object.gpu && other.gpu && object.gpu->take_scratch(*other.gpu, object.maker.plan())) {
+    other.maker.workspace = nullptr;
+    other.session.forget();
+  }
 }
 
 }  // namespace
@@ -245,10 +249,14 @@ void bind_stepper(py::module_& m) {
           "two arrays of one float32 there, or None: the gradients are divided by the first, and where the second is "
           "not 0 the call is skipped.")
       .def(
+          "refuse_capture", [](StepperObject& object, const py::list& params) { refuse_capture(object, params); },
+          py::arg("params"), "Raises where a call on these would go into a CUDA graph that is captured now.")
+      .def(
           "settle", [](StepperObject& object) { settle(object); },
           "Awaits a call that a GPU may still be at: then the counts are those of all calls.")
       .def("take_over", &take_over, py::arg("other"),
-           "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite.")
+           "Remembers what a stepper of the same leaves does of its calls: skips, and what was not finite; and has the "
+           "scratch that it has had on a GPU.")
       .def_property_readonly(
           "skips",
           [](StepperObject& object) {

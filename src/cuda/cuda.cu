@@ -75,14 +75,39 @@ Failure leave(int before) {
   return failure.words || now == before || !is_in_use(before) ? failure : failure_of(cudaSetDevice(before));
 }
 
+// CUDA forbids some calls while a graph is captured anywhere, and breaks the graph if they are made, though they have
+// nothing to do with it: as long as this lives, the thread may make them.
+class BesideGraphs {
+ public:
+  BesideGraphs() { exchange(); }
+  ~BesideGraphs() { exchange(); }
+  BesideGraphs(const BesideGraphs&) = delete;
+  BesideGraphs& operator=(const BesideGraphs&) = delete;
+
+ private:
+  void exchange() {
+    if (cudaThreadExchangeStreamCaptureMode(&mode_) != cudaSuccess) cudaGetLastError();
+  }
+
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;  // that of before, while the thread has the other one
+};
+
 Failure allocate(std::int64_t nbytes, void** memory) {
+  const BesideGraphs beside;
   return failure_of(cudaMalloc(memory, static_cast<std::size_t>(nbytes)));
 }
-Failure free_memory(void* memory) { return failure_of(cudaFree(memory)); }
+Failure free_memory(void* memory) {
+  const BesideGraphs beside;
+  return failure_of(cudaFree(memory));
+}
 Failure allocate_host(std::int64_t nbytes, void** memory) {
+  const BesideGraphs beside;
   return failure_of(cudaHostAlloc(memory, static_cast<std::size_t>(nbytes), cudaHostAllocDefault));
 }
-Failure free_host(void* memory) { return failure_of(cudaFreeHost(memory)); }
+Failure free_host(void* memory) {
+  const BesideGraphs beside;
+  return failure_of(cudaFreeHost(memory));
+}
 
 Failure copy(void* to, const void* from, std::int64_t nbytes, void* stream) {
   return failure_of(cudaMemcpyAsync(to, from, static_cast<std::size_t>(nbytes), cudaMemcpyDefault, stream_of(stream)));
@@ -123,7 +148,10 @@ Failure record(void* event, void* stream) { return failure_of(cudaEventRecord(ev
 Failure order(void* stream, void* event) {
   return failure_of(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
 }
-Failure await(void* event) { return failure_of(cudaEventSynchronize(event_of(event))); }
+Failure await(void* event) {
+  const BesideGraphs beside;
+  return failure_of(cudaEventSynchronize(event_of(event)));
+}
 
 }}  // namespace adafactor::cuda
 

@@ -70,7 +70,7 @@ struct Functions {
   Failure (*leave)(int before);
 
   // Memory of the device, with the alignment of a line of the cache; and of the host, which the device can reach by
-  // itself, so that a copy from there waits for nobody.
+  // itself, so that a copy from there waits for nobody. A graph that anybody captures meanwhile stays whole.
   Failure (*allocate)(std::int64_t nbytes, void** memory);
   Failure (*free)(void* memory);
   Failure (*allocate_host)(std::int64_t nbytes, void** memory);
@@ -81,11 +81,11 @@ struct Functions {
   Failure (*zero)(void* memory, std::int64_t nbytes, void* stream);
   // So many blocks of kThreads threads.
   Failure (*launch)(const Variant* variant, const View* view, std::int64_t blocks, void* stream);
-  // Whether what a stream is given goes into a graph instead.
+  // Whether what a stream is given goes into a graph instead, or would break one.
   Failure (*is_capturing)(void* stream, bool* captures);
 
   // An event is what a stream has been given so far. A stream that has to await one does nothing else before it has
-  // come; the thread that awaits one does not return.
+  // come; the thread that awaits one does not return, and breaks no graph that anybody captures meanwhile.
   Failure (*make_event)(void** event);
   Failure (*free_event)(void* event);
   Failure (*record)(void* event, void* stream);

@@ -6,6 +6,7 @@
 #include <exception>
 #include <initializer_list>
 #include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -28,6 +29,7 @@ class Memory {
  public:
   explicit Memory(const Runtime& runtime) : runtime_(runtime) {}
   ~Memory() {
+    const Entered entered(runtime_.functions(), runtime_.device(), std::nothrow);
     for (void* memory : on_device_) runtime_.functions().free(memory);
     for (void* memory : on_host_) runtime_.functions().free_host(memory);
   }
@@ -58,7 +60,8 @@ class Memory {
 // As adafactor::Optimizer, with the same bits. Parameters and gradients lie in the memory of one device; a step is
 // given to a stream of the program's, and what it found is known once it is done. One call at a time.
 //
-// Besides what is said below each call throws std::bad_alloc and std::runtime_error where CUDA fails, with its words.
+// Besides what is said below each call throws std::bad_alloc and std::runtime_error where CUDA fails, with its words;
+// what is made or copied goes to the legacy default stream, which must not take part in a graph that is captured.
 class Optimizer {
  public:
   // As adafactor::Optimizer, on a device, as CUDA counts them. Allocates nbytes() there and, at the first step, scratch
@@ -79,7 +82,7 @@ class Optimizer {
   // again on that stream. Waits for the step before it, and where on_nonfinite is `raise` for this one.
   //
   // Throws what adafactor::Optimizer::step throws, and Error{buffer} for elements that are not at multiples of their
-  // size; std::runtime_error while a graph is captured on the stream.
+  // size; std::runtime_error while a graph is captured on the stream, before it waits for anything.
   void step(std::initializer_list<ParameterArray> params, std::initializer_list<GradientArray> grads,
             void* stream = nullptr, const StepOptions& options = {}) {
     step(std::span<const ParameterArray>(params.begin(), params.size()),
@@ -155,6 +158,7 @@ class Optimizer {
     require_working();
     std::vector<T> copy(array.exists() ? static_cast<std::size_t>(array.count) : 0);
     const Entered entered = runtime_.enter();
+    refuse_capture(nullptr);
     runtime_.use(nullptr);  // the stream of the last step may be there no more
     runtime_.copy(copy.data(), state_.memory() + array.offset, static_cast<std::int64_t>(copy.size() * sizeof(T)));
     runtime_.wait();
@@ -168,6 +172,7 @@ class Optimizer {
  private:
   std::span<std::byte> zeros() {
     const Entered entered = runtime_.enter();
+    refuse_capture(nullptr);
     const std::span<std::byte> memory = memory_.take(plan_->state_nbytes());
     runtime_.zero(memory.data(), static_cast<std::int64_t>(memory.size()));
     runtime_.wait();
@@ -200,15 +205,24 @@ class Optimizer {
     throw std::runtime_error("the GPU failed in an earlier step (" + failure_ + "), and what it has there is lost");
   }
   void refuse_capture(void* stream) const {
-    bool captures = false;
-    check(runtime_.functions().is_capturing(stream, &captures));
-    if (captures) throw std::runtime_error("a CUDA graph is being captured, expected a stream that runs");
+    if (runtime_.captures(stream)) {
+      throw std::runtime_error("a CUDA graph is being captured, expected a stream that runs");
+    }
   }
-  // Awaits the step that runs.
+  // Awaits the step that runs. Where it must not wait because of a graph, nothing has failed, and the step is there
+  // still.
   void settle() {
     require_working();
     if (!running_) return;
-    on_gpu([&] { report_ = StepReport{running_->finish()}; });
+    std::optional<CaptureError> captured;
+    on_gpu([&] {
+      try {
+        report_ = StepReport{running_->finish()};
+      } catch (const CaptureError& error) {
+        captured = error;
+      }
+    });
+    if (captured) throw *captured;
     running_.reset();
     const Scalars scalars = call_scalars(*plan_, state_.counters, report_, session_.rates().front());
     report_.learning_rate = scalars.learning_rate;

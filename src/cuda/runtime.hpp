@@ -29,6 +29,10 @@ inline void check(Failure failure) {
 class Entered {
  public:
   Entered(const Functions& functions, int device) : functions_(functions) { check(functions_.enter(device, &before_)); }
+  // For destructors: of a device that cannot be entered nothing can be freed either, and it has said so elsewhere.
+  Entered(const Functions& functions, int device, std::nothrow_t) noexcept : functions_(functions) {
+    functions_.enter(device, &before_);
+  }
   ~Entered() { functions_.leave(before_); }
   Entered(const Entered&) = delete;
   Entered& operator=(const Entered&) = delete;
@@ -48,6 +52,7 @@ class Runtime {
     check(functions_.make_event(&event_of_other_));
   }
   ~Runtime() {
+    const Entered entered(functions_, device_, std::nothrow);
     functions_.free_event(event_);
     functions_.free_event(event_of_other_);
   }
@@ -61,6 +66,12 @@ class Runtime {
   void* stream() const { return stream_; }
   // Comes when all that was marked is done.
   void* event() const { return event_; }
+  // Whether what a stream is given goes into a graph, or breaks one that is captured elsewhere.
+  bool captures(void* stream) const {
+    bool captures = false;
+    check(functions_.is_capturing(stream, &captures));
+    return captures;
+  }
   // Goes on with another stream, once all that was marked on the one before is done.
   void use(void* stream) {
     if (stream == stream_) return;

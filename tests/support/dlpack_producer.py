@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-CPU, CUDA, CUDA_HOST, METAL, ROCM, ONE_API = 1, 2, 3, 8, 10, 14
+CPU, CUDA, CUDA_HOST, METAL, ROCM, CUDA_MANAGED, ONE_API = 1, 2, 3, 8, 10, 13, 14
 READ_ONLY, IS_COPIED = 1, 2
 CODES = {"i": 0, "u": 1, "f": 2, "c": 5, "b": 6}
 BFLOAT, FLOAT8_E4M3FN = 4, 10
@@ -168,7 +168,8 @@ class Producer:
         when_returned: is called by the deleter.
         says_device: what `__dlpack_device__` returns; None: what the header has.
         **header: fields of the header that are not what the memory has; `shape` and `strides`, in elements,
-            are lists, or None for a null pointer.
+            are lists, or None for a null pointer. Where the `byte_offset` is given, and `data` is not, the
+            latter is as far before the memory.
     """
 
     def __init__(
@@ -223,8 +224,8 @@ class OldProducer(Producer):
 class Answers(Producer):
     """One whose `__dlpack__` returns what it was given instead of a capsule, or raises it."""
 
-    def __init__(self, memory: np.ndarray, answer: Any) -> None:
-        super().__init__(memory)
+    def __init__(self, memory: np.ndarray, answer: Any, **header: Any) -> None:
+        super().__init__(memory, **header)
         self.answer = answer
 
     def __dlpack__(self, *, max_version: Any = None) -> Any:
@@ -237,7 +238,7 @@ def header_of(memory: np.ndarray, changes: dict[str, Any]) -> Tensor:
     """The header of an array, but for the fields that are to be otherwise."""
     dtype = memory.dtype
     fields = {
-        "data": memory.ctypes.data,
+        "data": memory.ctypes.data - changes.get("byte_offset", 0),
         "device_kind": CPU,
         "device_index": 0,
         "rank": memory.ndim,
@@ -264,6 +265,12 @@ def _managed_from_object(producer: Producer, out: Any) -> int:
     return 0
 
 
+@ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(Tensor))
+def _tensor_from_object(producer: Producer, out: Any) -> int:
+    out[0] = producer.tensor
+    return 0
+
+
 @ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.POINTER(ctypes.c_void_p))
 def _nothing_from_object(producer: Producer, out: Any) -> int:
     out[0] = None
@@ -273,8 +280,8 @@ def _nothing_from_object(producer: Producer, out: Any) -> int:
 class Measured(Producer):
     """One that raises what it was given when its length is asked for."""
 
-    def __init__(self, memory: np.ndarray, error: BaseException) -> None:
-        super().__init__(memory)
+    def __init__(self, memory: np.ndarray, error: BaseException, **header: Any) -> None:
+        super().__init__(memory, **header)
         self.error = error
 
     def __len__(self) -> int:
@@ -289,7 +296,11 @@ MANAGED = {
 
 
 def exchanging(
-    *versions: tuple[int, int], managed: str = "lends", base: type = Producer, stream: int | None = None
+    *versions: tuple[int, int],
+    managed: str = "lends",
+    base: type = Producer,
+    stream: int | None = None,
+    shows: bool = False,
 ) -> type:
     """A class of producers with an exchange interface.
 
@@ -298,11 +309,18 @@ def exchanging(
         managed: a word of MANAGED: what its function that lends a tensor does.
         base: the class of the producers.
         stream: the address of its function that says on which stream it works.
+        shows: whether it has a function that shows a tensor without lending it.
     """
     chain = None
     for version in reversed(versions):
         chain = ExchangeApi(
-            *version, chain and ctypes.addressof(chain), None, MANAGED[managed], None, None, stream
+            *version,
+            chain and ctypes.addressof(chain),
+            None,
+            MANAGED[managed],
+            None,
+            _address_of(_tensor_from_object) if shows else None,
+            stream,
         )
         _interfaces.append(chain)
     capsule = _new_capsule(ctypes.addressof(chain), b"dlpack_exchange_api", None)

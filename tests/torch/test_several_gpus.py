@@ -87,6 +87,27 @@ def test_a_part_that_is_planned_anew_does_not_have_the_others_step_twice(optimiz
         assert torch.equal(a, b)
 
 
+def test_knobs_that_change_at_each_step_leave_the_parts_as_they_are(optimizers, problem, step, request):
+    def on_schedule(optimizer, params, gradients):
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 0.1 / (1 + len(made))
+        step(optimizer, params, gradients)
+        made.append(getattr(optimizer._calls, "_parts", None))
+
+    made = []
+    expected, _ = trained(optimizers, problem, on_schedule)
+    made = []
+    request.getfixturevalue("halves")
+    found, optimizer = trained(optimizers, problem, on_schedule)
+    assert all(parts is made[0] for parts in made)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+    for group in optimizer.param_groups:
+        group["global_clipnorm"] = 1.0
+    with pytest.raises(ValueError, match="global_clipnorm: needs all parameters on one device"):
+        step(optimizer, found, problem().gradients())
+
+
 def test_a_part_that_is_refused_says_so_and_those_before_it_are_whole(optimizers, problem, step, halves):
     drawn = problem()
     params = drawn.params()

@@ -215,7 +215,7 @@ def test_lightning_resumes_to_the_bits_of_the_straight_run(fit, tmp_path):
 
 SCHEDULERS = {
     "OneCycleLR": lambda optimizer: torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=[0.1, 0.2], total_steps=STEPS, cycle_momentum=False
+        optimizer, max_lr=[LR, 2 * LR], total_steps=STEPS, cycle_momentum=False
     ),
     "LambdaLR": warmed_up,
     "ReduceLROnPlateau": lambda optimizer: torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -224,17 +224,27 @@ SCHEDULERS = {
 }
 
 
+def gradients_at_the_start():
+    """Of the parameters, for each batch: in training one that is off by a rounding changes the next."""
+    model = NextByte()
+    return [torch.autograd.grad(model(batch), list(model.parameters())) for batch in BATCHES]
+
+
 @pytest.mark.parametrize("kind", [float, torch.tensor], ids=["number", "tensor"])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_scheduler_trains_as_with_the_adafactor_of_torch(name, kind):
+def test_a_scheduler_steps_as_with_the_adafactor_of_torch(name, kind):
+    gradients = gradients_at_the_start()
+
     def scheduled(cls):
         model = NextByte()
-        other = {"params": model.embedding.parameters(), "lr": kind(0.1)}
+        other = {"params": model.embedding.parameters(), "lr": kind(2 * LR)}
         optimizer = cls([{"params": model.out.parameters()}, other], lr=kind(LR))
         scheduler = SCHEDULERS[name](optimizer)
         rates = []
-        for step, batch in enumerate(BATCHES):
-            train(model, optimizer, [batch])
+        for step, given in enumerate(gradients):
+            for parameter, gradient in zip(model.parameters(), given, strict=True):
+                parameter.grad = gradient.clone()
+            optimizer.step()
             rates.append([float(group["lr"]) for group in optimizer.param_groups])
             # A plateau from the second step on.
             scheduler.step(*([max(2 - step, 1)] if name == "ReduceLROnPlateau" else []))

@@ -104,10 +104,8 @@ ADAFACTOR_RARE ADAFACTOR_FUNCTION void check_lent(const TensorView& view, const 
     refuse(ErrorKind::value, shape_text(shape.data(), rank),
            "shape " + shape_text(view.shape, static_cast<std::size_t>(view.rank)));
   }
-  const Obstacle obstacle = obstacle_of(view, device);
-  if (!obstacle.found.empty()) refuse(obstacle.kind, obstacle.expected, obstacle.found);
-  if (reinterpret_cast<std::uintptr_t>(view.data) % static_cast<std::uintptr_t>(item_size(dtype)) != 0) {
-    refuse(ErrorKind::buffer, "elements at multiples of their size", "a misaligned array");
+  for (const Obstacle& obstacle : {obstacle_of(view, device), misalignment_of(view)}) {
+    if (!obstacle.found.empty()) refuse(obstacle.kind, obstacle.expected, obstacle.found);
   }
   std::int64_t buffer[kMaxRank];
   const std::int64_t* found = detail::strides_of(view, buffer);

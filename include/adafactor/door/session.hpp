@@ -79,6 +79,9 @@ class Session {
   }
   void refuse_shared(const LentState& state) { refuse_shared(state.views(), {}); }
 
+  // What comes next is taken as in the first call: whoever steps knows of no array any more.
+  void forget() { set_moved(); }
+
   // Whether some leaf has a gradient.
   bool has_gradient() const;
 

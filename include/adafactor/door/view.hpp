@@ -24,6 +24,9 @@ struct Obstacle {
 // It lies elsewhere, or has elements that a GPU cannot load.
 ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& view, Device device);
 
+// Nothing where its elements lie at multiples of their size. Where it has none its address means nothing.
+ADAFACTOR_FUNCTION Obstacle misalignment_of(const TensorView& view);
+
 // Throws Error{role, leaf, expected, found} unless the view is what the plan says of the leaf, and lies on the device.
 ADAFACTOR_FUNCTION void check_view(const TensorView& view, const LeafPlan& plan, Role role, std::int64_t leaf,
                                    Device device = {});
@@ -39,8 +42,13 @@ ADAFACTOR_EACH_CALL ADAFACTOR_FUNCTION Obstacle obstacle_of(const TensorView& vi
     return (each.type == DeviceType::cpu ? "an array in " : "an array on ") + words(each);
   };
   if (view.device != device) return {ErrorKind::value, place(device), place(view.device)};
+  return device.type == DeviceType::cpu ? Obstacle{} : misalignment_of(view);
+}
+
+ADAFACTOR_EACH_CALL ADAFACTOR_FUNCTION Obstacle misalignment_of(const TensorView& view) {
   const auto item = static_cast<std::uintptr_t>(item_size(view.dtype));
-  if (device.type == DeviceType::cpu || reinterpret_cast<std::uintptr_t>(view.data) % item == 0) return {};
+  const bool is_empty = std::find(view.shape, view.shape + view.rank, 0) != view.shape + view.rank;
+  if (is_empty || reinterpret_cast<std::uintptr_t>(view.data) % item == 0) return {};
   return {ErrorKind::buffer, "elements at multiples of their size", "a misaligned array"};
 }
 

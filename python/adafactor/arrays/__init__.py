@@ -66,7 +66,7 @@ class Library(Protocol):
         """A piece of a state on a device, which has DLPack, as an array of the library, without a copy."""
 
     def allocator(self, device: str) -> Callable[[int], Any] | None:
-        """What gives so many bytes, as an array of zeros of float32 that is done; None: CUDA gives them."""
+        """What gives so many bytes, as an array of zeros of float32; None: CUDA gives them."""
 
 
 def _name_of_library(cls: type) -> str:

@@ -73,8 +73,10 @@ def allocator(device: str) -> Callable[[int], Any] | None:
     """torch's own memory, so that its statistics count it, and it frees what it can where there is none."""
 
     def allocate(nbytes: int) -> torch.Tensor:
-        made = torch.zeros(-(-nbytes // 4), dtype=torch.float32, device=device)
-        torch.cuda.current_stream(device).synchronize()
-        return made
+        with torch.cuda.device(device):
+            if torch.cuda.is_current_stream_capturing():
+                instead = "expected a stream that runs; make it outside of the graph"
+                raise RuntimeError(f"state: a CUDA graph is being captured, {instead}")
+            return torch.zeros(-(-nbytes // 4), dtype=torch.float32, device=device)
 
     return allocate

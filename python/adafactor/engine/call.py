@@ -48,6 +48,8 @@ def run(
     """
     multiplier = finite_number("grad_multiplier", grad_multiplier)
     leaves, gradients, absent = given.leaves, given.gradients, given.absent
+    if engine.late is not None:
+        _settle(engine, leaves)
     if not leaves or (completes and engine.core.open_calls == 0):
         return empty_report(engine.paths)
     if len(absent) == len(leaves) and not completes:
@@ -58,8 +60,6 @@ def run(
         _warn_of_absent([engine.paths[leaf] for leaf in absent if handed is None or leaf in handed])
     in_place = outputs is leaves
     marks = _marks(engine, given) if in_place else []
-    if engine.late is not None:
-        _settle(engine)
     try:
         found = engine.core.step(leaves, gradients, outputs, rates, multiplier, completes, marks)
     except _core.Error as error:
@@ -77,8 +77,12 @@ def run(
     return report
 
 
-def _settle(engine: Engine) -> None:
-    """Fill in the report of a call of which nobody has asked yet."""
+def _settle(engine: Engine, leaves: list[Any]) -> None:
+    """Fill in the report of a call of which nobody has asked yet, unless the next one is refused anyway."""
+    try:
+        engine.core.refuse_capture(leaves)
+    except _core.Error as error:
+        raise phrase(error, engine.paths) from None
     report, engine.late = engine.late, None
     if report is not None:  # another thread may have been first
         report.settle()

@@ -135,9 +135,9 @@ class Engine:
         """Copy the averages into these parameters; the caller holds the state."""
         if not self.config.use_ema:
             raise ValueError("finalize: there are no averages without use_ema=True")
+        self.check_params(leaves, twin=twin)
         if self.core.updates == 0:
             raise ValueError("finalize: the averages are empty before the first update")
-        self.check_params(leaves, twin=twin)
         averages = [array for (_, kind), array in self.arrays().items() if kind == "average"]
         for leaf, average in zip(leaves, averages, strict=True):
             self.library_of(leaf).assign(leaf, average)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from adafactor.torch.scaler import Scale
 from adafactor.torch.states import KEYS, fitted_entry, fresh_entry, updates_of
 from adafactor.trees.paths import at
 
-__all__ = ["Calls", "Leaves", "Place", "Planned", "refuse_sparse"]
+__all__ = ["Calls", "Leaves", "Place", "Places", "Planned", "refuse_sparse"]
 
 _Entry = dict[str, Any]
 
@@ -79,19 +79,6 @@ class Place:
         self._parameter, self.group, self._index, self._path = parameter, group, index, path
         self.calls: Any = None  # Calls, once there are some
 
-    @staticmethod
-    def of_all(
-        groups: Sequence[dict[str, Any]], before: Mapping[torch.Tensor, Place]
-    ) -> dict[torch.Tensor, Place]:
-        """Those of all parameters; what there was before keeps its calls."""
-        places = {
-            parameter: Place(parameter, groups[number], index, path)
-            for parameter, number, index, path in places_in(groups)
-        }
-        for parameter in places.keys() & before.keys():
-            places[parameter].calls = before[parameter].calls
-        return places
-
     def holds(self, groups: Sequence[dict[str, Any]]) -> bool:
         """Whether it is there still."""
         own = self.group["params"]
@@ -101,6 +88,49 @@ class Place:
     def leaves(self) -> Leaves:
         """The parameter alone, in a group that is the first."""
         return Leaves([self._parameter], [0], [self._path])
+
+
+class Places:
+    """Where each parameter is among the groups, for those that are stepped alone."""
+
+    __slots__ = ("_places",)
+
+    def __init__(self) -> None:
+        self._places: dict[torch.Tensor, Place] = {}
+
+    def find(self, parameter: torch.Tensor, groups: Sequence[dict[str, Any]]) -> Place:
+        """That of a parameter in these groups; what is there still keeps its calls.
+
+        Raises:
+            ValueError: it is in none of them.
+        """
+        place = self._places.get(parameter)
+        if place is None or not place.holds(groups):
+            self._find_all(groups)
+            place = self._places.get(parameter)
+        if place is None:
+            raise ValueError("param: in no group of the optimizer, expected one of its parameters")
+        return place
+
+    def _find_all(self, groups: Sequence[dict[str, Any]]) -> None:
+        self.settle()
+        before, self._places = self._places, {}
+        for parameter, number, index, path in places_in(groups):
+            place = self._places[parameter] = Place(parameter, groups[number], index, path)
+            if parameter in before:
+                place.calls = before[parameter].calls
+
+    def settle_report(self) -> None:
+        """As that of `Calls`, for all of them."""
+        for place in self._places.values():
+            if place.calls is not None:
+                place.calls.settle_report()
+
+    def settle(self) -> None:
+        """Wait until GPUs are done, and the counts in the states are right."""
+        for place in self._places.values():
+            if place.calls is not None:
+                place.calls.settle()
 
 
 def refuse_sparse(leaves: Leaves, gradients: Sequence[torch.Tensor | None]) -> None:
@@ -190,19 +220,22 @@ def _complete(state: MutableMapping[torch.Tensor, _Entry], leaves: Leaves, plann
         state[parameter] = fresh_entry(parameter, planned.layouts[leaf], config, count)
 
 
-def _stepper_on(planned: Planned, before: Any) -> Any:
-    """The core's stepper for a plan; it remembers what the one before it, of the same leaves, had found."""
+def _stepper_on(planned: Planned, leaves: Leaves) -> Any:
+    """The core's stepper for a plan.
+
+    Raises RuntimeError while a CUDA graph is captured: nothing was waited for yet, and no tensor was made,
+    which would be the graph's.
+    """
     allocate = allocator(planned.device) if planned.device != CPU else None
     stepper = _core.Stepper(planned.plan, KEYS, "step", planned.device, allocate)
-    if before is not None:
-        stepper.take_over(before)
+    stepper.refuse_capture(leaves.parameters)
     return stepper
 
 
 class Calls:
     """What is kept from call to call for some leaves: the plan, its stepper, and whose state that is."""
 
-    __slots__ = ("_cuts", "_entries", "_keys", "_leaves", "_planned", "_stepper", "paths")
+    __slots__ = ("_cuts", "_entries", "_keys", "_late", "_leaves", "_planned", "_stepper", "paths")
 
     def __init__(
         self,
@@ -227,11 +260,11 @@ class Calls:
         planned = Planned(leaves, keys, warns and before is None and len(leaves.parameters) > 1)
         self._leaves, self._keys, self._cuts, self._planned = leaves, list(keys), cuts, planned
         self.paths = tuple(leaves.paths)
+        self._late: StepReport | None = None  # of a call of which nobody may have asked yet
+        self._stepper: Any = _stepper_on(planned, leaves)
         _complete(state, leaves, planned)
-        is_theirs = before is not None and _core.are_same(before._leaves.parameters, leaves.parameters)
-        self._stepper: Any = _stepper_on(
-            planned, before._stepper if before is not None and is_theirs else None
-        )
+        if before is not None and _core.are_same(before._leaves.parameters, leaves.parameters):
+            self._stepper.take_over(before._stepper)
         self._entries = [state[parameter] for parameter in leaves.parameters]
 
     def serve(
@@ -261,7 +294,9 @@ class Calls:
         planned = Planned(self._leaves, keys)
         if not planned.lays_out_as(self._planned):
             return False
-        self._keys, self._planned, self._stepper = keys, planned, _stepper_on(planned, self._stepper)
+        stepper = _stepper_on(planned, self._leaves)
+        stepper.take_over(self._stepper)
+        self._keys, self._planned, self._stepper = keys, planned, stepper
         return True
 
     def run(self, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale) -> StepReport:
@@ -283,7 +318,8 @@ class Calls:
             scale.on_device,
         )
         if isinstance(found, int):
-            return report_when_asked(self._stepper, found, self.paths)
+            self._late = report_when_asked(self._stepper, found, self.paths)
+            return self._late
         summary, nonfinite, arrays = found
         report = make_report(summary, self.paths, arrays)
         if nonfinite >= 0 and report.skipped:
@@ -291,6 +327,16 @@ class Calls:
                 self._stepper.refuse_nonfinite(leaves.parameters, gradients, nonfinite)
             warn_of_skips(self._stepper.skips, report, nonfinite)
         return report
+
+    def settle_report(self) -> None:
+        """Have the last call known before the next one, if a GPU may still be at it.
+
+        Raises RuntimeError, before it waits, where the next one would go into a CUDA graph.
+        """
+        if self._late is not None:
+            self._stepper.refuse_capture(self._leaves.parameters)
+            self._late.settle()
+            self._late = None
 
     def settle(self) -> None:
         """Wait until a GPU is done, and the counts in the states are right."""

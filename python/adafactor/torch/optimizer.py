@@ -19,7 +19,7 @@ from adafactor.errors import phrase
 from adafactor.knobs.numbers import shown
 from adafactor.report import StepReport
 from adafactor.torch.backward import FusedBackward
-from adafactor.torch.calls import Leaves, Place, refuse_sparse
+from adafactor.torch.calls import Leaves, Places, refuse_sparse
 from adafactor.torch.groups import (
     Key,
     check_rate,
@@ -133,7 +133,7 @@ class Adafactor(HookedOptimizer):
         self._busy = threading.Lock()
         self._stepper = 0  # the thread that has it
         self._calls: AnyCalls | None = None
-        self._single: dict[torch.Tensor, Place] = {}
+        self._single = Places()
         self._report: StepReport | None = None
 
     @property
@@ -146,8 +146,9 @@ class Adafactor(HookedOptimizer):
 
     def _settle(self) -> None:
         """Wait until GPUs are done with all calls, the last of which an interrupt may have hidden."""
-        for calls in filter(None, [self._calls, *(place.calls for place in self._single.values())]):
-            calls.settle()
+        self._single.settle()
+        if self._calls is not None:
+            self._calls.settle()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what torch's optimizers return, for this class and for `torch.optim.Adafactor`."""
@@ -223,6 +224,7 @@ class Adafactor(HookedOptimizer):
             gradients = [g for index, g in enumerate(gradients) if index not in frozen]
         cuts = (frozen, *(len(group["params"]) for group in self.param_groups))
         with self._stepping():
+            self._single.settle_report()
             leaves = functools.partial(Leaves.among, self.param_groups, parameters)
             groups = self.param_groups
             self._calls = self._run(self._calls, groups, cuts, leaves, parameters, gradients, scale)
@@ -266,12 +268,9 @@ class Adafactor(HookedOptimizer):
         (None, '0.9')
         """
         with self._stepping(waits=True):
-            place = self._single.get(param)
-            if place is None or not place.holds(self.param_groups):
-                self._single = Place.of_all(self.param_groups, self._single)
-                place = self._single.get(param)
-            if place is None:
-                raise ValueError("param: in no group of the optimizer, expected one of its parameters")
+            if self._calls is not None:
+                self._calls.settle_report()
+            place = self._single.find(param, self.param_groups)
             if param.grad is None:
                 return
             require_alone(place.group)
@@ -368,8 +367,8 @@ class Adafactor(HookedOptimizer):
 
         `cuts` tells in which of the groups each parameter is, `leaves` what they are called.
         """
-        if self._report is not None:
-            self._report.settle()
+        if calls is not None:
+            calls.settle_report()
         keys = list(map(key_of, groups))
         rates = rates_of(groups, self.defaults["lr"])
         if calls is not None and calls.serve(parameters, keys, cuts, self.state):

@@ -53,10 +53,7 @@ class SeveralCalls:
             ValueError: `global_clipnorm`, which needs all gradients at once; `count_updates="state"`, which
                 counts the updates of all.
         """
-        for config in configs_of(keys):
-            if config.global_clipnorm is not None or config.count_updates == "state":
-                knob = "count_updates='state'" if config.global_clipnorm is None else "global_clipnorm"
-                raise ValueError(f"{knob}: needs all parameters on one device, found some on several")
+        _require_apart(keys)
         self._leaves, self._keys, self._cuts, self._state = leaves, list(keys), cuts, state
         self._places, self.paths = places, tuple(leaves.paths)
         self._parts = [self._part(part, None) for part in places]
@@ -74,9 +71,20 @@ class SeveralCalls:
     ) -> bool:
         """Whether they are those of these very parameters, in these groups and with this state."""
         own = self._leaves.parameters
-        if self._keys != keys or self._cuts != cuts or not _core.are_same(own, parameters):
+        if self._cuts != cuts or not _core.are_same(own, parameters):
             return False
-        return _core.are_same(self._entries, [state.get(parameter) for parameter in parameters])
+        if not _core.are_same(self._entries, [state.get(parameter) for parameter in parameters]):
+            return False
+        return self._keys == keys or self._plan_anew(keys)
+
+    def _plan_anew(self, keys: list[Key]) -> bool:
+        """Whether the parts go on with other values of the groups; as in `Calls.serve`."""
+        _require_apart(keys)
+        for part, places in zip(self._parts, self._places, strict=True):
+            if not part.serve([self._leaves.parameters[i] for i in places], keys, self._cuts, self._state):
+                return False
+        self._keys = keys
+        return True
 
     def run(self, gradients: list[torch.Tensor | None], rates: Sequence[float], scale: Scale) -> StepReport:
         """Make the calls; one that raises has changed nothing, but those before it have been made."""
@@ -97,6 +105,11 @@ class SeveralCalls:
             fill(report, *_merged(len(self.paths), reports))
 
         return late_report(self.paths, ask)
+
+    def settle_report(self) -> None:
+        """As that of `Calls`."""
+        for part in self._parts:
+            part.settle_report()
 
     def settle(self) -> None:
         """Wait until the GPUs are done, and the counts in the states are right."""
@@ -122,6 +135,14 @@ class SeveralCalls:
             return self._parts[index].run(gradients, rates, scale)
         except _core.Error as error:
             raise phrase(error, self._parts[index].paths) from None
+
+
+def _require_apart(keys: Sequence[Key]) -> None:
+    """Raise ValueError where a knob needs all parameters at once, or counts the updates of all."""
+    for config in configs_of(keys):
+        if config.global_clipnorm is not None or config.count_updates == "state":
+            knob = "count_updates='state'" if config.global_clipnorm is None else "global_clipnorm"
+            raise ValueError(f"{knob}: needs all parameters on one device, found some on several")
 
 
 def _merged(count: int, reports: Sequence[tuple[list[int], StepReport]]) -> tuple[tuple[Any, ...], list[Any]]:

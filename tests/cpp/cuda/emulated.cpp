@@ -42,7 +42,11 @@ Device::Device(Order order)
 
 Device::~Device() {
   run_all();
-  while (!memory_.empty()) free(const_cast<std::byte*>(memory_.begin()->first), false);
+  while (!memory_.empty()) {
+    entered = memory_.begin()->second.device;
+    free(const_cast<std::byte*>(memory_.begin()->first), false);
+  }
+  entered = 0;
   while (!host_.empty()) free(const_cast<std::byte*>(host_.begin()->first), true);
   the_device = before_;
 }
@@ -56,13 +60,15 @@ void* Device::allocate(std::int64_t nbytes, bool on_host) {
   auto* memory = static_cast<std::byte*>(std::aligned_alloc(kLine, static_cast<std::size_t>(lines)));
   if (!memory) return nullptr;
   std::memset(memory, 0xff, static_cast<std::size_t>(lines));
-  (on_host ? host_ : memory_)[memory] = nbytes;
+  (on_host ? host_ : memory_)[memory] = {nbytes, entered};
+  ++allocations_;
   open(false);
   return memory;
 }
 
 // As CUDA does, it waits for all that runs.
 void Device::free(void* memory, bool on_host) {
+  if (!on_host) require_entered(memory);
   run_all();
   open(true);
   Blocks& blocks = on_host ? host_ : memory_;
@@ -72,24 +78,31 @@ void Device::free(void* memory, bool on_host) {
 }
 
 void Device::copy(void* to, const void* from, std::int64_t nbytes, void* stream) {
-  require(has(memory_, to, nbytes) || !has(memory_, to, 1), "a copy to the device leaves its memory");
-  require(has(memory_, from, nbytes) || !has(memory_, from, 1), "a copy from the device leaves its memory");
-  require(has(memory_, to, 1) || has(memory_, from, 1), "a copy from the host to the host");
+  require(find(memory_, to, nbytes) || !find(memory_, to, 1), "a copy to the device leaves its memory");
+  require(find(memory_, from, nbytes) || !find(memory_, from, 1), "a copy from the device leaves its memory");
+  require(find(memory_, to, 1) || find(memory_, from, 1), "a copy from the host to the host");
+  for (const void* memory : {static_cast<const void*>(to), from}) {
+    if (find(memory_, memory, 1)) require_entered(memory);
+  }
   queue(stream, [=] { std::memcpy(to, from, static_cast<std::size_t>(nbytes)); });
 }
 void Device::write(void* to, const void* from, std::int64_t nbytes, void* stream) {
+  require_entered(to);
   const auto* first = static_cast<const std::byte*>(from);
-  queue(stream,
-        [=, bytes = std::vector<std::byte>(first, first + nbytes)] { std::memcpy(to, bytes.data(), bytes.size()); });
+  queue(stream, [=, bytes = std::vector<std::byte>(first, first + nbytes)] {
+    std::ranges::copy(bytes, static_cast<std::byte*>(to));
+  });
 }
 void Device::zero(void* memory, std::int64_t nbytes, void* stream) {
-  require(has(memory_, memory, nbytes), "what is to be zero lies elsewhere");
+  require(find(memory_, memory, nbytes), "what is to be zero lies elsewhere");
+  require_entered(memory);
   queue(stream, [=] { std::memset(memory, 0, static_cast<std::size_t>(nbytes)); });
 }
 
 void Device::launch(const adafactor::cuda::Variant& variant, const adafactor::cuda::View& view, std::int64_t blocks,
                     void* stream) {
   require(blocks > 0 && blocks < 0x7fffffff, "a launch of no block, or of too many");
+  require_entered(view.verdict);
   ++launches_;
   queue(stream, [this, variant, view, blocks] {
     adafactor::cuda::with_kernel(variant, [&]<class Functor>(Functor functor) {
@@ -104,31 +117,48 @@ void Device::launch(const adafactor::cuda::Variant& variant, const adafactor::cu
 }
 
 void* Device::make_event() {
-  void* event = reinterpret_cast<void*>(next_event_++);
-  events_[event] = {};
-  return event;
+  void* made = reinterpret_cast<void*>(next_event_++);
+  events_[made] = {entered};
+  return made;
 }
-void Device::free_event(void* event) { require(events_.erase(event) == 1, "an event is freed that it does not have"); }
-void Device::record(void* event, void* handle) { events_.at(event) = {handle, stream(handle).work.size()}; }
-void Device::order(void* stream, void* event) {
-  const Event awaited = events_.at(event);
+void Device::free_event(void* handle) {
+  event(handle);
+  events_.erase(handle);
+}
+void Device::record(void* handle, void* on) {
+  require(!captures(on), "an event is recorded on a stream that captures a graph");
+  event(handle) = {entered, named(on), stream(on).work.size()};
+}
+void Device::order(void* stream, void* handle) {
+  const Event awaited = event(handle);
   queue(stream, [=, this] { run(awaited.stream, awaited.work); });
 }
-void Device::await(void* event) {
+void Device::await(void* handle) {
   ++waits_;
-  const Event awaited = events_.at(event);
+  const Event awaited = event(handle);
   run(awaited.stream, awaited.work);
+}
+Device::Event& Device::event(void* handle) {
+  const auto found = events_.find(handle);
+  require(found != events_.end(), "an event is named that it does not have");
+  require(found->second.device == entered, "an event of another device than the current one");
+  return found->second;
 }
 
 void Device::destroy(void* handle) {
-  run(handle, streams_[handle].work.size());
-  streams_[handle].is_destroyed = true;
+  run(named(handle), stream(handle).work.size());
+  stream(handle).is_destroyed = true;
 }
 
 Device::Stream& Device::stream(void* handle) {
-  Stream& found = streams_[handle];
+  Stream& found = streams_[named(handle)];
   require(!found.is_destroyed, "a stream is named that was destroyed");
   return found;
+}
+
+void Device::queue(void* handle, std::function<void()> work) {
+  require(!captures(handle), "a stream is given something that captures a graph");
+  stream(handle).work.push_back(std::move(work));
 }
 
 void Device::run(void* stream, std::size_t up_to) {
@@ -147,22 +177,32 @@ void Device::run_all() {
 
 void Device::open([[maybe_unused]] bool opens) {
 #if defined(__SANITIZE_ADDRESS__)
-  for (const auto& [memory, nbytes] : memory_) {
+  for (const auto& [memory, block] : memory_) {
     if (opens) {
-      __asan_unpoison_memory_region(memory, static_cast<std::size_t>(nbytes));
+      __asan_unpoison_memory_region(memory, static_cast<std::size_t>(block.nbytes));
     } else {
-      __asan_poison_memory_region(memory, static_cast<std::size_t>(nbytes));
+      __asan_poison_memory_region(memory, static_cast<std::size_t>(block.nbytes));
     }
   }
 #endif
 }
 
-bool Device::has(const Blocks& blocks, const void* memory, std::int64_t nbytes) {
+// The block that some bytes are in; null: none.
+const Device::Memory* Device::find(const Blocks& blocks, const void* memory, std::int64_t nbytes) {
   const auto* first = static_cast<const std::byte*>(memory);
   const auto after = blocks.upper_bound(first);
-  if (after == blocks.begin()) return false;
-  const auto& [begin, size] = *std::prev(after);
-  return first - begin + nbytes <= size;
+  if (after == blocks.begin()) return nullptr;
+  const auto& [begin, block] = *std::prev(after);
+  return first - begin + nbytes <= block.nbytes ? &block : nullptr;
+}
+
+int Device::device_of(const void* memory) const {
+  const Memory* block = find(memory_, memory, 0);
+  require(block, "memory is named that it does not have");
+  return block->device;
+}
+void Device::require_entered(const void* memory) const {
+  require(device_of(memory) == entered, "memory of another device than the current one");
 }
 
 void Device::require(bool holds, const char* what) {
@@ -183,8 +223,8 @@ const adafactor::cuda::Functions& Device::functions() {
       .architectures = nullptr,
       .driver = [](int* version) { return *version = 13000, done; },
       .count_devices = [](int* count) { return *count = 2, done; },
-      .enter = [](int, int* before) { return *before = 0, done; },
-      .leave = [](int) { return done; },
+      .enter = [](int device, int* before) { return *before = std::exchange(entered, device), done; },
+      .leave = [](int before) { return entered = before, done; },
       .allocate = [](std::int64_t nbytes,
                      void** memory) { return (*memory = current().allocate(nbytes, false)) ? done : no_memory; },
       .free = [](void* memory) { return current().free(memory, false), done; },

@@ -25,17 +25,23 @@ class Device {
   static const adafactor::cuda::Functions& functions();
   static Device& current();
 
-  // How many kernels were launched, and how often a thread has waited.
+  // How many kernels were launched, how often a thread has waited, and how many blocks of memory were ever taken.
   std::int64_t launches() const { return launches_; }
   std::int64_t waits() const { return waits_; }
+  std::int64_t allocations() const { return allocations_; }
   // How many blocks of memory are taken.
   std::int64_t blocks() const { return static_cast<std::int64_t>(memory_.size() + host_.size()); }
   // How many bytes of its own memory.
   std::int64_t bytes() const {
     std::int64_t sum = 0;
-    for (const auto& [memory, nbytes] : memory_) sum += nbytes;
+    for (const auto& [memory, block] : memory_) sum += block.nbytes;
     return sum;
   }
+  // On which of the two devices some memory lies.
+  int device_of(const void* memory) const;
+
+  // Which of them is the thread's current one: nothing of another one may be named meanwhile.
+  static inline thread_local int entered = 0;
 
   // What the functions do; each gives up the program where it is asked what would go wrong on a GPU.
   void* allocate(std::int64_t nbytes, bool on_host);
@@ -52,9 +58,16 @@ class Device {
   void order(void* stream, void* event);
   void await(void* event);
 
-  // Has a stream say that it captures.
-  void capture(void* stream) { captured_ = stream; }
-  bool captures(void* stream) const { return stream == captured_; }
+  // Has a stream capture a graph, so that nobody may give it anything; and where the legacy default stream waits for
+  // it, as it does for all that were not made otherwise, nobody may give that one anything either.
+  void capture(void* stream, bool has_legacy_wait) {
+    captured_ = named(stream);
+    has_legacy_wait_ = has_legacy_wait;
+  }
+  void end_capture() { captured_ = nullptr; }
+  bool captures(void* stream) {
+    return captured_ && (named(stream) == captured_ || (has_legacy_wait_ && named(stream) == named(nullptr)));
+  }
   // A stream that is there no more, which nobody may name.
   void destroy(void* stream);
 
@@ -76,18 +89,28 @@ class Device {
   };
   // What a stream had been given when the event was recorded.
   struct Event {
+    int device = 0;
     void* stream = nullptr;
     std::size_t work = 0;
   };
-  using Blocks = std::map<const std::byte*, std::int64_t>;
+  struct Memory {
+    std::int64_t nbytes;
+    int device;
+  };
+  using Blocks = std::map<const std::byte*, Memory>;
 
+  // A stream by its handle: each device has a legacy default stream of its own.
+  void* named(void* handle) { return handle ? handle : &legacy_[entered]; }
   Stream& stream(void* handle);
-  void queue(void* handle, std::function<void()> work) { stream(handle).work.push_back(std::move(work)); }
+  // The event of the device that is entered.
+  Event& event(void* event);
+  void queue(void* handle, std::function<void()> work);
   void run(void* stream, std::size_t up_to);
   void run_all();
   // Opens the memory to whoever runs: kernels and copies.
   void open(bool opens);
-  static bool has(const Blocks& blocks, const void* memory, std::int64_t nbytes);
+  static const Memory* find(const Blocks& blocks, const void* memory, std::int64_t nbytes);
+  void require_entered(const void* memory) const;
   static void require(bool holds, const char* what);
 
   Order order_;
@@ -99,7 +122,10 @@ class Device {
   std::map<void*, Event> events_;
   std::uintptr_t next_event_ = 1;
   int runs_ = 0;  // one inside the other
-  void* captured_ = reinterpret_cast<void*>(-1);
+  std::byte legacy_[2];
+  void* captured_ = nullptr;
+  bool has_legacy_wait_ = false;
+  std::int64_t allocations_ = 0;
   std::int64_t launches_ = 0;
   std::int64_t waits_ = 0;
   Device* before_;

@@ -176,15 +176,63 @@ void what_cannot_be_stepped_is_refused() {
   CHECK_EQ(
       words_of<adafactor::Error>([&] { both.there.step({both.w.data(), both.b.data()}, {nullptr, nullptr}, kStream); }),
       std::string("grads: every one is absent, expected at least one"));
-  device.capture(kStream);
+  device.capture(kStream, false);
   CHECK_EQ(words_of<std::runtime_error>(
                [&] { both.there.step({both.w.data(), both.b.data()}, {both.gw.data(), both.gb.data()}, kStream); }),
            std::string("a CUDA graph is being captured, expected a stream that runs"));
-  device.capture(nullptr);
+  device.end_capture();
   CHECK_EQ(words_of<adafactor::Error>([&] { both.there.array<double>(0, StateKind::row); }),
            std::string("row leaf 0: dtype float64, expected float32"));
   both.step(2);
   both.check_same();
+}
+
+// Whoever looks while a graph forbids to wait may look again; and a step that a graph forbids waits for nothing.
+void a_graph_leaves_the_last_step_as_it_is() {
+  emulation::Device device(emulation::Order::forward);
+  Both both(adafactor::OnNonfinite::skip);
+  both.step(1);
+  const std::string words = "CUDA: operation not permitted when stream is capturing";
+  device.failure_to_await = words.c_str();
+  device.is_of_capture = true;
+  for (int look = 0; look < 2; ++look) {
+    CHECK_EQ(words_of<adafactor::cuda::CaptureError>([&] { both.there.finish(); }), words);
+  }
+  device.failure_to_await = nullptr;
+  const std::int64_t waits = device.waits();
+  device.capture(kStream, false);
+  CHECK_EQ(words_of<std::runtime_error>(
+               [&] { both.there.step({both.w.data(), both.b.data()}, {both.gw.data(), both.gb.data()}, kStream); }),
+           std::string("a CUDA graph is being captured, expected a stream that runs"));
+  CHECK_EQ(device.waits(), waits);
+  device.capture(kStream, true);
+  CHECK_EQ(words_of<std::runtime_error>([&] { both.there.array<float>(0, StateKind::row); }),
+           std::string("a CUDA graph is being captured, expected a stream that runs"));
+  CHECK_EQ(both.there.iterations(), 1);
+  device.end_capture();
+  both.step(2);
+  both.check_same();
+}
+
+// On the second device while the first one is the thread's current one, which it stays.
+void all_is_done_on_the_device_of_the_optimizer() {
+  const emulation::Device device(emulation::Order::forward);
+  emulation::Device::entered = 1;
+  {
+    const DeviceArray weights(numbers(kCols, 1));
+    const DeviceArray gradients(numbers(kCols, 2));
+    emulation::Device::entered = 0;
+    adafactor::cuda::Optimizer optimizer{
+        config_of(adafactor::OnNonfinite::skip), {{{kCols}, DType::float32}}, {}, 1, emulation::Device::functions()};
+    for (int call = 0; call < 2; ++call) optimizer.step({weights.data()}, {gradients.data()}, kStream);
+    CHECK(optimizer.finish().updated);
+    CHECK_EQ(optimizer.array<float>(0, StateKind::full).size(), std::size_t{kCols});
+    optimizer.step({weights.data()}, {gradients.data()}, kStream);
+    CHECK_EQ(emulation::Device::entered, 0);
+    emulation::Device::entered = 1;  // for the arrays
+  }
+  emulation::Device::entered = 0;
+  CHECK_EQ(device.blocks(), 0);
 }
 
 // A launch that finds no memory is no step, and what the device has is known to nobody after it.
@@ -236,6 +284,8 @@ int main() {
   who_raises_nothing_does_not_wait();
   a_gradient_that_is_not_finite_is_skipped_or_thrown();
   what_cannot_be_stepped_is_refused();
+  a_graph_leaves_the_last_step_as_it_is();
+  all_is_done_on_the_device_of_the_optimizer();
   a_step_that_fails_is_not_counted();
   a_report_needs_a_step_and_a_leaf();
   a_state_outlives_the_stream_of_its_last_step();

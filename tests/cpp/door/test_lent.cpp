@@ -72,6 +72,14 @@ std::string refusal_of(const TensorView& view, ErrorKind& kind) {
   return "";
 }
 
+void no_elements_lie_anywhere() {
+  const Plan plan = plan_of({0, 6});
+  const std::int64_t shape[] = {0, 1};
+  float numbers[2] = {};
+  check_lent({reinterpret_cast<std::byte*>(numbers) + 1, DType::float32, {}, 2, shape, nullptr}, plan.leaves()[0],
+             StateKind::row, 0);
+}
+
 void what_does_not_fit_is_refused_by_name() {
   float numbers[16] = {};
   const std::int64_t shape[] = {4, 1};
@@ -166,6 +174,7 @@ void memory_that_a_state_shares_with_a_parameter_is_found() {
 int main() {
   arrays_have_the_axes_of_their_leaf_in_the_order_of_the_core();
   what_does_not_fit_is_refused_by_name();
+  no_elements_lie_anywhere();
   what_lies_where_it_lay_is_known();
   memory_that_a_state_shares_with_a_parameter_is_found();
   return check::report();

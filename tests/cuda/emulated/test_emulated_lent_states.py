@@ -1,12 +1,15 @@
 """A state that belongs to somebody else, as torch's: arrays on the GPU, counts in the CPU's memory."""
 
+import gc
+
 import numpy as np
 import pytest
 
+import dlpack_producer
 import emulated_gpu
 from adafactor import Config, _core
 from adafactor.engine.rows import rows_of_core
-from emulated_gpu import over
+from emulated_gpu import captured, on_stream, over
 
 VALUES = np.arange(1, 25, dtype=np.float32).reshape(4, 6) / 8
 GRADIENT = np.cos(VALUES)
@@ -24,16 +27,27 @@ class Lender:
     """
 
     def __init__(self, make, device, on_nonfinite="skip"):
-        knobs, _, of_leaf = rows_of_core([Config(on_nonfinite=on_nonfinite)], [0, 0], [False, False])
-        plan = _core.Plan([(4, 6), (6,)], ["float32"] * 2, list(of_leaf), list(knobs), ["w", "b"])
-        self.make = make
-        self.stepper = _core.Stepper(plan, NAMES, "step", device)
+        self.make, self.device = make, device
+        self.stepper = self.planned(on_nonfinite=on_nonfinite)
         self.params = [make(VALUES), make(VALUES[0])]
         zeros = np.zeros((4, 1), np.float32), np.zeros((1, 6), np.float32), np.zeros(6, np.float32)
         self.states = [
             {"row_var": make(zeros[0]), "col_var": make(zeros[1]), "step": np.zeros((), np.float32)},
             {"variance": make(zeros[2]), "step": np.zeros((), np.float32)},
         ]
+
+    def planned(self, shapes=((4, 6), (6,)), **knobs):
+        """A stepper with knobs of its own, "skip" where nothing is said."""
+        knobs, _, of_leaf = rows_of_core([Config(**{"on_nonfinite": "skip"} | knobs)], [0, 0], [False, False])
+        plan = _core.Plan(list(shapes), ["float32"] * 2, list(of_leaf), list(knobs), ["w", "b"])
+        return _core.Stepper(plan, NAMES, "step", self.device)
+
+    def plan_anew(self, **knobs):
+        """Go on with other knobs, in the place of the stepper that is returned."""
+        made, before = self.planned(**knobs), self.stepper
+        made.take_over(before)
+        self.stepper = made
+        return before
 
     def step(self, *gradients):
         gradients = [array if array is None else self.make(array) for array in gradients]
@@ -46,9 +60,14 @@ class Lender:
         return [(a.numpy() if isinstance(a, emulated_gpu.Array) else a).tobytes() for a in arrays]
 
 
-@pytest.fixture
-def both():
-    return Lender(over, "cuda:0"), Lender(np.array, "cpu")
+def tensors(values, kind=emulated_gpu.Tensor):
+    """An array that the core takes for one of torch."""
+    return over(values, kind)
+
+
+@pytest.fixture(params=[over, tensors], ids=["lent", "shown"])
+def both(request):
+    return Lender(request.param, "cuda:0"), Lender(np.array, "cpu")
 
 
 def test_the_bits_are_those_of_a_cpu(both):
@@ -77,9 +96,73 @@ def test_a_skipped_call_does_not_count(both):
     there.step(np.full_like(GRADIENT, np.nan), GRADIENT[0])
     assert there.stepper.skips == 1
     assert there.bits() == before
-    again = Lender(over, "cuda:0")
+    again = Lender(there.make, "cuda:0")
     again.stepper.take_over(there.stepper)
     assert again.stepper.skips == 1
+
+
+def test_knobs_that_change_at_each_step_allocate_nothing(both):
+    there, _ = both
+    gradients = [there.make(GRADIENT), there.make(GRADIENT[0])]
+    found = []
+    for call in range(5):
+        before = emulated_gpu.device().emulated_allocations()
+        for lender in both:
+            lender.plan_anew(weight_decay=0.01 / (1 + call))
+        there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+        found.append(emulated_gpu.device().emulated_allocations() - before)
+        both[1].step(GRADIENT, GRADIENT[0])
+    assert found == [2, 0, 0, 0, 0]
+    assert both[0].bits() == both[1].bits()
+
+
+def test_a_stepper_whose_scratch_was_taken_takes_its_own(both):
+    gradients = [[lender.make(GRADIENT), lender.make(GRADIENT[0])] for lender in both]
+    others = [None, None]
+    for call in range(4):  # of the two steppers in turns, and on the same arrays
+        for index, lender in enumerate(both):
+            lender.stepper.step(lender.params, gradients[index], lender.states, RATES, 1.0, [])
+            before = others[index] or lender.planned(weight_decay=0.2)
+            if call == 0:
+                before.take_over(lender.stepper)
+            lender.stepper.settle()
+            lender.stepper, others[index] = before, lender.stepper
+        assert both[0].bits() == both[1].bits()
+
+
+def test_scratch_that_is_too_small_stays_where_it_is(both):
+    there, here = both
+    for lender in both:
+        lender.step(GRADIENT, GRADIENT[0])
+    larger = there.planned([(40, 600), (6,)])
+    larger.take_over(there.stepper)
+    gradients = [there.make(-GRADIENT), there.make(GRADIENT[0])]
+    before = emulated_gpu.device().emulated_allocations()
+    there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+    assert emulated_gpu.device().emulated_allocations() == before
+    here.step(-GRADIENT, GRADIENT[0])
+    assert there.bits() == here.bits()
+
+
+def test_a_graph_that_is_captured_is_refused_before_anybody_waits(both):
+    there, here = both
+    gradients = [there.make(GRADIENT), there.make(GRADIENT[0])]
+    number = there.step(GRADIENT, GRADIENT[0])
+    here.step(GRADIENT, GRADIENT[0])
+    waited, count = emulated_gpu.device().emulated_waits(), there.states[0]["step"].copy()
+    words = "^step: a CUDA graph is being captured"
+    with captured(None):
+        with pytest.raises(RuntimeError, match=words):
+            there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+        with pytest.raises(RuntimeError, match=words):
+            there.stepper.refuse_capture(there.params)
+    assert emulated_gpu.device().emulated_waits() == waited
+    assert there.states[0]["step"] == count == 0
+    assert there.stepper.found(number)[0][0]
+    there.stepper.refuse_capture(there.params)
+    for lender in both:
+        lender.step(-GRADIENT, GRADIENT[0])
+    assert there.bits() == here.bits()
 
 
 def test_raise_waits_and_tells_what_is_wrong():
@@ -157,3 +240,66 @@ def test_an_array_of_the_state_that_lies_elsewhere_is_refused(both, key, value, 
     lender.states[0][key] = over(np.zeros((), np.float32)) if value is over else value
     with pytest.raises(_core.Error, match=words):
         lender.step(GRADIENT, GRADIENT[0])
+
+
+def test_what_a_library_shows_is_not_lent():
+    with dlpack_producer.watched():
+        lender = Lender(tensors, "cuda:0")
+        for factor in (1, 2):
+            lender.step(factor * GRADIENT, factor * GRADIENT[0])
+        assert dlpack_producer.lent() == 3  # small arrays of the state, which stay
+        del lender
+        gc.collect()
+
+
+def test_tensors_that_have_moved_are_read_where_they_lie(both):
+    there, here = both
+    for call in range(3):
+        for lender in both:
+            lender.step(GRADIENT / (1 + call), GRADIENT[call])
+        there.stepper.settle()
+        there.params[0] = there.make(there.params[0].numpy())
+        there.states[0]["row_var"] = there.make(there.states[0]["row_var"].numpy())
+    wide = np.zeros((4, 12), np.float32)
+    wide[::-1, ::2] = there.params[0].numpy()
+    there.params[0] = there.make(wide[::-1, ::2])
+    for lender in both:
+        lender.step(-GRADIENT, None)
+    assert there.bits() == here.bits()
+
+
+def test_a_tensor_that_is_the_negative_of_its_memory_is_refused():
+    lender = Lender(tensors, "cuda:0")
+    before = lender.bits()
+    gradient = tensors(GRADIENT)
+    gradient.says_negated = True
+    arrays = lender.states, RATES, 1.0, []
+    with pytest.raises(_core.Error, match=r"a torch\.Tensor that is negated lazily"):
+        lender.stepper.step(lender.params, [gradient, tensors(GRADIENT[0])], *arrays)
+    assert lender.bits() == before
+
+
+def test_tensors_of_another_stream_are_waited_for_and_wait():
+    elsewhere = emulated_gpu.tensor_on(0x50)
+    with on_stream(0x50):
+        gradients = [over(each, elsewhere) for each in (GRADIENT, GRADIENT[0])]
+    with on_stream(0x40):
+        there, here = Lender(tensors, "cuda:0"), Lender(np.array, "cpu")
+        there.stepper.step(there.params, gradients, there.states, RATES, 1.0, [])
+    with on_stream(0x50):
+        for gradient in gradients:
+            gradient.write(np.nan)  # after the step has read it
+            gradient.numpy()
+    here.step(GRADIENT, GRADIENT[0])
+    with on_stream(0x40):
+        assert there.bits() == here.bits()
+
+
+@pytest.mark.parametrize("stream", [None, 0x50], ids=["of the parameters", "of a gradient"])
+def test_a_graph_on_the_stream_of_a_tensor_is_refused(stream):
+    lender = Lender(tensors, "cuda:0")
+    before = lender.bits()
+    gradients = [over(each, emulated_gpu.tensor_on(stream)) for each in (GRADIENT, GRADIENT[0])]
+    with captured(stream), pytest.raises(RuntimeError, match=r"^step: a CUDA graph is being captured"):
+        lender.stepper.step(lender.params, gradients, lender.states, RATES, 1.0, [])
+    assert lender.bits() == before

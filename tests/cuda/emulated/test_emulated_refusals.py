@@ -121,12 +121,9 @@ def test_a_graph_that_is_captured_is_refused(stream):
     library = emulated_gpu.exchanging_on(stream, emulated_gpu.Array)
     params, gradient = over(VALUES), over(GRADIENT, library)
     state = adafactor.init(params)
-    emulated_gpu.device().emulated_capture(stream)
-    try:
-        with pytest.raises(RuntimeError, match="step: a CUDA graph is being captured"):
-            adafactor.step(params, gradient, state)
-    finally:
-        emulated_gpu.device().emulated_capture(-1 & 2**64 - 1)
+    words = "step: a CUDA graph is being captured"
+    with emulated_gpu.captured(stream), pytest.raises(RuntimeError, match=words):
+        adafactor.step(params, gradient, state)
     assert params.numpy().tobytes() == VALUES.tobytes()
     assert adafactor.step(params, gradient, state).updated
 
@@ -153,6 +150,20 @@ def test_values_are_copied_to_arrays_of_any_strides():
         assert _core.copied_from_device(array).tolist() == values.tolist()
     with pytest.raises(ValueError, match="of another size"):
         _core.copy_to_device(over(VALUES), VALUES[0])
+
+
+def test_what_is_far_apart_is_copied_without_what_lies_between():
+    """So that a gradient with a NaN is named with what it has, however far its rows are apart."""
+    rows = np.lib.stride_tricks.as_strided(np.zeros(2**26 + 8, np.float32), (2, 6), (2**28 + 4, 4))
+    rows[...] = VALUES[:2]
+    rows[1, 2] = np.nan
+    params, gradient = over(VALUES[:2]), over(rows)
+    copied = _core.copied_from_device(gradient)
+    assert copied.strides == (24, 4)
+    assert copied.tobytes() == rows.tobytes()
+    with pytest.raises(FloatingPointError, match=r"^grads: 1 NaN and 0 Inf of 12 values;"):
+        adafactor.step(params, gradient, adafactor.init(params))
+    assert params.numpy().tobytes() == VALUES[:2].tobytes()
 
 
 @pytest.mark.parametrize("device", ["tpu:0", "cuda:", "cuda:x", "cuda:1x"])

@@ -4,7 +4,7 @@ import numpy as np
 
 import adafactor
 import emulated_gpu
-from emulated_gpu import Array, capsuled, over
+from emulated_gpu import Array, capsuled, on_stream, over
 
 VALUES = np.arange(1, 25, dtype=np.float32).reshape(4, 6) / 8
 GRADIENT = np.cos(VALUES)
@@ -14,26 +14,13 @@ def waits():
     return emulated_gpu.device().emulated_waits()
 
 
-class Stream:
-    """Arrays are made and read on a stream, by its pointer."""
-
-    def __init__(self, handle):
-        self.handle = handle
-
-    def __enter__(self):
-        self.before, emulated_gpu.current_stream = emulated_gpu.current_stream, self.handle
-
-    def __exit__(self, *_):
-        emulated_gpu.current_stream = self.before
-
-
 def test_a_call_goes_behind_what_its_stream_was_given_and_before_what_it_is_given_then():
     params, expected = over(VALUES), VALUES.copy()
     gradient = over(np.zeros_like(GRADIENT))
     state, of_cpu = (
         adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
     )
-    with Stream(0x30):
+    with on_stream(0x30):
         for factor in (1, 2):
             params.write(VALUES / factor)
             gradient.write(factor * GRADIENT)
@@ -52,10 +39,10 @@ def test_a_state_that_goes_to_another_stream_waits_for_itself():
         adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
     )
     for stream in (0x10, 0x20, 0x10):
-        with Stream(stream):
+        with on_stream(stream):
             adafactor.step(params, gradient, state)
         adafactor.step(expected, GRADIENT, of_cpu)
-    with Stream(0x10):
+    with on_stream(0x10):
         assert params.numpy().tobytes() == expected.tobytes()
 
 
@@ -69,9 +56,9 @@ def stepped_behind_another_stream():
     state, of_cpu = (
         adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
     )
-    with Stream(0x50):
+    with on_stream(0x50):
         gradient = over(GRADIENT, emulated_gpu.exchanging_on(0x50, Elsewhere))
-    with Stream(0x40):
+    with on_stream(0x40):
         adafactor.step(params, gradient, state)
     adafactor.step(expected, GRADIENT, of_cpu)
     return params, gradient, expected
@@ -79,16 +66,16 @@ def stepped_behind_another_stream():
 
 def test_gradients_of_a_library_on_another_stream_are_waited_for():
     params, _, expected = stepped_behind_another_stream()
-    with Stream(0x40):  # nobody has waited for the other one
+    with on_stream(0x40):  # nobody has waited for the other one
         assert params.numpy().tobytes() == expected.tobytes()
 
 
 def test_what_that_stream_is_given_then_waits_for_the_step():
     params, gradient, expected = stepped_behind_another_stream()
-    with Stream(0x50):
+    with on_stream(0x50):
         gradient.write(np.nan)
         gradient.numpy()
-    with Stream(0x40):
+    with on_stream(0x40):
         assert params.numpy().tobytes() == expected.tobytes()
 
 
@@ -96,7 +83,7 @@ def test_a_capsule_is_asked_for_on_the_stream_of_the_call_which_ends_before_it_r
     params, gradient = over(VALUES), capsuled(GRADIENT)
     state = adafactor.init(params, on_nonfinite="skip")
     gradient.streams.clear()
-    with Stream(0x60):
+    with on_stream(0x60):
         adafactor.step(params, gradient, state)
     before = waits()
     adafactor.step(params, gradient, state)
@@ -107,7 +94,7 @@ def test_a_capsule_is_asked_for_on_the_stream_of_the_call_which_ends_before_it_r
 def test_a_state_lives_without_the_stream_of_its_last_call():
     params = over(VALUES)
     state = adafactor.init(params, on_nonfinite="skip")
-    with Stream(0x70):
+    with on_stream(0x70):
         adafactor.step(params, over(GRADIENT), state)
     assert state.iterations == 1
     emulated_gpu.device().emulated_destroy(0x70)

@@ -14,7 +14,7 @@ import pytest
 
 import adafactor
 import snapshots
-from registry.libraries import NumPy, arrays_in, memory_of
+from registry.libraries import OF_THE_CPU, Gpu, NumPy, arrays_in, memory_of
 
 SHAPES = {"w": (6, 21), "b": (21,)}
 
@@ -55,6 +55,10 @@ class Model:
     def over(self, tree: str, path: str, view: Callable[[np.ndarray], np.ndarray]) -> Any:
         """Another array over the memory of a parameter or a gradient."""
         return self.library.over(view(memory_of(getattr(self, tree)[path])))
+
+    def copies_of_params(self) -> dict[str, Any]:
+        """The parameters in memory of their own."""
+        return {path: self.library.array(memory_of(p)) for path, p in self.params.items()}
 
     def memory(self, *more: Any) -> Any:
         """Everything that a call could write, as bytes: also what lies between the elements of an array."""
@@ -104,7 +108,7 @@ class Case:
     like: Callable[[Model], Given] | None = None
     is_nothing: bool = False
     expect: Callable[[Outcome], None] | None = None
-    libraries: tuple[str, ...] = ()  # the only ones that can express it; none: all can
+    libraries: tuple[str, ...] = ()  # the only ones of a CPU that can express it; none: all can
 
     def __post_init__(self) -> None:
         means = (self.error, self.like, self.twin, self.expect)
@@ -128,12 +132,24 @@ class Case:
             assert model.memory(arrays) == before
         if outcome is not None:
             self._compare(outcome, call, model, twin)
+        if outcome is not None and library is Gpu:
+            self._compare_with_a_cpu(outcome, call, model)
         check_next_step(model, twin)
 
     def _compare(self, outcome: Outcome, call: str, model: Model, twin: Model) -> None:
         if self.expect is not None:
             self.expect(outcome)
         model.params, model.state = outcome.params, outcome.state
+        if not self.is_nothing:
+            like = make(call, (self.like or self.given)(twin), twin.state)
+            twin.params, twin.state = like.params, like.state
+            assert repr(outcome.report) == repr(like.report)
+        assert model.values() == twin.values()
+
+    def _compare_with_a_cpu(self, outcome: Outcome, call: str, model: Model) -> None:
+        """What a GPU has made has the bits of a CPU, with arrays of the first library that has such."""
+        library = next((each for each in OF_THE_CPU if each.name in self.libraries), NumPy)
+        twin = (self.twin or self.model)(library)
         if not self.is_nothing:
             like = make(call, (self.like or self.given)(twin), twin.state)
             twin.params, twin.state = like.params, like.state

@@ -2,17 +2,19 @@
 
 import numpy as np
 
+import emulated_gpu
 from dlpack_producer import IS_COPIED, READ_ONLY, OldProducer, Producer
 from registry.case import AT_INIT, IN_PLACE, Case, leaf, model, same, with_grads, with_params
 from registry.libraries import memory_of
 
 ONLY = ("dlpack",)
+OF_THE_CPU = "expected one in the CPU's memory" + (" or on a GPU of NVIDIA" if emulated_gpu.IS_HERE else "")
 WRITABLE = r"expected an array that can be written \(adafactor\.update returns new ones\)"
 
 
 def produced(tree, path, make=Producer, *positional, **options):
     """A producer over the memory of a parameter or gradient."""
-    return lambda m: make(memory_of(getattr(m, tree)[path]), *positional, **options)
+    return lambda m: m.library.exported(make, memory_of(getattr(m, tree)[path]), *positional, **options)
 
 
 def gradient(*positional, **options):
@@ -53,7 +55,7 @@ def behind(offset):
         buffer = np.zeros(84 + offset, np.uint8)
         view = buffer[offset:].view(np.float32)
         view[...] = memory_of(m.params["b"])
-        return Producer(view, data=buffer.ctypes.data, byte_offset=offset)
+        return m.library.exported(Producer, view, byte_offset=offset)
 
     return make
 
@@ -62,7 +64,7 @@ def of_nothing(**header):
     """A leaf without elements, as parameter and as gradient."""
 
     def given(m):
-        leaves = [Producer(np.zeros((0, 4), np.float32), **header) for _ in range(2)]
+        leaves = [m.library.exported(Producer, np.zeros((0, 4), np.float32), **header) for _ in range(2)]
         return m.params | {"x": leaves[0]}, m.grads | {"x": leaves[1]}
 
     return given
@@ -70,7 +72,8 @@ def of_nothing(**header):
 
 def huge(*shape, **header):
     """For `init`: a header with such a shape, and no memory behind it but one number."""
-    return leaf(lambda m: Producer(np.zeros(1, np.float32), rank=len(shape), shape=shape, **header))
+    header |= {"rank": len(shape), "shape": shape}
+    return leaf(lambda m: m.library.exported(Producer, np.zeros(1, np.float32), **header))
 
 
 BOTH = {"w": (6, 21), "b": (21,), "x": (0, 4)}
@@ -130,6 +133,7 @@ HEADERS = [
             ("at null", {"data": None}),
             ("at null and an offset", {"data": None, "byte_offset": 8}),
             ("at a bad address", {"data": 0x1000}),
+            ("at an odd address", {"data": 0x1001}),
             ("at null, without strides", {"data": None, "strides": None}),
         )
     ),

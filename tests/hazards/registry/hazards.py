@@ -109,3 +109,67 @@ NOT_HERE = {
     "C17": "the core has no C interface",
 }
 """Numbers without a case, each with the reason."""
+
+_KNOB = "a knob is refused before an array is looked at, wherever that lies"
+_OF_NUMPY = "only an array of NumPy is so; what comes from a GPU is DLPack's"
+_OF_TORCH = "a property of a tensor, which the emulated device has none of"
+_OF_JAX = "arrays of JAX are taken in the CPU's memory alone"
+_FILE = "a file, and memory that processes share, are the CPU's"
+_OF_THE_CPU = "about the CPU's memory and threads alone; its arrays are NumPy's"
+_ON_THE_HOST = "about numbers that the host has, wherever the arrays lie"
+_PROCESS = "happens to a process, and is the same wherever its arrays lie"
+_OTHERWISE = "on a GPU something else happens, which gpu_arrays.py has"
+
+NOT_ON_A_GPU = {
+    "H1 learning_rate=": _KNOB,
+    "H2 ": _KNOB,
+    "H3 ": _KNOB,
+    "H4 ": _KNOB,
+    "H5 ": _KNOB,
+    "H6 ": _KNOB,
+    "H10 ": _ON_THE_HOST,
+    "H11 ": _ON_THE_HOST,
+    "S13 ": _OF_NUMPY,
+    "S15 rows": "takes twenty gigabytes, of which a file need not have all, and a device must",
+    "S15 sizes": _ON_THE_HOST,
+    "S17 an odd offset": _OTHERWISE,
+    "D2 <U4": _OF_NUMPY,
+    "D2 object": _OF_NUMPY,
+    "D2 |V4": _OF_NUMPY,
+    "D2 datetime64": _OF_NUMPY,
+    "D2 [": _OF_NUMPY,
+    "D6 ": _OF_NUMPY,
+    "D7 a misaligned": _OTHERWISE,
+    "D7 misaligned": _OTHERWISE,
+    "D10 gradients of JAX": _OF_JAX,
+    "D11 ": _OF_JAX,
+    "D14 a step when": _PROCESS,
+    "D15 a GPU": "it is where the other arrays are",
+    "D15 another GPU": _OTHERWISE,
+    "D15 arrays of JAX": _OF_JAX,
+    "D16 a GPU": _OTHERWISE,
+    "D16 managed memory": _OTHERWISE,
+    "D16 pinned memory": _OTHERWISE,
+    "D17 ": _OF_TORCH,
+    "D18 ": _OF_TORCH,
+    "D19 ": _OF_NUMPY,
+    "D20 ": _FILE,
+    "D21 ": _OF_NUMPY,
+    "V9 ": _PROCESS,
+    "V10 ": _PROCESS,
+    "C1 many": _OF_THE_CPU,
+    "C2 ": _OF_THE_CPU,
+    "C4 ": _OF_THE_CPU,
+    "C5 ": _OF_THE_CPU,
+    "C9 ": _OF_THE_CPU,
+    "C10 ": _OF_THE_CPU,
+    "C11 ": _PROCESS,
+    "C12 ": _PROCESS,
+    "C16 ": _OF_THE_CPU,
+}
+"""How the names of cases begin that arrays of a GPU are not tried with, each with the reason."""
+
+
+def why_not_on_a_gpu(name: str) -> list[str]:
+    """The lines of that table which a case's name begins with."""
+    return [beginning for beginning in NOT_ON_A_GPU if name.startswith(beginning)]

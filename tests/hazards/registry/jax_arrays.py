@@ -7,6 +7,7 @@ import adafactor
 import peers
 from dlpack_producer import OnTpu
 from registry.case import AT_INIT, IN_PLACE, Case, Event, leaf, same, with_grads, with_params
+from registry.dlpack_headers import OF_THE_CPU
 from registry.libraries import Jax, memory_of
 from registry.process import run
 
@@ -132,7 +133,7 @@ def on_tpu(_m):
     return OnTpu()
 
 
-TPU = "an array on tpu:3, expected one in the CPU's memory"
+TPU = f"an array on tpu:3, {OF_THE_CPU}"
 
 
 CASES = [

@@ -31,6 +31,16 @@ class NumPy:
         return memory
 
     @staticmethod
+    def exported(make: type, memory: np.ndarray, *more: Any, **header: Any) -> Any:
+        """A producer of that memory, of a class of `dlpack_producer`."""
+        return make(memory, *more, **header)
+
+    @staticmethod
+    def write(array: Any, values: Any) -> None:
+        """Have the library itself write the values into an array."""
+        memory_of(array)[...] = values
+
+    @staticmethod
     def watched() -> contextlib.AbstractContextManager[None]:
         """What surrounds a case."""
         return contextlib.nullcontext()
@@ -95,7 +105,10 @@ class DLPack(NumPy):
 
 
 class Gpu(NumPy):
-    """Arrays on a GPU that a CPU stands in for; their memory is seen in copies."""
+    """Arrays on a GPU that a CPU stands in for; their memory is seen in copies.
+
+    Every case is tried with them whose name does not begin with one of `hazards.NOT_ON_A_GPU`.
+    """
 
     name = "gpu"
 
@@ -105,12 +118,21 @@ class Gpu(NumPy):
         return emulated_gpu.sharing(memory)
 
     @staticmethod
+    def exported(make: type, memory: np.ndarray, *more: Any, **header: Any) -> Any:
+        return emulated_gpu.sharing(memory, emulated_gpu.on_device(make), *more, **header)
+
+    @staticmethod
+    def write(array: Any, values: Any) -> None:
+        array.write(values)
+
+    @staticmethod
     def watched() -> contextlib.AbstractContextManager[None]:
         """Whatever is taken has to be given back once."""
         return dlpack_producer.watched()
 
 
-LIBRARIES = (Gpu,) if emulated_gpu.IS_HERE else (NumPy, Torch, Jax, DLPack)
+OF_THE_CPU = (NumPy, Torch, Jax, DLPack)
+LIBRARIES = (Gpu,) if emulated_gpu.IS_HERE else OF_THE_CPU
 IN_MEMORY = ("numpy", "torch", "dlpack")
 """Libraries whose arrays can be made over given memory."""
 OF_ANY_KIND = ("numpy", "dlpack")

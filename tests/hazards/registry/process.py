@@ -56,7 +56,7 @@ def copies_are_apart(m):
     expected = snapshots.of_state(m.state)
     for each in copies:
         assert snapshots.of_state(each) == expected
-        adafactor.step({path: p.copy() for path, p in m.params.items()}, m.grads, each)
+        adafactor.step(m.copies_of_params(), m.grads, each)
         assert snapshots.of_state(each) != expected
 
 

@@ -12,7 +12,6 @@ import adafactor
 from adafactor.schedules import LearningRateSchedule
 from registry.case import Case, Event, Model, same
 from registry.knobs import HUGE, inf, nan, shown
-from registry.libraries import memory_of
 
 
 class Faulty:
@@ -118,11 +117,11 @@ def the_very_exception(m):
 
 def filled_by_a_schedule(m):
     """Parameters that a schedule changes: the call sees what they hold once it has returned."""
-    return with_fault(lambda m: memory_of(m.params["w"]).fill(2) or 0.5)(m)
+    return with_fault(lambda m: m.library.write(m.params["w"], 2) or 0.5)(m)
 
 
 def filled_before(m):
-    memory_of(m.params["w"]).fill(2)
+    m.library.write(m.params["w"], 2)
     m.state.config.learning_rate.faults.append(lambda: 0.5)
     return same(m)
 

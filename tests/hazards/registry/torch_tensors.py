@@ -192,6 +192,11 @@ TRANSFORMS = {
 }
 
 
+def of_library(m, tensor):
+    """The tensor, or where it cannot be one an array with its memory and strides."""
+    return tensor if m.library is Torch else m.library.over(memory_of(tensor))
+
+
 def layout(view):
     """Both trees with a view of other memory, made by torch, that has the values of the matrix."""
 
@@ -200,8 +205,8 @@ def layout(view):
         trees = []
         for tree in (m.params, m.grads):
             tensor = view(torch)
-            tensor.copy_(tree["w"])
-            trees.append(tree | {"w": tensor})
+            memory_of(tensor)[...] = memory_of(tree["w"])
+            trees.append(tree | {"w": of_library(m, tensor)})
         return tuple(trees)
 
     return given
@@ -221,8 +226,8 @@ LAYOUTS = {
 
 def reads(name, make):
     """A gradient whose elements share memory; the same call with a copy of it does the same."""
-    given = with_grads(w=lambda m: make(peers.require("torch")))
-    like = with_grads(w=lambda m: make(peers.require("torch")).contiguous())
+    given = with_grads(w=lambda m: of_library(m, make(peers.require("torch"))))
+    like = with_grads(w=lambda m: of_library(m, make(peers.require("torch")).contiguous()))
     return Case(name, given, like=like, libraries=ONLY)
 
 
@@ -345,7 +350,7 @@ CASES = [
     reads("S11 an unfolded gradient", lambda t: t.arange(26.0).unfold(0, 21, 1)),
     Case(
         "S10 an expanded parameter",
-        with_params(b=torch_of(lambda t: t.ones(1).expand(21))),
+        with_params(b=lambda m: of_library(m, peers.require("torch").ones(1).expand(21))),
         BufferError,
         f"params b: some elements share memory, {OWN}",
         IN_PLACE,

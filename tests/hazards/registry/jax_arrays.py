@@ -171,7 +171,7 @@ CASES = [
         with_grads(b=on_tpu),
         ValueError,
         f"grads b: {TPU}",
-        libraries=("numpy", "torch", "jax", "dlpack"),
+        libraries=("numpy", "torch", "dlpack"),
     ),
     Case(
         "D15 a TPU, parameter",

@@ -51,7 +51,10 @@ class Elsewhere(Array):
 
 
 def stepped_behind_another_stream():
-    """Parameters after a step on one stream, whose gradient another one makes; and what they are on a CPU."""
+    """Parameters after a step on one stream, whose gradient another one makes; and what they are on a CPU.
+
+    The last is the state, which would wait for its step when it ends.
+    """
     params, expected = over(VALUES), VALUES.copy()
     state, of_cpu = (
         adafactor.init(each, learning_rate=0.1, on_nonfinite="skip") for each in (params, expected)
@@ -61,17 +64,17 @@ def stepped_behind_another_stream():
     with on_stream(0x40):
         adafactor.step(params, gradient, state)
     adafactor.step(expected, GRADIENT, of_cpu)
-    return params, gradient, expected
+    return params, gradient, expected, state
 
 
 def test_gradients_of_a_library_on_another_stream_are_waited_for():
-    params, _, expected = stepped_behind_another_stream()
+    params, _, expected, _state = stepped_behind_another_stream()
     with on_stream(0x40):  # nobody has waited for the other one
         assert params.numpy().tobytes() == expected.tobytes()
 
 
 def test_what_that_stream_is_given_then_waits_for_the_step():
-    params, gradient, expected = stepped_behind_another_stream()
+    params, gradient, expected, _state = stepped_behind_another_stream()
     with on_stream(0x50):
         gradient.write(np.nan)
         gradient.numpy()

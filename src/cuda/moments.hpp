@@ -77,8 +77,8 @@ struct ColumnMoments {
     const Cell cell = RowCells(tile).cell(piece.slice, group, piece.block);
     for_each(cell.cols, [&](std::int64_t i, auto amount) { store(columns + i, fill(T{}), amount); });
     double of_lane = 0;
-    double before = 0;   // they are clipped by value
-    double clipped = 0;  // which of_lane has by rows
+    double before = 0;  // of all rows, before they are clipped by value
+    double unused = 0;  // the cell's sum, which store_sums() makes of its rows'
     const auto add_rows = [&](const auto& add_row) {
       ADAFACTOR_KEEP_ROLLED
       for (int r = 0; r < cell.rows; ++r) {
@@ -91,12 +91,12 @@ struct ColumnMoments {
         const RowPlaces places(leaf.shape, cell.slice, cell.row + r, cell.col);
         const Numbers<T, RowPlaces> g(leaf.at.gradient, places);
         const ReadLinks<T> links(leaf, places.first());
-        return add_squares_by_column(g, links, cell.cols, columns, 0.0, &clipped, &before);
+        return add_squares_by_column(g, links, cell.cols, columns, 0.0, &unused, &before);
       });
     } else {
       const CellRows<const G> g(leaf.at.gradient, leaf.shape, cell);
       const T scale = static_cast<T>(leaf.gradient_scale());
-      add_rows([&](int r) { return add_squares_by_column(Run<G>(g[r]), scale, cell.cols, columns, 0.0, &clipped); });
+      add_rows([&](int r) { return add_squares_by_column(Run<G>(g[r]), scale, cell.cols, columns, 0.0, &unused); });
     }
     store_sums(view, piece, group, of_lane, before);
   }
